@@ -1,0 +1,21 @@
+"""The errors that a user can mend: each is one line that names the thing and the remedy."""
+
+
+class HuscfError(ValueError):
+    """Bad input of any kind; the command line prints its message alone and exits with 2."""
+
+
+class PlanError(HuscfError):
+    """A cut plan that does not fit the networks, the clients or the devices."""
+
+
+class DataError(HuscfError):
+    """Data that is missing, malformed or too little for the clients that shall share it."""
+
+
+class CheckpointError(HuscfError):
+    """A checkpoint that is damaged, missing, or of another run's hyper-parameters."""
+
+
+class NonFiniteError(HuscfError):
+    """A NaN or Inf loss, activation or gradient that came from one client."""

@@ -1,0 +1,19 @@
+"""Networks as ordered lists of uncuttable blocks, and the losses. Plain torch."""
+
+from .conditional_discriminator import ConditionalDiscriminator
+from .conditional_generator import ConditionalGenerator
+from .losses import AdversarialLoss, HingeLoss, LeastSquaresLoss, NonSaturatingLoss
+from .network import Network, SampleShape, initialize_weights, run_blocks
+
+__all__ = [
+    "AdversarialLoss",
+    "ConditionalDiscriminator",
+    "ConditionalGenerator",
+    "HingeLoss",
+    "LeastSquaresLoss",
+    "Network",
+    "NonSaturatingLoss",
+    "SampleShape",
+    "initialize_weights",
+    "run_blocks",
+]

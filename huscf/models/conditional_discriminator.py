@@ -1,0 +1,88 @@
+"""The conditional discriminator: sample and label in, one real/fake logit out."""
+
+import torch
+from torch import Tensor, nn
+
+from .layers import Norm, check_network_size, make_norm, plan_strides
+from .network import Network, SampleShape
+
+
+class ConditionalDiscriminator(Network):
+    """Convolutions and a linear output block; the output is a logit, without sigmoid.
+
+    Source: section 5 of the design; width 64, depth 5 and 28 grey pixels give the
+    architecture of the HuSCF-GAN paper (816,737 parameters).
+
+    Args:
+        shape: Shape of the samples and number of classes.
+        width: Channels of the first block; later blocks have multiples of it.
+        depth: Number of blocks, at least 4 (5 for 64 pixels); more blocks allow more cuts.
+        norm: Normalisation: "batch" (statistics per client), "group" or "none".
+        spectral_norm: Bound every layer's Lipschitz constant by spectral normalisation.
+    """
+
+    def __init__(
+        self,
+        shape: SampleShape,
+        width: int = 64,
+        depth: int = 5,
+        norm: Norm = "batch",
+        spectral_norm: bool = False,
+    ) -> None:
+        halvings = check_network_size(shape.image_size, depth, width) + 1
+        size, channels = shape.image_size, shape.channels + 1
+        wanted = width
+        blocks: list[nn.Module] = []
+        for position, stride in enumerate(plan_strides(depth - 1, halvings)):
+            if position and stride == 2:
+                wanted *= 2
+            layers = _convolution(channels, wanted, stride, norm)
+            blocks.append(layers if position else DiscriminatorStem(shape, layers))
+            size, channels = (size // 2 if stride == 2 else size), wanted
+        blocks.append(
+            nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, 1), nn.Flatten(0))
+        )
+        if spectral_norm:
+            for block in blocks:
+                _normalize_spectra(block)
+        super().__init__(blocks)
+
+
+class DiscriminatorStem(nn.Module):
+    """First block: the label becomes one more input plane, then the first convolution.
+
+    Args:
+        shape: Shape of the samples and number of classes.
+        layers: The convolution, norm and activation on shape.channels + 1 planes.
+    """
+
+    def __init__(self, shape: SampleShape, layers: nn.Module) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(shape.num_classes, shape.image_size**2)
+        self.layers = layers
+
+    def forward(self, samples: Tensor, labels: Tensor) -> Tensor:
+        """Return the first feature map.
+
+        Args:
+            samples: (B, C, H, W) in [-1, 1].
+            labels: (B,) int64.
+        """
+        batch, _, height, width = samples.shape
+        plane = self.embedding(labels).view(batch, 1, height, width).to(samples.dtype)
+        return self.layers(torch.cat([samples, plane], dim=1))
+
+
+def _convolution(channels_in: int, channels_out: int, stride: int, norm: Norm) -> nn.Module:
+    kernel = 4 if stride == 2 else 3
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, stride, 1),
+        make_norm(norm, channels_out),
+        nn.LeakyReLU(0.2, inplace=True),
+    )
+
+
+def _normalize_spectra(block: nn.Module) -> None:
+    for module in block.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.utils.parametrizations.spectral_norm(module)

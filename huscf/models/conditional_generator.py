@@ -1,0 +1,105 @@
+"""The conditional generator: noise and label in, one picture or spectrogram out."""
+
+import torch
+from torch import Tensor, nn
+
+from .layers import Norm, check_network_size, make_norm, plan_strides
+from .network import Network, SampleShape
+
+
+class ConditionalGenerator(Network):
+    """Stem, transposed convolutions, and an output block; tanh at the end.
+
+    Source: section 5 of the design; width 64, depth 5 and 28 grey pixels give the
+    architecture of the HuSCF-GAN paper (2,221,925 parameters).
+
+    Args:
+        shape: Shape of the samples and number of classes.
+        latent_dim: Length of the noise vector.
+        width: Channels of the last hidden block; earlier blocks have multiples of it.
+        depth: Number of blocks, at least 4 (5 for 64 pixels); more blocks allow more cuts.
+        norm: Normalisation: "batch" (statistics per client), "group" or "none".
+        embedding_dim: Length of the label embedding; 0 takes the number of classes.
+    """
+
+    def __init__(
+        self,
+        shape: SampleShape,
+        latent_dim: int,
+        width: int = 64,
+        depth: int = 5,
+        norm: Norm = "batch",
+        embedding_dim: int = 0,
+    ) -> None:
+        halvings = check_network_size(shape.image_size, depth, width)
+        channels = width * 2**halvings
+        base_size = shape.image_size // 2**halvings
+        embedding_dim = embedding_dim or shape.num_classes
+        stem = GeneratorStem(
+            shape.num_classes, embedding_dim, latent_dim, (channels, base_size), norm
+        )
+        blocks: list[nn.Module] = [stem]
+        strides = plan_strides(depth - 2, halvings)
+        last_strided = len(strides) - 1
+        for position, stride in enumerate(strides):
+            if stride == 2:
+                wanted = width if position == last_strided else max(channels // 2, width)
+            else:
+                wanted = channels
+            blocks.append(_transposed_block(channels, wanted, stride, norm))
+            channels = wanted
+        blocks.append(
+            nn.Sequential(nn.ConvTranspose2d(channels, shape.channels, 3, 1, 1), nn.Tanh())
+        )
+        super().__init__(blocks)
+
+
+class GeneratorStem(nn.Module):
+    """First block: embeds the label, joins it to the noise, and makes the first feature map.
+
+    Args:
+        num_classes: Number of labels.
+        embedding_dim: Length of the label embedding.
+        latent_dim: Length of the noise vector.
+        output: Channels and side length of the feature map.
+        norm: As in the generator; "batch" normalises every feature apart, as the paper does.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        latent_dim: int,
+        output: tuple[int, int],
+        norm: Norm,
+    ) -> None:
+        super().__init__()
+        channels, size = output
+        features = channels * size * size
+        self.embedding = nn.Embedding(num_classes, embedding_dim)
+        self.linear = nn.Linear(latent_dim + embedding_dim, features)
+        self.unflatten = nn.Unflatten(1, (channels, size, size))
+        # The paper's stem has one statistic per feature, not per channel.
+        self.flat_norm = nn.BatchNorm1d(features) if norm == "batch" else nn.Identity()
+        self.norm = make_norm(norm, channels) if norm == "group" else nn.Identity()
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return the first feature map.
+
+        Args:
+            noise: (B, latent_dim).
+            labels: (B,) int64.
+        """
+        joined = torch.cat([self.embedding(labels), noise], dim=1)
+        features = self.unflatten(self.flat_norm(self.linear(joined)))
+        return self.activation(self.norm(features))
+
+
+def _transposed_block(channels_in: int, channels_out: int, stride: int, norm: Norm) -> nn.Module:
+    kernel = 4 if stride == 2 else 3
+    return nn.Sequential(
+        nn.ConvTranspose2d(channels_in, channels_out, kernel, stride, 1),
+        make_norm(norm, channels_out),
+        nn.ReLU(inplace=True),
+    )

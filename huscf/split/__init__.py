@@ -1,0 +1,34 @@
+"""Cut plans, segments, and the exchange across a cut. Plain torch."""
+
+from .cuts import NETWORK_NAMES, ClientCuts, ClientPlan, CutPlan, NetworkName
+from .exchange import Cut, Direction, Exchange, Kind, Parcel, is_finite
+from .plan_sources import (
+    ExplicitPlan,
+    PlanRequest,
+    PlanSource,
+    ProfilePlan,
+    SavedPlan,
+    UniformPlan,
+    check_plan_fits,
+)
+
+__all__ = [
+    "NETWORK_NAMES",
+    "ClientCuts",
+    "ClientPlan",
+    "Cut",
+    "CutPlan",
+    "Direction",
+    "Exchange",
+    "ExplicitPlan",
+    "Kind",
+    "NetworkName",
+    "Parcel",
+    "PlanRequest",
+    "PlanSource",
+    "ProfilePlan",
+    "SavedPlan",
+    "UniformPlan",
+    "check_plan_fits",
+    "is_finite",
+]
