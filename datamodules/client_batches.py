@@ -1,0 +1,89 @@
+"""Assembles a step's batch for all clients by indexing, from a position that can be saved."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..randomness import make_rng
+from .domain import ClientData
+
+
+class ClientBatch(NamedTuple):
+    """One client's batch of one step.
+
+    Args:
+        samples: (B, C, H, W) uint8.
+        labels: (B,) int64.
+    """
+
+    samples: Tensor
+    labels: Tensor
+
+
+class ClientBatches:
+    """Endless shuffled passes over every client's own data, one batch a step for each client.
+
+    A client's order depends on (seed, client, pass) alone, and the position is one step counter;
+    saving it makes resuming exact. Clients with less data than the largest pass over theirs
+    more often.
+
+    Args:
+        clients: Who takes part and what they own.
+        batch_size: Samples per client and step; a smaller client uses all it has.
+        seed: Seed of the orders.
+        steps_per_epoch: Length of an epoch, or None for one pass of the largest client.
+    """
+
+    def __init__(
+        self,
+        clients: Sequence[ClientData],
+        batch_size: int,
+        seed: int,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        self.clients = list(clients)
+        self.batch_size = batch_size
+        self.seed = seed
+        longest = max(-(-len(client) // batch_size) for client in self.clients)
+        self.steps_per_epoch = longest if steps_per_epoch is None else steps_per_epoch
+        self.step = 0
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[dict[int, ClientBatch]]:
+        for _ in range(self.steps_per_epoch):
+            batches = {client.client_id: self._take(client, self.step) for client in self.clients}
+            self.step += 1
+            yield batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on at a saved position."""
+        self.step = state["step"]
+
+    def _take(self, client: ClientData, step: int) -> ClientBatch:
+        size = min(self.batch_size, len(client))
+        positions = np.arange(step * size, (step + 1) * size)
+        passes, offsets = np.divmod(positions, len(client))
+        first, last = int(passes[0]), int(passes[-1])
+        chosen = self._order(client, first)[offsets[passes == first]]
+        if last != first:
+            chosen = np.concatenate([chosen, self._order(client, last)[offsets[passes == last]]])
+        index = torch.from_numpy(client.indices[chosen])
+        return ClientBatch(client.domain.train_samples[index], client.domain.train_labels[index])
+
+    def _order(self, client: ClientData, pass_number: int) -> np.ndarray:
+        key = (client.client_id, pass_number)
+        if key not in self._orders:
+            self._orders.pop((client.client_id, pass_number - 2), None)
+            rng = make_rng(self.seed, "data order", *key)
+            self._orders[key] = rng.permutation(len(client))
+        return self._orders[key]

@@ -1,0 +1,83 @@
+"""One source of data, held once in memory, and the part of it that a client owns."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Real labelled samples of one source: digits, clothes, X-rays, spoken words.
+
+    Args:
+        name: Used in metric keys, file names and the manifest; never by training.
+        train_samples: (N, C, H, W) uint8, H = W.
+        train_labels: (N,) int64.
+        test_samples: (M, C, H, W) uint8, held out; no client trains on them.
+        test_labels: (M,) int64.
+        keys: (N,) natural client key of each training sample (speaker, hospital), or None.
+        class_names: One name per label, or () for the label's number.
+
+    Raises:
+        DataError: Naming the domain and the array that does not fit.
+    """
+
+    name: str
+    train_samples: Tensor
+    train_labels: Tensor
+    test_samples: Tensor
+    test_labels: Tensor
+    keys: np.ndarray | None = None
+    class_names: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        self._check("train", self.train_samples, self.train_labels)
+        self._check("test", self.test_samples, self.test_labels)
+        if self.keys is not None and len(self.keys) != len(self.train_labels):
+            raise DataError(
+                f"domain {self.name}: {len(self.keys)} keys for {len(self.train_labels)} samples"
+            )
+
+    def _check(self, split: str, samples: Tensor, labels: Tensor) -> None:
+        owner = f"domain {self.name}, {split}"
+        if samples.dtype != torch.uint8 or samples.ndim != 4:
+            raise DataError(
+                f"{owner}: samples must be uint8 (N, C, H, W), "
+                f"got {samples.dtype} {tuple(samples.shape)}"
+            )
+        if samples.shape[2] != samples.shape[3]:
+            raise DataError(f"{owner}: samples must be square, got {tuple(samples.shape[2:])}")
+        if labels.dtype != torch.int64 or labels.shape != samples.shape[:1]:
+            raise DataError(
+                f"{owner}: labels must be int64 ({len(samples)},), "
+                f"got {labels.dtype} {tuple(labels.shape)}"
+            )
+        if len(labels) and int(labels.min()) < 0:
+            raise DataError(f"{owner}: label {int(labels.min())} is negative")
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """The training samples that one client owns.
+
+    Args:
+        client_id: The client.
+        domain: Where they come from; evaluation may read its name, training may not.
+        indices: (n,) positions in the domain's training arrays.
+    """
+
+    client_id: int
+    domain: Domain
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def scale_samples(samples: Tensor) -> Tensor:
+    """Turn uint8 [0, 255] into float32 [-1, 1], the range of every network here."""
+    return samples.float().div_(127.5).sub_(1.0)

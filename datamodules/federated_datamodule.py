@@ -1,0 +1,173 @@
+"""The base of every datamodule: domains in, clients with their own data out."""
+
+import os
+from abc import abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+
+from ..errors import DataError
+from ..models import SampleShape
+from ..randomness import make_rng
+from .client_batches import ClientBatches
+from .domain import ClientData, Domain
+from .partitions import IidPartitioner, Partitioner
+
+
+class FederatedDataModule(LightningDataModule):
+    """Divides domains among clients; a subclass says where the domains come from.
+
+    Client ids run through the domains in order: with two domains and four clients each, the
+    first domain has clients 0-3 and the second 4-7. Data is read when first needed.
+
+    Args:
+        root: Folder with the data; None takes the environment variable HUSCF_DATA, else "data".
+        clients_per_domain: Number of clients of every domain, or one number per domain.
+        samples_per_client: Use at most this many samples of each client's part; None uses all.
+        batch_size: Samples per client and step; a smaller client uses all it has.
+        steps_per_epoch: Length of an epoch in steps; None is one pass of the largest client.
+        partitioner: How a domain's samples are divided; None is IID in equal parts.
+        seed: Seed of partition and data order; the command line links it to seed_everything.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        clients_per_domain: int | list[int] = 4,
+        samples_per_client: int | None = None,
+        batch_size: int = 64,
+        steps_per_epoch: int | None = None,
+        partitioner: Partitioner | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.root = Path(root or os.environ.get("HUSCF_DATA") or "data")
+        self.clients_per_domain = clients_per_domain
+        self.samples_per_client = samples_per_client
+        self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.partitioner = partitioner or IidPartitioner()
+        self.seed = seed
+
+    @abstractmethod
+    def load_domains(self) -> list[Domain]:
+        """Read the domains; all have the same number of channels and pixels.
+
+        Raises:
+            DataError: Naming the file or folder and how to get it, where data is missing.
+        """
+
+    @cached_property
+    def domains(self) -> dict[str, Domain]:
+        """The domains by name, read once."""
+        domains = self.load_domains()
+        shapes = {domain.name: tuple(domain.train_samples.shape[1:]) for domain in domains}
+        if len(shapes) != len(domains):
+            raise DataError("two domains have the same name: rename one of them")
+        if len(set(shapes.values())) != 1:
+            raise DataError(f"domains differ in shape, resize them to one: {shapes}")
+        return {domain.name: domain for domain in domains}
+
+    @cached_property
+    def clients(self) -> list[ClientData]:
+        """Every client's data, in order of client id."""
+        counts = self._count_clients()
+        clients: list[ClientData] = []
+        for position, domain in enumerate(self.domains.values()):
+            for indices in self._divide(domain, position, counts[position]):
+                clients.append(ClientData(len(clients), domain, indices))
+        for client in clients:
+            if len(client) < 2:
+                raise DataError(
+                    f"client {client.client_id} ({client.domain.name}) has {len(client)} "
+                    "samples, needs at least 2: use fewer clients or another partitioner"
+                )
+        return clients
+
+    @property
+    def sample_shape(self) -> SampleShape:
+        """Shape of every sample and the number of classes over all domains."""
+        domains = list(self.domains.values())
+        channels, size, _ = domains[0].train_samples.shape[1:]
+        classes = max(
+            max(len(domain.class_names), int(domain.train_labels.max()) + 1) for domain in domains
+        )
+        return SampleShape(channels, size, classes)
+
+    @property
+    def batch_sizes(self) -> dict[int, int]:
+        """Samples per step of every client, by client id."""
+        return {c.client_id: min(self.batch_size, len(c)) for c in self.clients}
+
+    @property
+    def client_sizes(self) -> dict[int, int]:
+        """Number of training samples of every client, by client id."""
+        return {client.client_id: len(client) for client in self.clients}
+
+    @property
+    def client_domains(self) -> dict[int, str]:
+        """Hidden domain of every client, for evaluation only."""
+        return {client.client_id: client.domain.name for client in self.clients}
+
+    def make_manifest(self) -> dict[str, Any]:
+        """Return who owns what, as plain values: enough to rebuild the partition."""
+        entries = []
+        for client in self.clients:
+            labels = client.domain.train_labels[client.indices].numpy()
+            counts = np.bincount(labels, minlength=self.sample_shape.num_classes)
+            entries.append(
+                {
+                    "client": client.client_id,
+                    "domain": client.domain.name,
+                    "num_samples": len(client),
+                    "label_counts": counts.tolist(),
+                    "indices": client.indices.tolist(),
+                }
+            )
+        return {"seed": self.seed, "clients": entries}
+
+    def train_dataloader(self) -> ClientBatches:
+        """Return the endless batches of all clients."""
+        return ClientBatches(self.clients, self.batch_size, self.seed, self.steps_per_epoch)
+
+    def val_dataloader(self) -> list[str]:
+        """Return the domains' names, one evaluation batch each; the model reads `domains`."""
+        return list(self.domains)
+
+    def test_dataloader(self) -> list[str]:
+        """Return the domains' names, one evaluation batch each; the model reads `domains`."""
+        return list(self.domains)
+
+    def predict_dataloader(self) -> list[int]:
+        """Return the client ids, one batch of samples each."""
+        return [client.client_id for client in self.clients]
+
+    def _count_clients(self) -> list[int]:
+        counts = self.clients_per_domain
+        if isinstance(counts, int):
+            counts = [counts] * len(self.domains)
+        if len(counts) != len(self.domains) or min(counts) < 1:
+            raise DataError(
+                f"clients_per_domain is {self.clients_per_domain}, needs a number >= 1 for each "
+                f"of the {len(self.domains)} domains {list(self.domains)}"
+            )
+        return counts
+
+    def _divide(self, domain: Domain, position: int, num_clients: int) -> list[np.ndarray]:
+        size = len(domain.train_labels)
+        if num_clients > size:
+            raise DataError(
+                f"domain {domain.name}: {num_clients} clients for {size} samples; "
+                "lower clients_per_domain"
+            )
+        rng = make_rng(self.seed, "partition", position)
+        parts = self.partitioner.partition(
+            domain.train_labels.numpy(), domain.keys, num_clients, rng
+        )
+        if self.samples_per_client is not None:
+            limit = self.samples_per_client
+            parts = [np.sort(rng.permutation(part)[:limit]) for part in parts]
+        return parts
