@@ -42,6 +42,11 @@ class Domain:
                 f"domain {self.name}: {len(self.keys)} keys for {len(self.train_labels)} samples"
             )
 
+    @property
+    def num_classes(self) -> int:
+        """Return the number of classes of this domain."""
+        return max(len(self.class_names), int(self.train_labels.max()) + 1)
+
     def _check(self, split: str, samples: Tensor, labels: Tensor) -> None:
         owner = f"domain {self.name}, {split}"
         if samples.dtype != torch.uint8 or samples.ndim != 4:

@@ -92,10 +92,7 @@ class FederatedDataModule(LightningDataModule):
         """Shape of every sample and the number of classes over all domains."""
         domains = list(self.domains.values())
         channels, size, _ = domains[0].train_samples.shape[1:]
-        classes = max(
-            max(len(domain.class_names), int(domain.train_labels.max()) + 1) for domain in domains
-        )
-        return SampleShape(channels, size, classes)
+        return SampleShape(channels, size, max(domain.num_classes for domain in domains))
 
     @property
     def batch_sizes(self) -> dict[int, int]:
