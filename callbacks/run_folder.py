@@ -10,11 +10,8 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ..errors import CheckpointError, HuscfError
+from ..errors import HuscfError
 from ..modules import SplitGAN
-
-#: Sections of the configuration that may differ when a run is resumed.
-FREE_KEYS = ("trainer", "run", "samples", "evaluation", "ckpt_path", "weights_only")
 
 
 class RunFolder(Callback):
@@ -28,11 +25,13 @@ class RunFolder(Callback):
 
     Attributes:
         config: The full resolved configuration as plain values, where the command line knows it.
+        resumed_from: The checkpoint that the run goes on from, where the command line knows it.
     """
 
     def __init__(self, name: str = "run") -> None:
         self.name = name
         self.config: dict[str, Any] | None = None
+        self.resumed_from: str | None = None
         self.path: Path | None = None
         self.rows: list[dict[str, float]] = []
         self._sums: dict[str, float] = {}
@@ -68,20 +67,25 @@ class RunFolder(Callback):
         if pl_module.round_metrics:
             self._close_round(trainer, pl_module)
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the configuration, so that another one is refused when resuming."""
+        checkpoint["huscf_config"] = self.config
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows so far and the configuration they belong to."""
-        return {"rows": self.rows, "config": self.config}
+        """Return the rows so far."""
+        return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the saved rows; refuse other hyper-parameters."""
-        if self.config is not None and state_dict["config"] is not None:
-            check_same_config(state_dict["config"], self.config)
+        """Go on with the saved rows."""
         self.rows = list(state_dict["rows"])
 
     def _choose_folder(self, trainer: Trainer) -> Path:
-        resumed = trainer.ckpt_path
-        if resumed is not None and (Path(resumed).parent.parent / "config.yaml").exists():
-            return Path(resumed).parent.parent
+        if self.resumed_from is not None:
+            folder = Path(self.resumed_from).parent.parent
+            if (folder / "config.yaml").exists():
+                return folder
         root = Path(trainer.default_root_dir)
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -112,21 +116,6 @@ class RunFolder(Callback):
         module.round_metrics.clear()
         self._sums, self._num_epochs = {}, 0
         self._started, self._num_bytes = now, num_bytes
-
-
-def check_same_config(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Raise a CheckpointError that lists the differences between two configurations."""
-    old, new = _flatten(saved), _flatten(current)
-    differing = [
-        f"{key}: {old.get(key, '-')} -> {new.get(key, '-')}"
-        for key in sorted(old.keys() | new.keys())
-        if key.split(".")[0] not in FREE_KEYS and old.get(key) != new.get(key)
-    ]
-    if differing:
-        raise CheckpointError(
-            "the checkpoint belongs to other hyper-parameters (checkpoint -> now): "
-            + "; ".join(differing)
-        )
 
 
 def write_yaml(path: Path, values: object) -> None:
@@ -161,13 +150,3 @@ def _make_free_folder(root: Path, name: str) -> Path:
             return folder
         except FileExistsError:
             number += 1
-
-
-def _flatten(values: object, prefix: str = "") -> dict[str, object]:
-    if not isinstance(values, dict) or not values:
-        return {prefix: values}
-    return {
-        key: value
-        for name, nested in values.items()
-        for key, value in _flatten(nested, f"{prefix}.{name}" if prefix else str(name)).items()
-    }

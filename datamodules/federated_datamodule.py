@@ -51,6 +51,8 @@ class FederatedDataModule(LightningDataModule):
         self.steps_per_epoch = steps_per_epoch
         self.partitioner = partitioner or IidPartitioner()
         self.seed = seed
+        self._batches: ClientBatches | None = None
+        self._position: dict[str, Any] | None = None
 
     @abstractmethod
     def load_domains(self) -> list[Domain]:
@@ -127,8 +129,25 @@ class FederatedDataModule(LightningDataModule):
         return {"seed": self.seed, "clients": entries}
 
     def train_dataloader(self) -> ClientBatches:
-        """Return the endless batches of all clients."""
-        return ClientBatches(self.clients, self.batch_size, self.seed, self.steps_per_epoch)
+        """Return the endless batches of all clients, from the saved position on."""
+        self._batches = ClientBatches(
+            self.clients, self.batch_size, self.seed, self.steps_per_epoch
+        )
+        if self._position is not None:
+            self._batches.load_state_dict(self._position)
+        return self._batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the clients' data.
+
+        Lightning saves the loader's own state too, but drops it when the checkpoint was made
+        between two epochs.
+        """
+        return {} if self._batches is None else self._batches.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next training go on from a saved position."""
+        self._position = state_dict or None
 
     def val_dataloader(self) -> list[str]:
         """Return the domains' names, one evaluation batch each; the model reads `domains`."""

@@ -18,7 +18,7 @@ from .callbacks import (
     SampleGrid,
     SplitTraining,
 )
-from .checkpoint_io import SafeCheckpointIO
+from .checkpoint_io import SafeCheckpointIO, read_checkpoint
 from .datamodules import FederatedDataModule
 from .errors import CheckpointError, HuscfError
 from .modules import SplitGAN
@@ -30,6 +30,10 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
 }
+
+
+#: Sections of the configuration that may differ when a run is resumed.
+FREE_KEYS = ("trainer", "run", "samples", "evaluation", "ckpt_path", "weights_only")
 
 
 class HuscfCLI(LightningCLI):
@@ -63,6 +67,7 @@ class HuscfCLI(LightningCLI):
         federation = self._get(self.config_init, "federation")
         run = self._get(self.config_init, "run")
         run.config = self.config_dump
+        run.resumed_from = self.config_dump["ckpt_path"]
         section = self._get(self.config_init, "trainer")
         callbacks: list[Callback] = [SplitTraining()]
         if section.get("enable_progress_bar") is not False:
@@ -73,6 +78,13 @@ class HuscfCLI(LightningCLI):
         plugins = section.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         return super().instantiate_trainer(plugins=[*plugins, SafeCheckpointIO()], **kwargs)
+
+    def before_fit(self) -> None:
+        """Refuse a damaged or foreign checkpoint before anything is written."""
+        if path := self.config_dump["ckpt_path"]:
+            saved = read_checkpoint(path).get("huscf_config")
+            if saved is not None:
+                check_same_config(saved, self.config_dump)
 
 
 def make_checkpoint(every_n_epochs: int) -> ModelCheckpoint:
@@ -102,6 +114,21 @@ def find_last_checkpoint(root: Path) -> str:
             "name a file, or the folder with --trainer.default_root_dir"
         )
     return str(found[-1])
+
+
+def check_same_config(saved: dict[str, Any], current: dict[str, Any]) -> None:
+    """Raise a CheckpointError that lists the differences between two configurations."""
+    old, new = _flatten(saved), _flatten(current)
+    differing = [
+        f"{key}: {old.get(key, '-')} -> {new.get(key, '-')}"
+        for key in sorted(old.keys() | new.keys())
+        if key.split(".")[0] not in FREE_KEYS and old.get(key) != new.get(key)
+    ]
+    if differing:
+        raise CheckpointError(
+            "the checkpoint belongs to other hyper-parameters (checkpoint -> now): "
+            + "; ".join(differing)
+        )
 
 
 def run(arguments: list[str]) -> None:
@@ -141,3 +168,13 @@ def _quieten() -> None:
         ".*`instantiate_classes` was deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def _flatten(values: object, prefix: str = "") -> dict[str, object]:
+    if not isinstance(values, dict) or not values:
+        return {prefix: values}
+    return {
+        key: value
+        for name, nested in values.items()
+        for key, value in _flatten(nested, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
