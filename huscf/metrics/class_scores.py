@@ -95,14 +95,14 @@ class LabelAccuracy(Metric):
         return self.num_correct.double() / self.num_samples
 
 
-def generation_score(probabilities: Tensor) -> float:
+def measure_generation_score(probabilities: Tensor) -> float:
     """Return the GenerationScore of (N, num_classes) probabilities."""
     metric = GenerationScore(probabilities.shape[1]).to(probabilities.device)
     metric.update(probabilities)
     return metric.compute().item()
 
 
-def label_accuracy(scores: Tensor, labels: Tensor) -> float:
+def measure_label_accuracy(scores: Tensor, labels: Tensor) -> float:
     """Return the LabelAccuracy of (N, num_classes) scores and (N,) labels."""
     metric = LabelAccuracy().to(scores.device)
     metric.update(scores, labels)

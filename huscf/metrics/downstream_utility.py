@@ -63,7 +63,7 @@ class ClassificationFigures(Metric):
         return {"accuracy": hits.sum() / total, **means}
 
 
-def downstream_utility(
+def measure_downstream_utility(
     synthetic: LabelledSamples,
     real_test: LabelledSamples,
     training: ClassifierTraining,

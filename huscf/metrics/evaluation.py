@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 import torch
 
 from ..errors import HuscfError
-from .class_scores import generation_score, label_accuracy
+from .class_scores import measure_generation_score, measure_label_accuracy
 from .classifier_training import ClassifierTraining
 from .domain_classifier import DomainClassifier
-from .downstream_utility import downstream_utility
+from .downstream_utility import measure_downstream_utility
 from .frechet_distance import FrechetDistance
-from .kernel_distance import kernel_distance
+from .kernel_distance import measure_kernel_distance
 from .labelled_samples import LabelledSamples, RealData, check_alike, to_float
 from .nearest_real_ratio import NearestRealRatio
-from .neighbour_scores import neighbour_scores
+from .neighbour_scores import measure_neighbour_scores
 from .spectral_distance import SpectralDistance
 
 
@@ -90,7 +90,7 @@ def evaluate_samples(
         figures["spectral_distance_db"] = _spectral_distance(synthetic, real, settings, seed)
     if settings.downstream is not None:
         balanced = synthetic.balanced(settings.max_downstream, seed).to(judge.device)
-        utility = downstream_utility(balanced, real.test, settings.downstream, seed)
+        utility = measure_downstream_utility(balanced, real.test, settings.downstream, seed)
         figures |= {f"downstream_{name}": value for name, value in utility.items()}
     return figures
 
@@ -111,12 +111,12 @@ def _judge_samples(
     distances = {
         "frechet_distance": _frechet_distance(test, features),
         "frechet_distance_real": _frechet_distance(test, train),
-        "kernel_distance": kernel_distance(test, features).item(),
+        "kernel_distance": measure_kernel_distance(test, features).item(),
     }
-    neighbours = neighbour_scores(test, features, settings.k)
+    neighbours = measure_neighbour_scores(test, features, settings.k)
     return {
-        "generation_score": generation_score(probabilities),
-        "label_accuracy": label_accuracy(probabilities, synthetic.labels.to(probabilities.device)),
+        "generation_score": measure_generation_score(probabilities),
+        "label_accuracy": measure_label_accuracy(probabilities, synthetic.labels.to(judge.device)),
         **distances,
         **{name: value.item() for name, value in neighbours.items()},
     }

@@ -54,7 +54,7 @@ class FrechetDistance(Metric):
         Raises:
             HuscfError: Where either side has fewer than two samples.
         """
-        return frechet_distance(self._moments("real"), self._moments("synthetic"))
+        return measure_frechet_distance(self._moments("real"), self._moments("synthetic"))
 
     def _add(self, state: str, increment: Tensor) -> None:
         setattr(self, state, getattr(self, state) + increment)
@@ -68,7 +68,7 @@ class FrechetDistance(Metric):
         return Moments(mean, centred / (count - 1))
 
 
-def frechet_distance(real: Moments, synthetic: Moments) -> Tensor:
+def measure_frechet_distance(real: Moments, synthetic: Moments) -> Tensor:
     """Return the Frechet distance between two Gaussians, a float64 scalar >= 0."""
     # tr (AB)^(1/2) by the symmetric root of A: real arithmetic even where a fit is singular.
     root = _symmetric_root(real.covariance)

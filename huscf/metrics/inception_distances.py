@@ -1,6 +1,5 @@
 """FID and KID with Inception features, where weights and torch-fidelity are at hand."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,10 +9,8 @@ from torchmetrics.utilities.imports import _TORCH_FIDELITY_AVAILABLE
 
 from ..errors import HuscfError
 from .frechet_distance import FrechetDistance
-from .kernel_distance import KernelDistance
+from .kernel_distance import measure_kernel_distance
 from .labelled_samples import check_samples, to_uint8
-
-NUM_FEATURES = 2048
 
 
 def load_inception(weights_path: Path, antialias: bool) -> nn.Module:
@@ -39,7 +36,7 @@ def load_inception(weights_path: Path, antialias: bool) -> nn.Module:
     try:
         return NoTrainInceptionV3(
             name="inception-v3-compat",
-            features_list=[str(NUM_FEATURES)],
+            features_list=["2048"],
             feature_extractor_weights_path=str(weights_path),
             antialias=antialias,
         )
@@ -51,7 +48,7 @@ def load_inception(weights_path: Path, antialias: bool) -> nn.Module:
 
 
 @torch.no_grad()
-def inception_distances(
+def measure_inception_distances(
     extractor: nn.Module, real: Tensor, synthetic: Tensor, batch_size: int = 50
 ) -> dict[str, float]:
     """Return "fid" and "kid" of synthetic against real pictures.
@@ -68,18 +65,19 @@ def inception_distances(
     Raises:
         HuscfError: Where samples are malformed or too few.
     """
-    frechet, kernel = FrechetDistance(NUM_FEATURES), KernelDistance()
-    for samples, is_real in ((real, True), (synthetic, False)):
-        check_samples(samples)
-        for features in _extract(extractor, samples.split(batch_size)):
-            frechet.update(features, real=is_real)
-            kernel.update(features, real=is_real)
-    return {"fid": frechet.compute().item(), "kid": kernel.compute().item()}
+    features = _extract(extractor, real, batch_size), _extract(extractor, synthetic, batch_size)
+    frechet = FrechetDistance(features[0].shape[1])
+    frechet.update(features[0], real=True)
+    frechet.update(features[1], real=False)
+    return {
+        "fid": frechet.compute().item(),
+        "kid": measure_kernel_distance(*features).item(),
+    }
 
 
-def _extract(extractor: nn.Module, batches: Iterable[Tensor]) -> Iterable[Tensor]:
-    for batch in batches:
-        pictures = to_uint8(batch)
-        if pictures.shape[1] not in (1, 3):
-            raise HuscfError(f"Inception sees 1 or 3 channels, samples have {pictures.shape[1]}")
-        yield extractor(pictures.expand(-1, 3, -1, -1)).cpu()
+def _extract(extractor: nn.Module, samples: Tensor, batch_size: int) -> Tensor:
+    check_samples(samples)
+    if samples.shape[1] not in (1, 3):
+        raise HuscfError(f"Inception sees 1 or 3 channels, samples have {samples.shape[1]}")
+    pictures = to_uint8(samples).expand(-1, 3, -1, -1)
+    return torch.cat([extractor(batch).cpu() for batch in pictures.split(batch_size)])

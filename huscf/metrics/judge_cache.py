@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import HuscfError
-from .class_scores import label_accuracy
+from .class_scores import measure_label_accuracy
 from .classifier_training import ClassifierTraining, private_training, train_classifier
 from .domain_classifier import DomainClassifier
 from .labelled_samples import LabelledSamples, RealData
@@ -81,7 +81,9 @@ def train_judge(real: RealData, settings: JudgeSettings) -> DomainClassifier:
         judge = _build(real.train, settings).to(real.train.samples.device)
         train_classifier(judge, real.train, settings.training)
     judge.requires_grad_(False)
-    judge.test_accuracy = label_accuracy(judge.inspect(real.test).probabilities, real.test.labels)
+    judge.test_accuracy = measure_label_accuracy(
+        judge.inspect(real.test).probabilities, real.test.labels
+    )
     return judge
 
 

@@ -45,10 +45,10 @@ class KernelDistance(Metric):
         """
         if not self.real or not self.synthetic:
             raise HuscfError("kernel distance: needs real and synthetic features")
-        return kernel_distance(dim_zero_cat(self.real), dim_zero_cat(self.synthetic))
+        return measure_kernel_distance(dim_zero_cat(self.real), dim_zero_cat(self.synthetic))
 
 
-def kernel_distance(real: Tensor, synthetic: Tensor) -> Tensor:
+def measure_kernel_distance(real: Tensor, synthetic: Tensor) -> Tensor:
     """Return the unbiased squared MMD of (N, D) and (M, D) features, a float64 scalar.
 
     Raises:

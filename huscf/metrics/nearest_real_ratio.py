@@ -34,7 +34,7 @@ class NearestRealRatio(Metric):
     def __init__(self, real_train: Tensor, real_test: Tensor) -> None:
         super().__init__()
         self.real_train = real_train
-        self.real_distance = nearest_distances(real_test, real_train).double().mean()
+        self.real_distance = measure_nearest_distances(real_test, real_train).double().mean()
         if self.real_distance == 0:
             raise HuscfError("nearest real ratio: every test sample is also a training sample")
         self.add_state("distance_sum", torch.tensor(0.0).double(), dist_reduce_fx="sum")
@@ -42,7 +42,7 @@ class NearestRealRatio(Metric):
 
     def update(self, samples: Tensor) -> None:
         """Add synthetic samples, (B, C, H, W) float in [-1, 1] or uint8."""
-        self.distance_sum += nearest_distances(samples, self.real_train).double().sum()
+        self.distance_sum += measure_nearest_distances(samples, self.real_train).double().sum()
         self.num_samples += len(samples)
 
     def compute(self) -> Tensor:
@@ -56,7 +56,7 @@ class NearestRealRatio(Metric):
         return self.distance_sum / self.num_samples / self.real_distance
 
 
-def nearest_distances(queries: Tensor, references: Tensor) -> Tensor:
+def measure_nearest_distances(queries: Tensor, references: Tensor) -> Tensor:
     """Return every query's Euclidean distance, (M,) float32, to the nearest reference.
 
     Args:

@@ -16,7 +16,8 @@ class NeighbourScores(Metric):
     A ball around each sample reaches to its k-th neighbour of the same set. Precision: share of
     synthetic samples in some real ball. Recall: share of real samples in some synthetic ball.
     Density: real balls around a synthetic sample, over k (may exceed 1). Coverage: share of real
-    balls with a synthetic sample inside.
+    balls with a synthetic sample inside. A few outliers have balls that reach far: noise can reach
+    a precision of 0.9, so trust density and coverage first.
 
     Source: Kynkaanniemi et al., arXiv:1904.06991 (precision, recall); Naeem et al.,
     arXiv:2002.09797 (density, coverage; robust to outliers).
@@ -49,10 +50,12 @@ class NeighbourScores(Metric):
         """
         if not self.real or not self.synthetic:
             raise HuscfError("neighbour scores: need real and synthetic features")
-        return neighbour_scores(dim_zero_cat(self.real), dim_zero_cat(self.synthetic), self.k)
+        return measure_neighbour_scores(
+            dim_zero_cat(self.real), dim_zero_cat(self.synthetic), self.k
+        )
 
 
-def neighbour_scores(real: Tensor, synthetic: Tensor, k: int = 5) -> dict[str, Tensor]:
+def measure_neighbour_scores(real: Tensor, synthetic: Tensor, k: int = 5) -> dict[str, Tensor]:
     """Return precision, recall, density and coverage of (N, D) and (M, D) features.
 
     Raises:

@@ -7,18 +7,23 @@ from scipy.stats import entropy
 from sklearn.metrics import accuracy_score
 
 from huscf.errors import HuscfError
-from huscf.metrics import GenerationScore, LabelAccuracy, generation_score, label_accuracy
+from huscf.metrics import (
+    GenerationScore,
+    LabelAccuracy,
+    measure_generation_score,
+    measure_label_accuracy,
+)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10])
 def test_certain_balanced_samples_score_the_number_of_classes(num_classes):
     probabilities = torch.eye(num_classes).repeat(7, 1)
-    assert generation_score(probabilities) == pytest.approx(num_classes)
+    assert measure_generation_score(probabilities) == pytest.approx(num_classes)
 
 
 def test_samples_that_all_look_alike_score_one():
-    assert generation_score(torch.eye(10)[:1].repeat(50, 1)) == pytest.approx(1)
-    assert generation_score(torch.full((50, 10), 0.1)) == pytest.approx(1)
+    assert measure_generation_score(torch.eye(10)[:1].repeat(50, 1)) == pytest.approx(1)
+    assert measure_generation_score(torch.full((50, 10), 0.1)) == pytest.approx(1)
 
 
 @settings(max_examples=20, deadline=None)
@@ -40,13 +45,14 @@ def test_label_accuracy_equals_scikit_learn():
     scores = torch.randn(101, 4, generator=generator)
     labels = torch.randint(4, (101,), generator=generator)
     expected = accuracy_score(labels, scores.argmax(1))
-    assert label_accuracy(scores, labels) == pytest.approx(expected)
+    assert measure_label_accuracy(scores, labels) == pytest.approx(expected)
     metric = LabelAccuracy()
     for some, their in zip(scores.split(10), labels.split(10), strict=True):
         metric.update(some, their)
     assert metric.compute().item() == pytest.approx(expected)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 @pytest.mark.parametrize("metric", [GenerationScore(3), LabelAccuracy()])
 def test_no_samples_is_one_clear_line(metric):
     with pytest.raises(HuscfError, match="no samples"):

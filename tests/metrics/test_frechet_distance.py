@@ -5,7 +5,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from huscf.errors import HuscfError
-from huscf.metrics import FrechetDistance, Moments, frechet_distance
+from huscf.metrics import FrechetDistance, Moments, measure_frechet_distance
 
 
 def make_features(count, width, seed, shift=0.0):
@@ -63,9 +63,10 @@ def test_closed_form_of_diagonal_gaussians():
     one = Moments(torch.zeros(2).double(), torch.diag(torch.tensor([4.0, 9.0])).double())
     other = Moments(torch.ones(2).double(), torch.eye(2).double())
     # |m|^2 + (2 - 1)^2 + (3 - 1)^2
-    assert frechet_distance(one, other).item() == pytest.approx(2 + 1 + 4)
+    assert measure_frechet_distance(one, other).item() == pytest.approx(2 + 1 + 4)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_reset_forgets():
     metric = FrechetDistance(5)
     metric.update(make_features(10, 5, 0), real=True)

@@ -44,13 +44,15 @@ def test_digits_judge_is_right(judge, digits):
 
 def test_mnist_judge_is_right_after_a_part_of_its_training(mnist):
     settings = JudgeSettings(
-        width=12, training=ClassifierTraining(1, 20_000, learning_rate=3e-3, one_cycle=True)
+        width=12, training=ClassifierTraining(1, 15_000, learning_rate=3e-3, one_cycle=True)
     )
     assert judge_cache.train_judge(mnist, settings).test_accuracy >= 0.97
 
 
 def test_colour_judge_of_three_classes_is_right(blood_cells):
-    settings = JudgeSettings(training=ClassifierTraining(4, learning_rate=3e-3, one_cycle=True))
+    settings = JudgeSettings(
+        width=12, training=ClassifierTraining(8, learning_rate=3e-3, one_cycle=True)
+    )
     assert judge_cache.train_judge(blood_cells, settings).test_accuracy >= 0.93
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from huscf.errors import HuscfError
-from huscf.metrics import KernelDistance, kernel_distance
+from huscf.metrics import KernelDistance, measure_kernel_distance
 
 
 def brute_force(real, synthetic):
@@ -30,22 +30,25 @@ def test_equals_brute_force():
 
 def test_chunks_change_nothing(monkeypatch):
     features = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    whole = kernel_distance(features[:30], features[30:])
+    whole = measure_kernel_distance(features[:30], features[30:])
     monkeypatch.setattr("huscf.metrics.kernel_distance.CHUNK_ROWS", 7)
-    assert kernel_distance(features[:30], features[30:]).item() == pytest.approx(whole.item())
+    assert measure_kernel_distance(features[:30], features[30:]).item() == pytest.approx(
+        whole.item()
+    )
 
 
 def test_is_unbiased_for_equal_distributions():
     generator = torch.Generator().manual_seed(0)
     estimates = torch.stack(
-        [kernel_distance(*torch.randn(2, 40, 4, generator=generator)) for _ in range(200)]
+        [measure_kernel_distance(*torch.randn(2, 40, 4, generator=generator)) for _ in range(200)]
     )
     assert estimates.min() < 0
     assert abs(estimates.mean()) < 3 * estimates.std() / 200**0.5
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_too_few_samples_is_one_clear_line():
     with pytest.raises(HuscfError, match="needs two samples a side, got 1 and 5"):
-        kernel_distance(torch.ones(1, 3), torch.ones(5, 3))
+        measure_kernel_distance(torch.ones(1, 3), torch.ones(5, 3))
     with pytest.raises(HuscfError, match="needs real and synthetic"):
         KernelDistance().compute()
