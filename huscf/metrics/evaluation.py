@@ -87,7 +87,8 @@ def evaluate_samples(
         "judge_accuracy": judge.test_accuracy,
     }
     if settings.spectrogram_range_db is not None:
-        figures["spectral_distance_db"] = _spectral_distance(synthetic, real, settings, seed)
+        range_db = settings.spectrogram_range_db
+        figures["spectral_distance_db"] = _spectral_distance(synthetic, real.test, range_db)
     if settings.downstream is not None:
         balanced = synthetic.balanced(settings.max_downstream, seed).to(judge.device)
         utility = measure_downstream_utility(balanced, real.test, settings.downstream, seed)
@@ -138,13 +139,8 @@ def _nearest_real_ratio(
     return metric.compute().item()
 
 
-def _spectral_distance(
-    synthetic: LabelledSamples, real: RealData, settings: EvaluationSettings, seed: int
-) -> float:
-    bands = synthetic.shape[1]
-    range_db = settings.spectrogram_range_db or 0.0
-    metric = SpectralDistance(synthetic.num_classes, bands, range_db)
-    for data, is_real in ((synthetic, False), (real.test, True)):
-        chosen = data.at_most(settings.max_samples, seed)
-        metric.update(to_float(chosen.samples), chosen.labels.long(), real=is_real)
+def _spectral_distance(synthetic: LabelledSamples, real: LabelledSamples, range_db: float) -> float:
+    metric = SpectralDistance(synthetic.num_classes, synthetic.shape[1], range_db)
+    for data, is_real in ((synthetic, False), (real, True)):
+        metric.update(to_float(data.samples), data.labels.long(), real=is_real)
     return metric.compute().item()

@@ -34,6 +34,8 @@ def load_inception(weights_path: Path, antialias: bool) -> nn.Module:
             "pt_inception-2015-12-05-6726825d.pth"
         )
     try:
+        # torch-fidelity itself would run code that a pickle holds.
+        torch.load(weights_path, map_location="cpu", weights_only=True)
         return NoTrainInceptionV3(
             name="inception-v3-compat",
             features_list=["2048"],

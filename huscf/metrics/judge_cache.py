@@ -82,7 +82,7 @@ def train_judge(real: RealData, settings: JudgeSettings) -> DomainClassifier:
         train_classifier(judge, real.train, settings.training)
     judge.requires_grad_(False)
     judge.test_accuracy = measure_label_accuracy(
-        judge.inspect(real.test).probabilities, real.test.labels
+        judge.inspect(real.test).probabilities, real.test.labels.to(judge.device)
     )
     return judge
 
