@@ -19,7 +19,7 @@ class LogMel:
     """Waves to uint8 log-mel spectrograms of size x size, and back.
 
     Pixel 255 is 0 dB (a sine of full scale), pixel 0 is -range_db and everything below, and a
-    pixel step is range_db / 255; row 0 is the lowest pitch, column 0 the start. Frames are
+    pixel step is range_db / 255; the bottom row is the lowest pitch, the left column the start. Frames are
     duration_s / size apart and three times as long, at least 40 ms.
 
     Args:
@@ -107,7 +107,7 @@ class LogMel:
         mel = self._filters(length).T @ power[..., : self.size] * self._scale()
         decibels = 10 * torch.log10(mel.clamp_min(1e-12))
         pixels = (decibels / self.range_db + 1).clamp_(0, 1).mul_(255).round_()
-        return pixels.to(torch.uint8).unsqueeze(1)
+        return pixels.to(torch.uint8).flip(1).unsqueeze(1)
 
     def invert(self, samples: Tensor) -> Tensor:
         """Return waves whose spectrograms are close to the given ones (Griffin-Lim).
@@ -122,7 +122,7 @@ class LogMel:
         """
         from torchaudio.functional import griffinlim
 
-        pixels = samples[:, 0].float()
+        pixels = samples[:, 0].flip(1).float()
         mel = 10 ** ((pixels / 255 - 1) * self.range_db / 10) * (pixels > 0) / self._scale()
         mel = torch.cat([mel, mel[..., -1:]], dim=-1)  # the frame that __call__ leaves out
         length = self.fft_length

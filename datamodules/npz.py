@@ -153,7 +153,7 @@ def read_npz(path: Path) -> Arrays:
     if not path.is_file():
         raise DataError(f"no file {path}: put it there, or set root or HUSCF_DATA")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {key: archive[key] for key in _KEYS}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise DataError(f"{path} cannot be read: {error}") from error

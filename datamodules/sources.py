@@ -67,7 +67,7 @@ def list_source(
     """
     place = find_inside(root, path)
     if place.is_dir():
-        listed, bad = _list_folder(place, suffixes)
+        listed, bad = _list_folder(place, suffixes, root.resolve())
     elif place.suffix.lower() == ".csv" and place.is_file():
         listed, bad = _read_csv(place)
     else:
@@ -127,7 +127,7 @@ def shorten_path(path: Path, folder: Path) -> str:
 Listing = tuple[list[SourceFile], list[BadInput]]
 
 
-def _list_folder(folder: Path, suffixes: Sequence[str]) -> Listing:
+def _list_folder(folder: Path, suffixes: Sequence[str], root: Path) -> Listing:
     is_split = (folder / "train").is_dir() and (folder / "test").is_dir()
     files: list[SourceFile] = []
     bad: list[BadInput] = []
@@ -135,7 +135,7 @@ def _list_folder(folder: Path, suffixes: Sequence[str]) -> Listing:
         for class_folder in sorted(path for path in (folder / split).iterdir() if path.is_dir()):
             found = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in suffixes)
             if not found:
-                name = str(class_folder.relative_to(folder))
+                name = shorten_path(class_folder, root)
                 bad.append(BadInput("class folder without files", name))
             files += [SourceFile(p, class_folder.name, "", split == "test") for p in found]
     return files, bad
