@@ -18,9 +18,9 @@ _MEL_INVERSION_STEPS = 100
 class LogMel:
     """Waves to uint8 log-mel spectrograms of size x size, and back.
 
-    Pixel 255 is 0 dB (a sine of full scale), pixel 0 is -range_db and everything below, and a
-    pixel step is range_db / 255; the bottom row is the lowest pitch, the left column the start. Frames are
-    duration_s / size apart and three times as long, at least 40 ms.
+    Pixel 255 is 0 dB (a sine of full scale), pixel 0 is -range_db and everything below, one
+    step is range_db / 255. The bottom row is the lowest pitch, the left column the start.
+    Frames are duration_s / size apart and three times as long, at least 40 ms.
 
     Args:
         sample_rate: Hertz; recordings of other rates are resampled to it.
