@@ -1,19 +1,54 @@
-"""Data of federated clients: the base class, and one file per family of data."""
+"""Data of federated clients: the base classes, and one file per family of data."""
 
+from .audio import AudioDataModule, AudioFolderDataModule, SpokenDigitsDataModule
+from .augmentation import Augmentation
+from .bad_data import BadInput, BadSampleError
 from .client_batches import ClientBatch, ClientBatches
 from .digits import DigitsDataModule
 from .domain import ClientData, Domain, scale_samples
 from .federated_datamodule import FederatedDataModule
-from .partitions import IidPartitioner, Partitioner
+from .file_datamodule import FileDataModule
+from .folder import FolderDataModule
+from .image import ImageDataModule
+from .log_mel import LogMel
+from .npz import MedicalDataModule, NpzDataModule
+from .partitions import (
+    DirichletPartitioner,
+    IidPartitioner,
+    LabelExclusionPartitioner,
+    NaturalIdPartitioner,
+    Partitioner,
+    QuantitySkewPartitioner,
+)
+from .recordings import write_recording
+from .shapes import fit_samples
 
 __all__ = [
+    "AudioDataModule",
+    "AudioFolderDataModule",
+    "Augmentation",
+    "BadInput",
+    "BadSampleError",
     "ClientBatch",
     "ClientBatches",
     "ClientData",
     "DigitsDataModule",
+    "DirichletPartitioner",
     "Domain",
     "FederatedDataModule",
+    "FileDataModule",
+    "FolderDataModule",
     "IidPartitioner",
+    "ImageDataModule",
+    "LabelExclusionPartitioner",
+    "LogMel",
+    "MedicalDataModule",
+    "NaturalIdPartitioner",
+    "NpzDataModule",
     "Partitioner",
+    "QuantitySkewPartitioner",
+    "SpokenDigitsDataModule",
+    "fit_samples",
     "scale_samples",
+    "write_recording",
 ]

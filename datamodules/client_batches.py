@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..randomness import make_rng
+from ..randomness import make_generator, make_rng
+from .augmentation import Augmentation
 from .domain import ClientData
 
 
@@ -35,6 +36,8 @@ class ClientBatches:
         batch_size: Samples per client and step; a smaller client uses all it has.
         seed: Seed of the orders.
         steps_per_epoch: Length of an epoch, or None for one pass of the largest client.
+        augmentation: Random changes of each batch, or None; they depend on (seed, client,
+            step) alone.
     """
 
     def __init__(
@@ -43,12 +46,14 @@ class ClientBatches:
         batch_size: int,
         seed: int,
         steps_per_epoch: int | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.clients = list(clients)
         self.batch_size = batch_size
         self.seed = seed
         longest = max(-(-len(client) // batch_size) for client in self.clients)
         self.steps_per_epoch = longest if steps_per_epoch is None else steps_per_epoch
+        self.augmentation = augmentation
         self.step = 0
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
@@ -78,7 +83,11 @@ class ClientBatches:
         if last != first:
             chosen = np.concatenate([chosen, self._order(client, last)[offsets[passes == last]]])
         index = torch.from_numpy(client.indices[chosen])
-        return ClientBatch(client.domain.train_samples[index], client.domain.train_labels[index])
+        samples = client.domain.train_samples[index]
+        if self.augmentation is not None:
+            generator = make_generator(self.seed, "augmentation", client.client_id, step)
+            samples = self.augmentation(samples, generator)
+        return ClientBatch(samples, client.domain.train_labels[index])
 
     def _order(self, client: ClientData, pass_number: int) -> np.ndarray:
         key = (client.client_id, pass_number)

@@ -20,7 +20,7 @@ class Domain:
         test_samples: (M, C, H, W) uint8, held out; no client trains on them.
         test_labels: (M,) int64.
         keys: (N,) natural client key of each training sample (speaker, hospital), or None.
-        class_names: One name per label, or () for the label's number.
+        class_names: One name per label, or () for the label's number; labels must fit them.
 
     Raises:
         DataError: Naming the domain and the array that does not fit.
@@ -37,6 +37,8 @@ class Domain:
     def __post_init__(self) -> None:
         self._check("train", self.train_samples, self.train_labels)
         self._check("test", self.test_samples, self.test_labels)
+        if not len(self.train_labels):
+            raise DataError(f"domain {self.name}: no training samples")
         if self.keys is not None and len(self.keys) != len(self.train_labels):
             raise DataError(
                 f"domain {self.name}: {len(self.keys)} keys for {len(self.train_labels)} samples"
@@ -44,8 +46,12 @@ class Domain:
 
     @property
     def num_classes(self) -> int:
-        """Return the number of classes of this domain."""
-        return max(len(self.class_names), int(self.train_labels.max()) + 1)
+        """This domain's own number of classes; other domains of the run may have more."""
+        return len(self.class_names) or self._max_label() + 1
+
+    def _max_label(self) -> int:
+        both = (self.train_labels, self.test_labels)
+        return max(int(labels.max()) for labels in both if len(labels))
 
     def _check(self, split: str, samples: Tensor, labels: Tensor) -> None:
         owner = f"domain {self.name}, {split}"
@@ -63,6 +69,11 @@ class Domain:
             )
         if len(labels) and int(labels.min()) < 0:
             raise DataError(f"{owner}: label {int(labels.min())} is negative")
+        if self.class_names and len(labels) and int(labels.max()) >= len(self.class_names):
+            raise DataError(
+                f"{owner}: label {int(labels.max())} is outside the "
+                f"{len(self.class_names)} classes {list(self.class_names)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import os
 from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -12,9 +12,13 @@ from lightning.pytorch import LightningDataModule
 from ..errors import DataError
 from ..models import SampleShape
 from ..randomness import make_rng
+from .augmentation import Augmentation
+from .bad_data import BadInput, OnBadData
 from .client_batches import ClientBatches
 from .domain import ClientData, Domain
+from .log_mel import LogMel
 from .partitions import IidPartitioner, Partitioner
+from .shapes import conform_domains
 
 
 class FederatedDataModule(LightningDataModule):
@@ -31,7 +35,19 @@ class FederatedDataModule(LightningDataModule):
         steps_per_epoch: Length of an epoch in steps; None is one pass of the largest client.
         partitioner: How a domain's samples are divided; None is IID in equal parts.
         seed: Seed of partition and data order; the command line links it to seed_everything.
+        image_size: Side in pixels to which all domains are brought (see fit_samples); None is
+            the largest among them.
+        channels: 1 (grey) or 3 (colour) for all domains; None is the largest among them.
+        augmentation: Random flips and shifts of the training batches; None is none.
+        on_bad_data: What becomes of files and samples that cannot be used: "fatal" stops with
+            one line that counts and names them, "skip" warns with that line and goes on.
+
+    Attributes:
+        bad_data: What was left out, by domain name.
+        spectrogram: How samples become sound again; None for pictures.
     """
+
+    spectrogram: LogMel | None = None
 
     def __init__(
         self,
@@ -42,6 +58,10 @@ class FederatedDataModule(LightningDataModule):
         steps_per_epoch: int | None = None,
         partitioner: Partitioner | None = None,
         seed: int = 0,
+        image_size: int | None = None,
+        channels: Literal[1, 3] | None = None,
+        augmentation: Augmentation | None = None,
+        on_bad_data: OnBadData = "fatal",
     ) -> None:
         super().__init__()
         self.root = Path(root or os.environ.get("HUSCF_DATA") or "data")
@@ -53,10 +73,15 @@ class FederatedDataModule(LightningDataModule):
         self.seed = seed
         self._batches: ClientBatches | None = None
         self._position: dict[str, Any] | None = None
+        self.image_size = image_size
+        self.channels = channels
+        self.augmentation = augmentation
+        self.on_bad_data = on_bad_data
+        self.bad_data: dict[str, list[BadInput]] = {}
 
     @abstractmethod
     def load_domains(self) -> list[Domain]:
-        """Read the domains; all have the same number of channels and pixels.
+        """Read the domains; sizes and colours may differ, they are brought to one afterwards.
 
         Raises:
             DataError: Naming the file or folder and how to get it, where data is missing.
@@ -66,12 +91,13 @@ class FederatedDataModule(LightningDataModule):
     def domains(self) -> dict[str, Domain]:
         """The domains by name, read once."""
         domains = self.load_domains()
-        shapes = {domain.name: tuple(domain.train_samples.shape[1:]) for domain in domains}
-        if len(shapes) != len(domains):
-            raise DataError("two domains have the same name: rename one of them")
-        if len(set(shapes.values())) != 1:
-            raise DataError(f"domains differ in shape, resize them to one: {shapes}")
-        return {domain.name: domain for domain in domains}
+        names = [domain.name for domain in domains]
+        if not names or len(set(names)) != len(names):
+            raise DataError(f"domains need to be one or more with different names, got {names}")
+        return {
+            domain.name: domain
+            for domain in conform_domains(domains, self.image_size, self.channels)
+        }
 
     @cached_property
     def clients(self) -> list[ClientData]:
@@ -112,7 +138,7 @@ class FederatedDataModule(LightningDataModule):
         return {client.client_id: client.domain.name for client in self.clients}
 
     def make_manifest(self) -> dict[str, Any]:
-        """Return who owns what, as plain values: enough to rebuild the partition."""
+        """Return who owns what and what was left out, as plain values."""
         entries = []
         for client in self.clients:
             labels = client.domain.train_labels[client.indices].numpy()
@@ -121,17 +147,23 @@ class FederatedDataModule(LightningDataModule):
                 {
                     "client": client.client_id,
                     "domain": client.domain.name,
+                    "keys": _list_keys(client),
                     "num_samples": len(client),
                     "label_counts": counts.tolist(),
                     "indices": client.indices.tolist(),
                 }
             )
-        return {"seed": self.seed, "clients": entries}
+        left_out = {
+            name: [f"{reason}: {item}" for reason, item in bad]
+            for name, bad in self.bad_data.items()
+            if bad
+        }
+        return {"seed": self.seed, "clients": entries, "left_out": left_out}
 
     def train_dataloader(self) -> ClientBatches:
         """Return the endless batches of all clients, from the saved position on."""
         self._batches = ClientBatches(
-            self.clients, self.batch_size, self.seed, self.steps_per_epoch
+            self.clients, self.batch_size, self.seed, self.steps_per_epoch, self.augmentation
         )
         if self._position is not None:
             self._batches.load_state_dict(self._position)
@@ -187,3 +219,8 @@ class FederatedDataModule(LightningDataModule):
             limit = self.samples_per_client
             parts = [np.sort(rng.permutation(part)[:limit]) for part in parts]
         return parts
+
+
+def _list_keys(client: ClientData) -> list[str]:
+    keys = client.domain.keys
+    return [] if keys is None else [str(key) for key in np.unique(keys[client.indices])]

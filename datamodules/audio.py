@@ -1,0 +1,93 @@
+"""Spoken words as log-mel spectrograms: public sets of digits, or your own recordings."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from .file_datamodule import FileDataModule
+from .log_mel import LogMel
+from .recordings import DIGIT_SETS, RECORDING_SUFFIXES, drop_mixed_rates, read_recording
+from .sources import Source
+
+
+class AudioDataModule(FileDataModule):
+    """Recordings as spectrograms of one channel; each is computed once and cached.
+
+    Args:
+        spectrogram: Sample rate, duration, size and loudness range of all samples.
+        mixed_rates: Accept different sample rates within a source: all are resampled. False
+            counts files that differ from the source's most frequent rate as bad data.
+        kwargs: As in FileDataModule and FederatedDataModule.
+    """
+
+    def __init__(
+        self, spectrogram: LogMel | None = None, mixed_rates: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.spectrogram: LogMel = spectrogram or LogMel()
+        self.mixed_rates = mixed_rates
+
+    @abstractmethod
+    def list_recordings(self) -> list[Source]:
+        """List the recordings of every domain."""
+
+    def list_sources(self) -> list[Source]:
+        """List the recordings whose sample rates are accepted."""
+        sources = self.list_recordings()
+        return sources if self.mixed_rates else [drop_mixed_rates(source) for source in sources]
+
+    def read_sample(self, path: Path) -> Tensor:
+        """Decode one recording to (1, S, S) uint8."""
+        return read_recording(path, self.spectrogram)
+
+    def describe_reading(self) -> Mapping[str, Any]:
+        """Return the settings of the spectrogram."""
+        return asdict(self.spectrogram)
+
+
+class SpokenDigitsDataModule(AudioDataModule):
+    """Spoken digits of public sets, ten classes each; the speaker is the natural key.
+
+    Folders below root: free-spoken-digit-dataset/recordings, AudioMNIST/data and
+    SpeechCommands/speech_commands_v0.02 (its digit words).
+
+    Args:
+        datasets: Which sets; each is a domain.
+        kwargs: As in AudioDataModule, FileDataModule and FederatedDataModule.
+    """
+
+    def __init__(
+        self,
+        datasets: list[Literal["fsdd", "audiomnist", "speech_commands"]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.datasets = datasets or ["fsdd"]
+
+    def list_recordings(self) -> list[Source]:
+        """List the recordings of every set."""
+        return [DIGIT_SETS[name](self.root.resolve()) for name in self.datasets]
+
+
+class AudioFolderDataModule(AudioDataModule):
+    """Your own recordings (wav, flac or ogg): a folder per class, or a CSV.
+
+    The client column of a CSV (speaker, device) is the natural key for NaturalIdPartitioner.
+
+    Args:
+        sources: Folder or CSV file (path, label, optionally client and split) of every
+            domain, relative to root and below it, by the domain's name.
+        kwargs: As in AudioDataModule, FileDataModule and FederatedDataModule.
+    """
+
+    def __init__(self, sources: dict[str, str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.sources = sources
+
+    def list_recordings(self) -> list[Source]:
+        """List the recordings of every domain."""
+        return self.list_inside_root(self.sources, RECORDING_SUFFIXES)

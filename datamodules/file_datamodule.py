@@ -1,0 +1,110 @@
+"""The base of datamodules whose domains have one file per sample: pictures, recordings."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import DataError
+from .bad_data import settle_bad_data
+from .domain import Domain
+from .federated_datamodule import FederatedDataModule
+from .sample_store import StoredSamples, default_cache_dir, store_samples
+from .sources import Source, drop_lonely_keys, hold_out, list_source
+
+
+class FileDataModule(FederatedDataModule):
+    """Decodes every file once, into a cache on disk that is memory-mapped.
+
+    A subclass says which files there are and how one is decoded.
+
+    Args:
+        test_fraction: Part of each class (and client) to hold out where the source does not
+            say which files are for testing; in (0, 0.5].
+        classes: Allowed classes in order of label; None takes the sorted ones of each source.
+        cache_dir: Folder of the decoded samples; None takes the environment variable
+            HUSCF_CACHE, else ~/.cache/huscf. It may be deleted at any time.
+        kwargs: As in FederatedDataModule.
+    """
+
+    def __init__(
+        self,
+        test_fraction: float = 0.2,
+        classes: list[str] | None = None,
+        cache_dir: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 0 < test_fraction <= 0.5:
+            raise DataError(f"test_fraction is {test_fraction}, must be in (0, 0.5]")
+        self.test_fraction = test_fraction
+        self.classes = classes or []
+        self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
+
+    @abstractmethod
+    def list_sources(self) -> list[Source]:
+        """List the files of every domain."""
+
+    @abstractmethod
+    def read_sample(self, path: Path) -> torch.Tensor:
+        """Decode one file to (C, S, S) uint8.
+
+        Raises:
+            BadSampleError: Where the file cannot be used.
+        """
+
+    @abstractmethod
+    def describe_reading(self) -> Mapping[str, Any]:
+        """Return, as plain values, all settings that the result of read_sample depends on."""
+
+    def load_domains(self) -> list[Domain]:
+        """List, decode and check the files of every domain."""
+        return [self._load(source) for source in self.list_sources()]
+
+    def list_inside_root(self, sources: Mapping[str, str], suffixes: list[str]) -> list[Source]:
+        """List folders and CSV files that lie below root, by domain name."""
+        return [
+            list_source(name, self.root, path, suffixes, self.classes)
+            for name, path in sources.items()
+        ]
+
+    def _load(self, source: Source) -> Domain:
+        source = replace(source, files=hold_out(source.files, self.test_fraction))
+        stored = store_samples(source, self.read_sample, self.describe_reading(), self.cache_dir)
+        kept = drop_lonely_keys(replace(source, files=stored.files, bad=source.bad + stored.bad))
+        settle_bad_data(f"{source.name} ({source.folder})", kept.bad, self.on_bad_data)
+        self.bad_data[source.name] = kept.bad
+        if not any(not file.is_test for file in kept.files):
+            raise DataError(f"{source.name} ({source.folder}): no usable training files")
+        return _make_domain(kept, stored)
+
+
+def _make_domain(source: Source, stored: StoredSamples) -> Domain:
+    """Split the stored samples; those of dropped keys belong to neither part."""
+    kept = set(source.files)
+    chosen = [row for row, file in enumerate(stored.files) if file in kept]
+    train = [row for row in chosen if not stored.files[row].is_test]
+    test = [row for row in chosen if stored.files[row].is_test]
+    label_of = {name: label for label, name in enumerate(source.class_names)}
+    labels = torch.tensor([label_of[file.class_name] for file in stored.files], dtype=torch.int64)
+    keys = np.array([stored.files[row].key for row in train])
+    return Domain(
+        source.name,
+        _take_rows(stored.samples, train),
+        labels[train],
+        _take_rows(stored.samples, test),
+        labels[test],
+        keys=keys if all(keys) else None,
+        class_names=source.class_names,
+    )
+
+
+def _take_rows(samples: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """Return samples[rows]; consecutive rows stay mapped from disk."""
+    if rows and rows[-1] - rows[0] + 1 == len(rows):
+        return samples[rows[0] : rows[-1] + 1]
+    return samples[rows]

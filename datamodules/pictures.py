@@ -1,0 +1,113 @@
+"""Reads one picture file: PNG, JPEG, TIFF (8 and 16 bit) or DICOM."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..errors import DataError
+from .bad_data import BadSampleError
+from .shapes import fit_samples
+
+PICTURE_SUFFIXES = [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm"]
+
+Window = tuple[float, float]
+
+_SIXTEEN_BIT = 65535.0
+_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+
+def read_picture(path: Path, size: int, channels: int, window: Window | None = None) -> Tensor:
+    """Decode a picture, cut out the middle square, and resize it.
+
+    Args:
+        path: The file.
+        size: Wanted side in pixels.
+        channels: 1 (grey) or 3 (colour).
+        window: Values shown as black and white in 16-bit grey pictures and DICOM; None is the
+            whole 16-bit range, and for DICOM the file's own window, else its own extremes.
+
+    Returns:
+        (channels, size, size) uint8.
+
+    Raises:
+        BadSampleError: Where the file is missing, damaged, or of a kind not supported.
+        DataError: Where a DICOM file is met and pydicom is not installed.
+    """
+    if not path.is_file():
+        raise BadSampleError("file is missing")
+    values = (
+        _read_dicom(path, window) if path.suffix.lower() == ".dcm" else _read_image(path, window)
+    )
+    if not np.isfinite(values).all():
+        raise BadSampleError("NaN or infinite pixels")
+    planes = torch.from_numpy(_cut_square(values)).unsqueeze(0)
+    return fit_samples(planes, size, channels)[0].round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _cut_square(values: np.ndarray) -> np.ndarray:
+    """Return (C, S, S), the middle of (H, W) or (H, W, C), S the shorter side."""
+    planes = np.atleast_3d(values).transpose(2, 0, 1)
+    side = min(planes.shape[1:])
+    top, left = ((length - side) // 2 for length in planes.shape[1:])
+    return np.ascontiguousarray(planes[:, top : top + side, left : left + side])
+
+
+def _read_image(path: Path, window: Window | None) -> np.ndarray:
+    """Return (H, W) or (H, W, 3) float32 in [0, 255]."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns of pictures that are suspiciously large: refuse them, too.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return _decode_image(image, window)
+    except BadSampleError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
+        raise BadSampleError("picture cannot be decoded") from error
+
+
+def _decode_image(image: Image.Image, window: Window | None) -> np.ndarray:
+    if getattr(image, "n_frames", 1) > 1:
+        raise BadSampleError("picture with several pages")
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _SIXTEEN_BIT_MODES or image.mode == "F":
+        if image.mode == "F" and window is None:
+            raise BadSampleError("float pixels, which need a window")
+        return _apply_window(np.asarray(image, np.float32), window or (0.0, _SIXTEEN_BIT))
+    has_colour = image.mode not in ("1", "L", "LA")
+    return np.asarray(image.convert("RGB" if has_colour else "L"), np.float32)
+
+
+def _read_dicom(path: Path, window: Window | None) -> np.ndarray:
+    """Return (H, W) or (H, W, 3) float32 in [0, 255]."""
+    try:
+        import pydicom
+        from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    except ImportError as error:
+        raise DataError("DICOM files need pydicom: pip install 'huscf[dicom]'") from error
+    try:
+        record = pydicom.dcmread(path)
+        values = apply_modality_lut(record.pixel_array, record)
+        if window is None and ("WindowCenter" in record or "VOILUTSequence" in record):
+            values = apply_voi_lut(values, record)
+    except Exception as error:  # pydicom's decoders raise errors of many kinds
+        raise BadSampleError("DICOM file cannot be decoded") from error
+    is_colour = record.get("SamplesPerPixel", 1) == 3
+    if values.ndim != (3 if is_colour else 2):
+        raise BadSampleError("DICOM file with several frames")
+    if is_colour:
+        return values.astype(np.float32)
+    shown = _apply_window(values, window or (float(values.min()), float(values.max())))
+    inverted = record.get("PhotometricInterpretation") == "MONOCHROME1"
+    return 255 - shown if inverted else shown
+
+
+def _apply_window(values: np.ndarray, window: Window) -> np.ndarray:
+    low, high = window
+    scale = 255 / (high - low) if high > low else 0.0
+    return ((values.astype(np.float32) - low) * scale).clip(0, 255)

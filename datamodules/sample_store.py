@@ -1,0 +1,112 @@
+"""Decodes a source's files once into a memory-mapped array on disk."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+
+from .bad_data import BadInput, BadSampleError
+from .sources import Source, SourceFile, shorten_path
+
+ReadSample = Callable[[Path], Tensor]
+
+_FORMAT = 1
+
+
+class StoredSamples(NamedTuple):
+    """What was decoded.
+
+    Args:
+        samples: (N, C, S, S) uint8, mapped from disk: only the rows in use are in memory.
+        files: The N files, in the same order.
+        bad: Files that could not be decoded.
+    """
+
+    samples: Tensor
+    files: list[SourceFile]
+    bad: list[BadInput]
+
+
+def store_samples(
+    source: Source, read: ReadSample, settings: Mapping[str, Any], cache_dir: Path
+) -> StoredSamples:
+    """Return the source's samples, decoding them only where no cache fits.
+
+    The cache is kept per list of files (with their sizes and times) and settings, so changed
+    files are decoded anew. Nothing in it is ever executed: an array and a JSON file.
+
+    Args:
+        source: Which files.
+        read: Decodes one file to (C, S, S) uint8; raises BadSampleError for a bad one.
+        settings: Everything the result of read depends on; plain values.
+        cache_dir: Where the caches are kept.
+    """
+    folder = cache_dir / _fingerprint(source, settings)
+    if not folder.is_dir():
+        partial = cache_dir / f"{folder.name}.partial-{os.getpid()}"
+        partial.mkdir(parents=True, exist_ok=True)
+        try:
+            _decode(source, read, partial)
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another process was first with the same
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return _open(source, folder)
+
+
+def default_cache_dir() -> Path:
+    """Return the folder named by HUSCF_CACHE, else ~/.cache/huscf."""
+    return Path(os.environ.get("HUSCF_CACHE") or Path.home() / ".cache" / "huscf")
+
+
+def _fingerprint(source: Source, settings: Mapping[str, Any]) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(json.dumps([_FORMAT, settings], sort_keys=True).encode())
+    for file in source.files:
+        digest.update(str(file.path.resolve()).encode())
+        if file.path.is_file():
+            status = file.path.stat()
+            digest.update(f":{status.st_size}:{status.st_mtime_ns}\n".encode())
+    return f"{source.name}-{digest.hexdigest()}".replace(os.sep, "_")
+
+
+def _decode(source: Source, read: ReadSample, folder: Path) -> None:
+    """Fill the array front to back; rows that bad files leave over stay unused at its end."""
+    rows: list[int] = []
+    bad: list[tuple[str, str]] = []
+    samples: np.ndarray | None = None
+    for position, file in enumerate(source.files):
+        try:
+            sample = read(file.path).numpy()
+        except BadSampleError as error:
+            bad.append((str(error), shorten_path(file.path, source.folder)))
+            continue
+        if samples is None:
+            shape = (len(source.files), *sample.shape)
+            samples = open_memmap(folder / "samples.npy", mode="w+", dtype=np.uint8, shape=shape)
+        samples[len(rows)] = sample
+        rows.append(position)
+    if samples is not None:
+        samples.flush()
+    (folder / "index.json").write_text(json.dumps({"rows": rows, "bad": bad}))
+
+
+def _open(source: Source, folder: Path) -> StoredSamples:
+    index = json.loads((folder / "index.json").read_text())
+    files = [source.files[row] for row in index["rows"]]
+    bad = [BadInput(*entry) for entry in index["bad"]]
+    if not files:
+        return StoredSamples(torch.empty(0, 1, 1, 1, dtype=torch.uint8), files, bad)
+    # Copy on write: torch wants writable memory, the file never changes.
+    samples = np.load(folder / "samples.npy", mmap_mode="c")[: len(files)]
+    return StoredSamples(torch.from_numpy(samples), files, bad)

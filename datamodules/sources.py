@@ -1,0 +1,199 @@
+"""Lists the files of a source: a folder per class, or a CSV of path, label and client."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import DataError
+from .bad_data import BadInput
+
+
+class SourceFile(NamedTuple):
+    """One file, which holds one sample.
+
+    Args:
+        path: Where it is; below the data folder.
+        class_name: Its class.
+        key: Natural client key (hospital, speaker), or "" for none.
+        is_test: Whether it is held out.
+    """
+
+    path: Path
+    class_name: str
+    key: str = ""
+    is_test: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one domain.
+
+    Args:
+        name: The domain's name.
+        folder: The data folder; names in messages are relative to it.
+        files: All usable files.
+        class_names: Classes in order of label.
+        bad: What is wrong with the listing; these files are not among files.
+    """
+
+    name: str
+    folder: Path
+    files: list[SourceFile]
+    class_names: tuple[str, ...]
+    bad: list[BadInput] = field(default_factory=list)
+
+
+def list_source(
+    name: str, root: Path, path: str, suffixes: Sequence[str], classes: Sequence[str]
+) -> Source:
+    """List a folder with one subfolder per class, or a CSV file.
+
+    A folder may have `train` and `test` subfolders that hold the classes. A CSV has the
+    columns path (relative to its own folder) and label, and may have client and split (train
+    or test).
+
+    Args:
+        name: The domain's name.
+        root: Data folder; nothing outside it is listed.
+        path: Folder or CSV, relative to root.
+        suffixes: Endings of the files to list in a folder, in lower case; others are passed over.
+        classes: Allowed classes in order of label; empty takes those that are found, sorted.
+
+    Raises:
+        DataError: Where there is no such folder or file below root, or it holds nothing.
+    """
+    place = find_inside(root, path)
+    if place.is_dir():
+        listed, bad = _list_folder(place, suffixes, root.resolve())
+    elif place.suffix.lower() == ".csv" and place.is_file():
+        listed, bad = _read_csv(place)
+    else:
+        raise DataError(f"{name}: no folder or CSV file {place}: set root or HUSCF_DATA")
+    files = list(_check_files(listed, root.resolve(), classes, bad))
+    if not files and not bad:
+        raise DataError(f"{name}: {place} has no class folders with {', '.join(suffixes)}")
+    names = tuple(classes) or tuple(sorted({file.class_name for file in files}, key=_number_first))
+    return Source(name, root.resolve(), files, names, bad)
+
+
+def hold_out(files: Sequence[SourceFile], test_fraction: float) -> list[SourceFile]:
+    """Hold out the last of every 1/test_fraction files of each class and client.
+
+    Returns the files as they are where some are held out already; training files come first.
+    """
+    if not any(file.is_test for file in files):
+        every = round(1 / test_fraction)
+        rank: Counter[tuple[str, str]] = Counter()
+        marked = []
+        for file in files:
+            rank[file.class_name, file.key] += 1
+            is_test = rank[file.class_name, file.key] % every == 0
+            marked.append(file._replace(is_test=is_test))
+        files = marked
+    return sorted(files, key=lambda file: file.is_test)
+
+
+def drop_lonely_keys(source: Source) -> Source:
+    """Take out client keys with a single training sample: no client can train on one."""
+    counts = Counter(file.key for file in source.files if file.key and not file.is_test)
+    lonely = {key for key, count in counts.items() if count < 2}
+    if not lonely:
+        return source
+    bad = [BadInput("client key with one training sample", key) for key in sorted(lonely)]
+    files = [file for file in source.files if file.is_test or file.key not in lonely]
+    return replace(source, files=files, bad=source.bad + bad)
+
+
+def find_inside(folder: Path, path: str | Path) -> Path:
+    """Return folder / path with links followed.
+
+    Raises:
+        DataError: Where that lies outside the folder.
+    """
+    resolved = (folder / path).resolve()
+    if not resolved.is_relative_to(folder.resolve()):
+        raise DataError(f"{path} lies outside the data folder {folder}")
+    return resolved
+
+
+def shorten_path(path: Path, folder: Path) -> str:
+    """Return the path relative to the folder where it lies below it."""
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+
+
+Listing = tuple[list[SourceFile], list[BadInput]]
+
+
+def _list_folder(folder: Path, suffixes: Sequence[str], root: Path) -> Listing:
+    is_split = (folder / "train").is_dir() and (folder / "test").is_dir()
+    files: list[SourceFile] = []
+    bad: list[BadInput] = []
+    for split in ("train", "test") if is_split else (".",):
+        for class_folder in sorted(path for path in (folder / split).iterdir() if path.is_dir()):
+            found = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in suffixes)
+            if not found:
+                name = shorten_path(class_folder, root)
+                bad.append(BadInput("class folder without files", name))
+            files += [SourceFile(p, class_folder.name, "", split == "test") for p in found]
+    return files, bad
+
+
+def _read_csv(path: Path) -> Listing:
+    files: list[SourceFile] = []
+    bad: list[BadInput] = []
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        rows = csv.DictReader(stream)
+        columns = set(rows.fieldnames or ())
+        if not {"path", "label"} <= columns:
+            raise DataError(f"{path}: needs the columns path and label, has {sorted(columns)}")
+        try:
+            for number, row in enumerate(rows, start=2):
+                values = {name: (row[name] or "").strip() for name in columns}
+                reason = _find_row_fault(values)
+                if reason:
+                    bad.append(BadInput(reason, f"line {number}"))
+                    continue
+                is_test = values.get("split") == "test"
+                key = values.get("client", "")
+                files.append(
+                    SourceFile(path.parent / values["path"], values["label"], key, is_test)
+                )
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{path} cannot be read as CSV: {error}") from error
+    return files, bad
+
+
+def _find_row_fault(values: dict[str, str]) -> str:
+    if not values["path"] or not values["label"]:
+        return "row without path or label"
+    if "client" in values and not values["client"]:
+        return "row without client"
+    if values.get("split", "train") not in ("train", "test"):
+        return "split is neither train nor test"
+    return ""
+
+
+def _check_files(
+    listed: Sequence[SourceFile], folder: Path, classes: Sequence[str], bad: list[BadInput]
+) -> Iterator[SourceFile]:
+    """Yield the usable files, once each; add the others to bad."""
+    seen: set[Path] = set()
+    for file in listed:
+        resolved = file.path.resolve()
+        name = shorten_path(file.path, folder)
+        if not resolved.is_relative_to(folder):
+            bad.append(BadInput("path outside the data folder", name))
+        elif resolved in seen:
+            bad.append(BadInput("duplicate path", name))
+        elif classes and file.class_name not in classes:
+            bad.append(BadInput(f"label outside the classes {list(classes)}", name))
+        else:
+            yield file
+        seen.add(resolved)
+
+
+def _number_first(name: str) -> tuple[int, str]:
+    return (int(name), "") if name.isdecimal() else (1 << 62, name)

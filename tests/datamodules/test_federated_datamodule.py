@@ -1,0 +1,124 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from huscf.datamodules import (
+    Augmentation,
+    DigitsDataModule,
+    DirichletPartitioner,
+    Domain,
+    FederatedDataModule,
+    LabelExclusionPartitioner,
+    scale_samples,
+)
+from huscf.errors import DataError
+
+
+class TwoDomains(FederatedDataModule):
+    """12 grey samples of 2 classes with keys, and 9 colour ones of 3 classes."""
+
+    def load_domains(self):
+        grey = torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1).expand(12, 1, 4, 4)
+        colour = torch.arange(9, dtype=torch.uint8).view(9, 1, 1, 1).expand(9, 3, 8, 8)
+        keys = np.array(list("aaabbbcccddd"))
+        grey_labels, colour_labels = torch.arange(12) % 2, torch.arange(9) % 3
+        return [
+            Domain("grey", grey, grey_labels, grey, grey_labels, keys, ("no", "yes")),
+            Domain("colour", colour, colour_labels, colour, colour_labels),
+        ]
+
+
+def take(batches, steps):
+    iterator = iter(batches)
+    return [next(iterator) for _ in range(steps)]
+
+
+def test_shape_is_the_largest_and_each_domain_knows_its_classes():
+    data = TwoDomains(clients_per_domain=2)
+    shape = data.sample_shape
+    assert (shape.channels, shape.image_size, shape.num_classes) == (3, 8, 3)
+    assert [domain.num_classes for domain in data.domains.values()] == [2, 3]
+    assert data.client_domains == {0: "grey", 1: "grey", 2: "colour", 3: "colour"}
+
+
+def test_every_pass_holds_each_own_sample_once():
+    data = TwoDomains(clients_per_domain=[3, 1], batch_size=2)
+    batches = take(data.train_dataloader(), 5)
+    for client in data.clients:
+        steps = len(client) // 2
+        seen = torch.cat([b[client.client_id].samples[:, 0, 0, 0] for b in batches[:steps]])
+        assert len(seen.unique()) == len(seen)
+        assert set(seen.tolist()) <= set(client.indices.tolist())
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation(horizontal_flip=True, shift_px=1)])
+def test_resumed_batches_equal_uninterrupted_ones(augmentation):
+    arguments = {"batch_size": 5, "steps_per_epoch": 50, "seed": 3, "augmentation": augmentation}
+    whole = take(DigitsDataModule(**arguments).train_dataloader(), 40)
+    first = DigitsDataModule(**arguments).train_dataloader()
+    take(first, 25)
+    second = DigitsDataModule(**arguments).train_dataloader()
+    second.load_state_dict({"step": 25})
+    for expected, batch in zip(whole[25:], take(second, 15), strict=True):
+        for client, (samples, labels) in batch.items():
+            assert torch.equal(samples, expected[client].samples)
+            assert torch.equal(labels, expected[client].labels)
+
+
+def test_augmentation_leaves_the_stored_samples_alone():
+    data = DigitsDataModule(augmentation=Augmentation(shift_px=3))
+    before = data.domains["digits"].train_samples.clone()
+    take(data.train_dataloader(), 3)
+    assert torch.equal(data.domains["digits"].train_samples, before)
+
+
+def test_manifest_is_plain_and_reproducible():
+    arguments = {"partitioner": DirichletPartitioner(0.5), "clients_per_domain": 3, "seed": 1}
+    manifest = TwoDomains(**arguments).make_manifest()
+    assert json.loads(json.dumps(manifest)) == TwoDomains(**arguments).make_manifest()
+    assert manifest["left_out"] == {}
+    owned = [index for entry in manifest["clients"][:3] for index in entry["indices"]]
+    assert sorted(owned) == list(range(12))
+    assert set(manifest["clients"][0]["keys"]) <= set("abcd")
+
+
+def test_few_samples_are_a_clear_error():
+    with pytest.raises(DataError, match="lower clients_per_domain"):
+        _ = TwoDomains(clients_per_domain=20).clients
+    with pytest.raises(DataError, match="needs at least 2"):
+        _ = TwoDomains(clients_per_domain=9).clients
+    skewed = LabelExclusionPartitioner({1: 1.0})
+    assert min(len(c) for c in TwoDomains(clients_per_domain=2, partitioner=skewed).clients) >= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_samples": torch.zeros(4, 1, 8, 9, dtype=torch.uint8)}, "square"),
+        ({"train_samples": torch.zeros(4, 1, 8, 8)}, "uint8"),
+        ({"train_labels": torch.zeros(3, dtype=torch.int64)}, r"int64 \(4,\)"),
+        ({"test_labels": torch.tensor([0, 1, 2, 1])}, "label 2 is outside the 2 classes"),
+        ({"train_labels": torch.tensor([0, -1, 0, 1])}, "label -1 is negative"),
+        ({"keys": np.array(["a"])}, "1 keys for 4 samples"),
+    ],
+)
+def test_a_domain_that_does_not_fit_is_refused(change, message):
+    samples = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    labels = torch.tensor([0, 1, 0, 1])
+    good = {"train_samples": samples, "train_labels": labels}
+    good |= {"test_samples": samples, "test_labels": labels, "class_names": ("a", "b")}
+    with pytest.raises(DataError, match=message):
+        Domain("x", **(good | change))
+
+
+def test_scaling_reaches_both_ends():
+    assert scale_samples(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+
+
+def test_root_is_argument_then_variable_then_default(monkeypatch):
+    assert str(DigitsDataModule().root) == "data"
+    monkeypatch.setenv("HUSCF_DATA", "elsewhere")
+    assert str(DigitsDataModule().root) == "elsewhere"
+    assert str(DigitsDataModule(root="here").root) == "here"

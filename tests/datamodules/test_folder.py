@@ -1,0 +1,243 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from huscf.datamodules import FolderDataModule, NaturalIdPartitioner
+from huscf.datamodules.pictures import read_picture
+from huscf.errors import DataError
+
+
+def save_picture(path, value=100, size=(20, 20), dtype=np.uint8, channels=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = size if channels == 1 else (*size, channels)
+    Image.fromarray(np.full(shape, value, dtype)).save(path)
+
+
+def make_clinic(folder, per_class=10):
+    for name in ("ill", "well"):
+        for number in range(per_class):
+            save_picture(folder / name / f"{number}.png", 10 * number)
+
+
+def make_module(root, source="clinic", **arguments):
+    arguments = {"image_size": 16, "clients_per_domain": 2} | arguments
+    return FolderDataModule({"clinic": source}, root=str(root), **arguments)
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_a_folder_per_class_is_divided_and_held_out(tmp_path):
+    make_clinic(tmp_path / "clinic")
+    domain = make_module(tmp_path).domains["clinic"]
+    assert domain.class_names == ("ill", "well")
+    assert domain.train_samples.shape == (16, 1, 16, 16)
+    assert torch.bincount(domain.test_labels).tolist() == [2, 2]
+    assert set(domain.test_samples[:, 0, 0, 0].tolist()) == {40, 90}
+
+
+def test_train_and_test_folders_are_the_split(tmp_path):
+    make_clinic(tmp_path / "clinic" / "train", 4)
+    make_clinic(tmp_path / "clinic" / "test", 3)
+    domain = make_module(tmp_path).domains["clinic"]
+    assert (len(domain.train_labels), len(domain.test_labels)) == (8, 6)
+
+
+def test_pictures_are_decoded_once_and_mapped_from_disk(tmp_path, monkeypatch):
+    make_clinic(tmp_path / "clinic")
+    first = make_module(tmp_path).domains["clinic"]
+    monkeypatch.setattr("huscf.datamodules.folder.read_picture", None)  # would fail if called
+    again = make_module(tmp_path).domains["clinic"]
+    assert torch.equal(first.train_samples, again.train_samples)
+    monkeypatch.undo()
+
+
+def test_a_changed_picture_is_decoded_anew(tmp_path):
+    make_clinic(tmp_path / "clinic")
+    cache = str(tmp_path / "cache")
+    _ = make_module(tmp_path, cache_dir=cache).domains
+    save_picture(tmp_path / "clinic" / "ill" / "0.png", 200, (30, 30))
+    domain = make_module(tmp_path, cache_dir=cache).domains["clinic"]
+    assert domain.train_samples[0, 0, 0, 0] == 200
+
+
+def test_csv_brings_labels_clients_and_split(tmp_path):
+    make_clinic(tmp_path / "pictures")
+    rows = [
+        {
+            "path": f"pictures/{name}/{number}.png",
+            "label": name,
+            "client": f"h{number % 3}",
+            "split": "test" if number == 9 else "train",
+        }
+        for name in ("well", "ill")
+        for number in range(10)
+    ]
+    write_csv(tmp_path / "clinic.csv", rows)
+    data = make_module(
+        tmp_path, "clinic.csv", partitioner=NaturalIdPartitioner(), clients_per_domain=3
+    )
+    manifest = data.make_manifest()
+    assert [entry["keys"] for entry in manifest["clients"]] == [["h0"], ["h1"], ["h2"]]
+    assert len(data.domains["clinic"].test_labels) == 2
+    assert data.domains["clinic"].class_names == ("ill", "well")
+
+
+def test_sixteen_bit_keeps_its_depth_until_it_is_resized(tmp_path):
+    for name, dtype in (("a.png", np.uint16), ("a.tiff", np.uint16)):
+        save_picture(tmp_path / name, 4095, dtype=dtype)
+        whole = read_picture(tmp_path / name, 8, 1)
+        shown = read_picture(tmp_path / name, 8, 1, (0.0, 4095.0))
+        assert whole.unique().tolist() == [16] and shown.unique().tolist() == [255]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_eight_bit_formats_and_colours(tmp_path, name):
+    save_picture(tmp_path / name, 100, (30, 20), channels=3)
+    colour = read_picture(tmp_path / name, 16, 3)
+    grey = read_picture(tmp_path / name, 16, 1)
+    assert colour.shape == (3, 16, 16) and grey.shape == (1, 16, 16)
+    assert abs(colour.float().mean() - 100) < 2 and abs(grey.float().mean() - 100) < 2
+
+
+def test_the_middle_square_is_cut_out(tmp_path):
+    pixels = np.zeros((10, 30), np.uint8)
+    pixels[:, 10:20] = 255
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    assert read_picture(tmp_path / "wide.png", 10, 1).unique().tolist() == [255]
+
+
+def test_dicom_is_windowed_and_inverted(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    record = Dataset()
+    record.file_meta = FileMetaDataset()
+    record.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    record.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    record.file_meta.MediaStorageSOPInstanceUID = record.SOPInstanceUID = generate_uid()
+    record.SOPClassUID = SecondaryCaptureImageStorage
+    record.Rows = record.Columns = 8
+    record.SamplesPerPixel, record.BitsAllocated, record.BitsStored = 1, 16, 12
+    record.HighBit, record.PixelRepresentation = 11, 0
+    record.RescaleSlope, record.RescaleIntercept = 1, -1000
+    pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 50
+    record.PixelData = pixels.tobytes()
+    for name, kind in (("plain", "MONOCHROME2"), ("negative", "MONOCHROME1")):
+        record.PhotometricInterpretation = kind
+        pydicom.dcmwrite(tmp_path / f"{name}.dcm", record, enforce_file_format=True)
+    plain = read_picture(tmp_path / "plain.dcm", 8, 1)
+    assert plain[0, 0, 0] == 0 and plain[0, 7, 7] == 255
+    negative = read_picture(tmp_path / "negative.dcm", 8, 1)
+    assert (negative.int() + plain.int() - 255).abs().max() <= 1
+    windowed = read_picture(tmp_path / "plain.dcm", 8, 1, (-1000.0, 0.0))
+    assert (windowed[0].flatten()[20:] == 255).all()
+
+
+def damage_pictures(folder):
+    (folder / "ill" / "0.png").write_bytes(b"this is no picture")
+    whole = (folder / "ill" / "1.png").read_bytes()
+    (folder / "ill" / "2.png").write_bytes(whole[: len(whole) // 2])
+    unfinite = Image.fromarray(np.full((9, 9), np.nan, np.float32))
+    unfinite.save(folder / "ill" / "nan.tiff")
+    pages = [Image.new("L", (9, 9)), Image.new("L", (9, 9))]
+    pages[0].save(folder / "ill" / "pages.tiff", save_all=True, append_images=pages[1:])
+    (folder / "none").mkdir()
+
+
+def test_bad_pictures_are_counted_and_named(tmp_path):
+    make_clinic(tmp_path / "clinic")
+    damage_pictures(tmp_path / "clinic")
+    with pytest.raises(DataError) as caught:
+        _ = make_module(tmp_path, window=(0.0, 1.0)).domains
+    message = str(caught.value)
+    assert "5 bad inputs" in message and "\n" not in message
+    assert "2 x picture cannot be decoded (clinic/ill/0.png, clinic/ill/2.png)" in message
+    assert "1 x NaN or infinite pixels (clinic/ill/nan.tiff)" in message
+    assert "1 x picture with several pages" in message
+    assert "1 x class folder without files (clinic/none)" in message
+
+
+def test_bad_pictures_can_be_skipped_also_from_the_cache(tmp_path):
+    make_clinic(tmp_path / "clinic")
+    damage_pictures(tmp_path / "clinic")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="5 bad inputs.*left out"):
+            data = make_module(tmp_path, on_bad_data="skip")
+            domain = data.domains["clinic"]
+        assert len(domain.train_labels) + len(domain.test_labels) == 18
+        assert len(data.make_manifest()["left_out"]["clinic"]) == 5
+    with pytest.raises(DataError, match="5 bad inputs"):
+        _ = make_module(tmp_path).domains
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"path": "pictures/ill/1.png"}, r"1 x duplicate path \(pictures/ill/1.png\)"),
+        ({"path": "../secret.png"}, r"1 x path outside the data folder"),
+        ({"path": "pictures/ill/99.png"}, r"1 x file is missing \(pictures/ill/99.png\)"),
+        ({"label": "unknown"}, r"1 x label outside the classes \['ill', 'well'\]"),
+        ({"label": ""}, r"1 x row without path or label \(line 2\)"),
+        ({"client": ""}, r"1 x row without client \(line 2\)"),
+        ({"split": "maybe"}, r"1 x split is neither train nor test \(line 2\)"),
+        ({"client": "lonely"}, r"1 x client key with one training sample \(lonely\)"),
+    ],
+)
+def test_bad_csv_rows_are_named_then_fatal_or_skipped(tmp_path, change, message):
+    root = tmp_path / "root"
+    make_clinic(root / "pictures")
+    save_picture(tmp_path / "secret.png")
+    rows = [
+        {"path": f"pictures/{c}/{n}.png", "label": c, "client": "a", "split": "train"}
+        for c in ("ill", "well")
+        for n in range(10)
+    ]
+    rows[9]["split"] = rows[19]["split"] = "test"
+    write_csv(root / "clinic.csv", [rows[0] | change, *rows[1:]])
+    arguments = {"classes": ["ill", "well"]}
+    with pytest.raises(DataError, match=message):
+        _ = make_module(root, "clinic.csv", **arguments).domains
+    with pytest.warns(UserWarning, match=message):
+        domain = make_module(root, "clinic.csv", on_bad_data="skip", **arguments).domains["clinic"]
+    assert len(domain.train_labels) + len(domain.test_labels) == 19
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
+    make_clinic(tmp_path / "root" / "clinic")
+    save_picture(tmp_path / "secret.png")
+    (tmp_path / "root" / "clinic" / "ill" / "link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(DataError, match=r"path outside the data folder \(clinic/ill/link.png\)"):
+        _ = make_module(tmp_path / "root").domains
+
+
+def test_sources_that_hold_nothing_say_so(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "wrong.csv").write_text("file,class\n")
+    for source, message in (
+        ("empty", "no class folders"),
+        ("gone", "no folder or CSV file .*gone: set root or HUSCF_DATA"),
+        ("wrong.csv", "needs the columns path and label"),
+        ("..", "outside the data folder"),
+    ):
+        with pytest.raises(DataError, match=message):
+            _ = make_module(tmp_path, source).domains
+
+
+def test_nothing_usable_is_an_error_even_when_skipping(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "clinic" / name).mkdir(parents=True)
+        (tmp_path / "clinic" / name / "x.png").write_bytes(b"")
+    with (
+        pytest.warns(UserWarning, match="2 bad inputs"),
+        pytest.raises(DataError, match="no usable training files"),
+    ):
+        _ = make_module(tmp_path, on_bad_data="skip").domains
