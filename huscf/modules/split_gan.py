@@ -199,7 +199,7 @@ class SplitGAN(LightningModule):
         for client_id in self.plan.client_ids:
             client = self.client(client_id)
             segments += [client.segment(network, "head"), client.segment(network, "tail")]
-        segments.append(self.server.copies(network))
+        segments += self.server.copies(network)
         return [p for segment in segments for p in segment.parameters()]
 
     def configure_optimizers(self) -> list[Optimizer]:
