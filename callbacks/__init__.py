@@ -5,8 +5,11 @@ from .clustered_federation import ClusteredFederation
 from .evaluation import Evaluation
 from .round_progress_bar import RoundProgressBar
 from .run_folder import RunFolder
+from .run_report import RunReport
 from .sample_grid import SampleGrid
+from .score_table import ScoreTable
 from .split_training import SplitTraining
+from .wandb_log import WandbLog
 
 __all__ = [
     "ClosingSummary",
@@ -14,6 +17,9 @@ __all__ = [
     "Evaluation",
     "RoundProgressBar",
     "RunFolder",
+    "RunReport",
     "SampleGrid",
+    "ScoreTable",
     "SplitTraining",
+    "WandbLog",
 ]

@@ -3,6 +3,7 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..modules import SplitGAN
+from ..reporting import make_evaluation_table
 from .run_folder import RunFolder
 
 
@@ -26,11 +27,16 @@ class ClosingSummary(Callback):
             table.add_row(str(cluster), _join(members), ", ".join(names), " ".join(cuts))
         console.print(table)
         if run.rows:
-            figures = {k: v for k, v in run.rows[-1].items() if k not in ("epoch", "seconds")}
+            last = run.rows[-1]
+            if any(name.startswith("eval/") for name in last):
+                console.print(make_evaluation_table(last))
+            others = {k: v for k, v in last.items() if not k.startswith(("eval/", "epoch", "sec"))}
             seconds = sum(row["seconds"] for row in run.rows)
-            console.print(", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+            console.print(", ".join(f"{name} {value:.4g}" for name, value in others.items()))
             console.print(f"{len(run.rows)} rounds in {seconds:.0f} s")
         console.print(f"run folder: {run.path}", soft_wrap=True)
+        if run.path is not None and (run.path / "report.html").exists():
+            console.print(f"its page: {run.path / 'report.html'}", soft_wrap=True)
 
 
 def _join(numbers: list[int], limit: int = 12) -> str:

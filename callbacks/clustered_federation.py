@@ -48,6 +48,9 @@ class ClusteredFederation(Callback):
         beta: Strength of the divergence in "kld"; 0 makes it equal "samples".
         server: "cluster" keeps a copy of the server's blocks per cluster, "shared" one for all.
         moments: Adam's moments of averaged blocks: "keep", "average" or "reset".
+
+    Attributes:
+        assignment: What the last round decided; None before the first.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class ClusteredFederation(Callback):
         self.beta = beta
         self.server = server
         self.moments: Moments = moments
+        self.assignment: Assignment | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse cuts under which the server cannot compare clients."""
@@ -84,7 +88,7 @@ class ClusteredFederation(Callback):
         assert isinstance(pl_module, SplitGAN)
         if not self.should_federate(trainer.current_epoch):
             return
-        assignment = self.assign(pl_module)
+        assignment = self.assignment = self.assign(pl_module)
         pl_module.federate(
             assignment.clusters, assignment.weights, self.server == "cluster", self.moments
         )

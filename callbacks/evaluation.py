@@ -4,11 +4,11 @@ import time
 from typing import Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ..errors import HuscfError
 from ..metrics import EvaluationSettings
 from ..modules import SplitGAN
-from ..modules.evaluation import evaluate_domain
 
 
 class Evaluation(Callback):
@@ -55,13 +55,24 @@ class Evaluation(Callback):
         started = time.monotonic()
         full = is_last or self.level == "full"
         settings = EvaluationSettings() if full else EvaluationSettings.quick()
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        for domain in data.domains.values():
-            members = [c for c, name in data.client_domains.items() if name == domain.name]
-            figures = evaluate_domain(pl_module, domain, members, self.num_per_class, settings)
-            for name, value in figures.items():
-                pl_module.report(f"eval/{domain.name}/{name}", value)
+        domains = trainer.datamodule.client_domains  # type: ignore[attr-defined]
+        for domain in dict.fromkeys(domains.values()):
+            members = [c for c, name in domains.items() if name == domain]
+            self._evaluate(pl_module, domain, members, settings)
         self._seconds += time.monotonic() - started
+
+    def _evaluate(
+        self, module: SplitGAN, domain: str, members: list[int], settings: EvaluationSettings
+    ) -> None:
+        """Report a domain's figures; samples that cannot be measured do not end the run."""
+        try:
+            evaluator = module.evaluator(domain)
+            figures = evaluator.measure(module, members, self.num_per_class, settings)
+        except HuscfError as error:
+            rank_zero_warn(f"round {module.num_rounds}, {domain}: not evaluated: {error}")
+            return
+        for name, value in figures.items():
+            module.report(f"eval/{domain}/{name}", value)
 
     def should_evaluate(self, num_rounds: int, is_last: bool) -> bool:
         """Return whether to evaluate after this many rounds."""

@@ -3,6 +3,8 @@
 import csv
 import os
 import time
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from ..datamodules import Domain
 from ..errors import HuscfError
 from ..modules import SplitGAN
 
@@ -22,14 +25,17 @@ class RunFolder(Callback):
 
     Args:
         name: Name of the run.
+        share_generator: Whether `huscf export --client` may hand a client a full generator, the
+            server's blocks included.
 
     Attributes:
         config: The full resolved configuration as plain values, where the command line knows it.
         resumed_from: The checkpoint that the run goes on from, where the command line knows it.
     """
 
-    def __init__(self, name: str = "run") -> None:
+    def __init__(self, name: str = "run", share_generator: bool = False) -> None:
         self.name = name
+        self.share_generator = share_generator
         self.config: dict[str, Any] | None = None
         self.resumed_from: str | None = None
         self.path: Path | None = None
@@ -70,8 +76,16 @@ class RunFolder(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the configuration, so that another one is refused when resuming."""
+        """Add the configuration, so that another is refused, and what samples look like."""
+        assert isinstance(pl_module, SplitGAN)
         checkpoint["huscf_config"] = self.config
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        spectrogram = getattr(data, "spectrogram", None)
+        checkpoint["huscf_data"] = {
+            "sample_shape": asdict(pl_module.sample_shape),
+            "class_names": _common_class_names(data.domains.values()),
+            "spectrogram": None if spectrogram is None else asdict(spectrogram),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far."""
@@ -133,6 +147,12 @@ def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     os.replace(partial, path)
+
+
+def _common_class_names(domains: Iterable[Domain]) -> list[str]:
+    """Return the class names that all domains share, or none."""
+    names = {domain.class_names for domain in domains}
+    return list(names.pop()) if len(names) == 1 else []
 
 
 def _replace(path: Path, text: str) -> None:

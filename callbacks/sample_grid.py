@@ -1,11 +1,15 @@
-"""Pictures of what the clients generate, one row per class, one file per domain."""
+"""Pictures, and sounds, of what the clients generate: one row per class, one file per domain."""
+
+from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional
 
+from ..datamodules import LogMel
 from ..errors import HuscfError
+from ..metrics.labelled_samples import to_uint8
 from ..modules import SplitGAN
 from ..randomness import make_generator
 from .run_folder import RunFolder
@@ -14,7 +18,8 @@ from .run_folder import RunFolder
 class SampleGrid(Callback):
     """Draws every domain's samples with fixed noise, so that progress is visible.
 
-    Rows are classes; the columns are shared out over the domain's clients in turn.
+    Rows are classes; the columns are shared out over the domain's clients in turn. Where samples
+    are spectrograms, a WAV of the first column stands beside the picture.
 
     Args:
         every_n_rounds: How often; 0 only at the end of the run.
@@ -58,6 +63,24 @@ class SampleGrid(Callback):
             large = functional.interpolate(grid, scale_factor=scale, mode="nearest")
             path = folder / f"{domain.name}-{suffix}.png"
             save_image(large, path, nrow=self.num_columns, normalize=True, value_range=(-1, 1))
+            if data.spectrogram is not None:
+                first_column = grid[:: self.num_columns]
+                write_sounds(path.with_suffix(".wav"), first_column, data.spectrogram)
+
+
+def write_sounds(path: Path, samples: Tensor, spectrogram: LogMel) -> None:
+    """Write samples one after the other as one WAV, a quarter of a second apart.
+
+    Args:
+        path: The file.
+        samples: (N, 1, S, S) spectrograms in [-1, 1].
+        spectrogram: How they become sound.
+    """
+    import soundfile
+
+    waves = spectrogram.invert(to_uint8(samples))
+    spaced = functional.pad(waves, (0, spectrogram.sample_rate // 4))
+    soundfile.write(path, spaced.flatten().numpy(), spectrogram.sample_rate, "PCM_16")
 
 
 def draw_grid(module: SplitGAN, members: list[int], num_classes: int, num_columns: int) -> Tensor:

@@ -13,7 +13,11 @@ commands:
   fit        train                     huscf fit --config configs/quickstart.yaml
   validate   quick scores              huscf validate --ckpt_path runs/.../last.ckpt
   test       all scores                huscf test --ckpt_path runs/.../last.ckpt
-  predict    draw samples              huscf predict --ckpt_path runs/.../last.ckpt
+  generate   draw samples as files     huscf generate --ckpt_path runs/.../last.ckpt --output out/
+  export     a cluster's generator     huscf export --ckpt_path C --cluster 0 --output generator.pt
+  compare    runs side by side         huscf compare runs/one runs/another --output curves.png
+  report     write report.html anew    huscf report runs/one
+  predict    samples within Python     (LightningCLI's predict; for files use generate)
   plan       choose the cuts           huscf plan --config configs/paper/devices.yaml
 
 Every key of a configuration file can be given on the command line, later values win:
@@ -21,11 +25,14 @@ Every key of a configuration file can be given on the command line, later values
 Show all keys, or the configuration that would run:
   huscf fit --help
   huscf fit --config configs/quickstart.yaml --print_config
+Log to Weights & Biases too, offline where there is no key:
+  huscf fit --config configs/quickstart.yaml --config configs/wandb.yaml
 Go on with the latest run:
   huscf fit --config configs/quickstart.yaml --ckpt_path last
 """
 
-COMMANDS = ("fit", "validate", "test", "predict", "plan")
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+COMMANDS = (*TRAINER_COMMANDS, "generate", "export", "compare", "report", "plan")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +68,10 @@ def _run(command: str, arguments: list[str]) -> int:
             from .planning.command import main as plan
 
             return plan(arguments[1:])
+        if command not in TRAINER_COMMANDS:
+            from .commands import run_command
+
+            return run_command(command, arguments[1:])
         from .cli import run
 
         run(arguments)

@@ -1,7 +1,10 @@
 """LightningCLI with the project's classes, links from data to model, and run folders."""
 
+import json
 import logging
 import warnings
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,11 @@ from .callbacks import (
     Evaluation,
     RoundProgressBar,
     RunFolder,
+    RunReport,
     SampleGrid,
+    ScoreTable,
     SplitTraining,
+    WandbLog,
 )
 from .checkpoint_io import SafeCheckpointIO, read_checkpoint
 from .datamodules import FederatedDataModule
@@ -34,7 +40,13 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 
 
 #: Sections of the configuration that may differ when a run is resumed.
-FREE_KEYS = ("trainer", "run", "samples", "evaluation", "ckpt_path", "weights_only")
+FREE_KEYS = (
+    *("trainer", "run", "samples", "evaluation", "report", "wandb"),
+    *("ckpt_path", "weights_only"),
+)
+
+#: Sections that a checkpoint's run lends to validate, test and predict.
+LENT_KEYS = ("seed_everything", "model", "data", "federation", "evaluation", "samples", "run")
 
 
 class HuscfCLI(LightningCLI):
@@ -46,6 +58,8 @@ class HuscfCLI(LightningCLI):
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(SampleGrid, "samples")
         parser.add_lightning_class_args(RunFolder, "run")
+        parser.add_lightning_class_args(RunReport, "report")
+        parser.add_lightning_class_args(WandbLog, "wandb")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("seed_everything", "model.seed")
         for name in ("sample_shape", "batch_sizes", "client_sizes"):
@@ -62,6 +76,8 @@ class HuscfCLI(LightningCLI):
         section = self.config[self.subcommand]
         if self.subcommand == "fit" and section.trainer.limit_val_batches is None:
             section.trainer.limit_val_batches = 0
+        if "verbose" in section:
+            section.verbose = False  # the scores have a table of their own
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: the loop, safe checkpoints, the bar, and the summary."""
@@ -87,6 +103,31 @@ class HuscfCLI(LightningCLI):
             saved = read_checkpoint(path).get("huscf_config")
             if saved is not None:
                 check_same_config(saved, self.config_dump)
+
+    def before_validate(self) -> None:
+        """Refuse a checkpoint of another model."""
+        self._check_model()
+
+    def before_test(self) -> None:
+        """Refuse a checkpoint of another model."""
+        self._check_model()
+
+    def before_predict(self) -> None:
+        """Refuse a checkpoint of another model."""
+        self._check_model()
+
+    def _check_model(self) -> None:
+        path = self.config_dump["ckpt_path"]
+        if path is None:
+            raise HuscfError(f"{self.subcommand} needs --ckpt_path runs/.../last.ckpt")
+        saved = read_checkpoint(path).get("huscf_config")
+        if saved is not None:
+            free = ("num_evaluated_per_class", "num_evaluated_clients")
+            models = (
+                {name: value for name, value in config["model"].items() if name not in free}
+                for config in (saved, self.config_dump)
+            )
+            check_same_config(*({"model": model} for model in models))
 
 
 def make_checkpoint(every_n_epochs: int) -> ModelCheckpoint:
@@ -143,13 +184,14 @@ def run(arguments: list[str]) -> None:
         HuscfError: For input that the user can mend.
     """
     _quieten()
+    arguments = [arguments[0], *lend_config(arguments), *arguments[1:]]
     try:
         HuscfCLI(
             SplitGAN,
             FederatedDataModule,
             subclass_mode_data=True,
             save_config_callback=None,
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": ClosingSummary()},
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [ClosingSummary(), ScoreTable()]},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -158,6 +200,24 @@ def run(arguments: list[str]) -> None:
         )
     except MisconfigurationException as error:
         raise HuscfError(str(error)) from error
+
+
+def lend_config(arguments: Sequence[str]) -> list[str]:
+    """Return options that give the configuration of --ckpt_path's run, where none is given.
+
+    Args:
+        arguments: Subcommand and its options.
+    """
+    options = ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--config", "-c")
+    options.add_argument("--ckpt_path")
+    found, _ = options.parse_known_args(list(arguments[1:]))
+    if arguments[0] == "fit" or found.config or found.ckpt_path in (None, "last"):
+        return []
+    config = read_checkpoint(found.ckpt_path).get("huscf_config")
+    if config is None:
+        return []
+    return ["--config", json.dumps({key: config[key] for key in LENT_KEYS if key in config})]
 
 
 def _quieten() -> None:

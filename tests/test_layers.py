@@ -19,7 +19,10 @@ LAYERS = [
     "loops",
     "checkpoint_io",
     "datamodules",
+    "sampling",
+    "reporting",
     "callbacks",
+    "commands",
     "cli",
     "__main__",
 ]

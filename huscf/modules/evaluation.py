@@ -1,12 +1,15 @@
 """Draws a domain's samples from its clients and measures them; changes no state."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from ..metrics import (
+    DomainClassifier,
     EvaluationSettings,
     JudgeSettings,
     LabelledSamples,
@@ -56,31 +59,82 @@ def draw_samples(
     return LabelledSamples(torch.cat(samples), torch.cat(labels), num_classes)
 
 
-def evaluate_domain(
-    module: "SplitGAN",
-    domain: RealDomain,
-    members: Sequence[int],
-    num_per_class: int,
-    settings: EvaluationSettings,
-) -> dict[str, float]:
-    """Measure what the clients of one domain generate together.
+class DomainEvaluator:
+    """One domain's real data and its judge, made when first needed and then kept.
 
     Args:
-        module: The root module.
-        domain: Its real data; a classifier is trained on it once and cached.
-        members: The domain's clients.
-        num_per_class: Samples drawn of each class.
-        settings: What is measured.
-
-    Returns:
-        The figures of `huscf.metrics.evaluate_samples`.
+        domain: The real data; a classifier is trained on it once and cached on disk.
+        spectrogram_range_db: dB between -1 and 1 where samples are spectrograms, else None.
     """
-    classes = domain.num_classes
-    real = RealData(
-        LabelledSamples(domain.train_samples, domain.train_labels, classes),
-        LabelledSamples(domain.test_samples, domain.test_labels, classes),
-    )
-    drawn = draw_samples(module, members, classes, num_per_class, "evaluation")
-    judge = load_judge(real, JudgeSettings())
-    seed = derive_seed(module.seed, "evaluation")
-    return evaluate_samples(drawn, real, judge, settings, seed)
+
+    def __init__(self, domain: RealDomain, spectrogram_range_db: float | None = None) -> None:
+        self.domain = domain
+        self.spectrogram_range_db = spectrogram_range_db
+
+    @cached_property
+    def real(self) -> RealData:
+        """The real data, checked."""
+        domain, classes = self.domain, self.domain.num_classes
+        return RealData(
+            LabelledSamples(domain.train_samples, domain.train_labels, classes),
+            LabelledSamples(domain.test_samples, domain.test_labels, classes),
+        )
+
+    @cached_property
+    def judge(self) -> DomainClassifier:
+        """The domain's classifier."""
+        return load_judge(self.real, JudgeSettings())
+
+    def measure(
+        self,
+        module: "SplitGAN",
+        members: Sequence[int],
+        num_per_class: int,
+        settings: EvaluationSettings,
+    ) -> dict[str, float]:
+        """Measure what clients of the domain generate together.
+
+        Args:
+            module: The root module.
+            members: The clients that draw.
+            num_per_class: Samples drawn of each class over all of them.
+            settings: What is measured.
+
+        Returns:
+            The figures of `huscf.metrics.evaluate_samples`.
+
+        Raises:
+            HuscfError: Where samples are NaN or Inf because training diverged.
+        """
+        classes = self.domain.num_classes
+        drawn = draw_samples(module, members, classes, num_per_class, "evaluation")
+        settings = replace(settings, spectrogram_range_db=self.spectrogram_range_db)
+        seed = derive_seed(module.seed, "evaluation")
+        return evaluate_samples(drawn, self.real, self.judge, settings, seed)
+
+
+@dataclass(frozen=True)
+class DomainScores:
+    """What test and validate found out about one domain.
+
+    Args:
+        domain: Its name.
+        together: Figures of samples drawn from all its clients.
+        num_per_class: Samples of each class behind them.
+        by_client: Figures of single clients; equally many samples of each, so that they compare.
+        num_clients: The domain's clients, of whom by_client may be a part.
+        client_num_per_class: Samples of each class of a single client.
+    """
+
+    domain: str
+    together: dict[str, float]
+    num_per_class: int
+    by_client: dict[int, dict[str, float]]
+    num_clients: int
+    client_num_per_class: int
+
+
+def spread_out(members: Sequence[int], limit: int) -> list[int]:
+    """Return at most so many members at even distances."""
+    count = min(limit, len(members))
+    return [members[index * len(members) // count] for index in range(count)]

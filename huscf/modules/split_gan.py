@@ -35,7 +35,7 @@ from ..split import (
     cuts_of,
 )
 from .client import Client
-from .evaluation import evaluate_domain
+from .evaluation import DomainEvaluator, DomainScores, spread_out
 from .optimizer_state import Moments, copy_state, mix_state, replace_parameters
 from .server import Server
 
@@ -67,6 +67,8 @@ class SplitGAN(LightningModule):
         on_nonfinite: When a client yields NaN or Inf: "stop" naming it, or "drop" it from the
             step and count that.
         num_evaluated_per_class: Samples of each class and domain that validate and test draw.
+        num_evaluated_clients: At most so many clients of a domain are tested one by one, which
+            gives the spread over clients; 0 leaves that out.
         seed: Seed of initial weights, noise and sampling; linked to seed_everything.
     """
 
@@ -87,6 +89,7 @@ class SplitGAN(LightningModule):
         server_gradient: Literal["uniform", "samples"] = "uniform",
         on_nonfinite: OnNonFinite = "stop",
         num_evaluated_per_class: int = 500,
+        num_evaluated_clients: int = 16,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -100,6 +103,7 @@ class SplitGAN(LightningModule):
         self.server_gradient = server_gradient
         self.on_nonfinite = on_nonfinite
         self.num_evaluated_per_class = num_evaluated_per_class
+        self.num_evaluated_clients = num_evaluated_clients
         self.seed = seed
         self.exchange = Exchange()
         self.clusters = dict.fromkeys(sorted(batch_sizes), 0)
@@ -107,6 +111,8 @@ class SplitGAN(LightningModule):
         self.num_rounds = 0
         self.round_metrics: dict[str, float] = {}
         self.last_losses: dict[str, float] = {}
+        self.scores: list[DomainScores] = []
+        self._evaluators: dict[str, DomainEvaluator] = {}
 
         networks = self._build_networks(generator, discriminator, weight_std)
         request = PlanRequest(
@@ -316,13 +322,32 @@ class SplitGAN(LightningModule):
 
     # What Lightning calls
 
+    def on_validation_start(self) -> None:
+        """Forget the scores of an earlier validation."""
+        self.scores = []
+
+    def on_test_start(self) -> None:
+        """Forget the scores of an earlier test."""
+        self.scores = []
+
     def validation_step(self, domain_name: str, batch_idx: int) -> None:
         """Log quick scores of one domain."""
-        self._evaluate(domain_name, "val", EvaluationSettings.quick())
+        self._score(domain_name, "val", EvaluationSettings.quick(), num_clients=0)
 
     def test_step(self, domain_name: str, batch_idx: int) -> None:
-        """Log all scores of one domain."""
-        self._evaluate(domain_name, "test", EvaluationSettings())
+        """Log all scores of one domain, and measure its clients one by one."""
+        self._score(domain_name, "test", EvaluationSettings(), self.num_evaluated_clients)
+
+    def evaluator(self, domain_name: str) -> DomainEvaluator:
+        """Return what measures a domain of the trainer's data; made once."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        domain = data.domains[domain_name]
+        known = self._evaluators.get(domain_name)
+        if known is None or known.domain is not domain:
+            spectrogram = getattr(data, "spectrogram", None)
+            known = DomainEvaluator(domain, spectrogram and spectrogram.range_db)
+            self._evaluators[domain_name] = known
+        return known
 
     def predict_step(self, client_id: int, batch_idx: int) -> dict[str, Tensor]:
         """Draw ten samples of every class from one client.
@@ -366,6 +391,7 @@ class SplitGAN(LightningModule):
             )
         self.clusters = dict(saved["clusters"])
         self.server.set_copies(saved["num_copies"], saved["route"])
+        _check_same_network(checkpoint["state_dict"], self.state_dict())
         self.server.statistics.load_state_dict(saved["statistics"])
         self.exchange.num_bytes.clear()
         self.exchange.num_bytes.update({tuple(key): n for *key, n in saved["num_bytes"]})
@@ -375,13 +401,22 @@ class SplitGAN(LightningModule):
 
     # Helpers
 
-    def _evaluate(self, domain_name: str, phase: str, settings: EvaluationSettings) -> None:
+    def _score(
+        self, domain_name: str, phase: str, settings: EvaluationSettings, num_clients: int
+    ) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         members = [c for c, name in data.client_domains.items() if name == domain_name]
-        figures = evaluate_domain(
-            self, data.domains[domain_name], members, self.num_evaluated_per_class, settings
+        evaluator, count = self.evaluator(domain_name), self.num_evaluated_per_class
+        together = evaluator.measure(self, members, count, settings)
+        quick, client_count = EvaluationSettings.quick(), min(count, 100)
+        by_client = {
+            c: evaluator.measure(self, [c], client_count, quick)
+            for c in spread_out(members, num_clients)
+        }
+        self.scores.append(
+            DomainScores(domain_name, together, count, by_client, len(members), client_count)
         )
-        for name, value in figures.items():
+        for name, value in together.items():
             self.log(f"{phase}/{domain_name}/{name}", value, batch_size=1)
 
     def _build_networks(
@@ -434,3 +469,13 @@ class SplitGAN(LightningModule):
             if index in segment.indices and segment.block(index) not in users and routed:
                 users[segment.block(index)] = routed
         return users
+
+
+def _check_same_network(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raise a CheckpointError that names the first tensor in which two networks differ."""
+    for name in [*own, *saved]:
+        shapes = [list(state[name].shape) if name in state else "none" for state in (saved, own)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"the checkpoint is of another network: {name} is {shapes[0]}, here {shapes[1]}"
+            )

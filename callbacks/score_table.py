@@ -1,0 +1,59 @@
+"""Shows what validate and test measured, and keeps a test's figures as metrics.json."""
+
+import json
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ..modules import SplitGAN
+from ..reporting import make_score_tables, summarize_scores
+
+
+class ScoreTable(Callback):
+    """Prints scores per domain and per cluster; a test also writes them into the run's folder.
+
+    An earlier metrics.json stays; the next test writes metrics-2.json, and so on.
+    """
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the scores of `huscf validate`."""
+        if not trainer.training:
+            self._print(pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the scores and write them."""
+        assert isinstance(pl_module, SplitGAN)
+        self._print(pl_module)
+        summary = summarize_scores(pl_module.scores, pl_module.clusters, pl_module.seed)
+        path = find_free_name(choose_folder(trainer), "metrics")
+        content = {"checkpoint": str(trainer.ckpt_path), "round": pl_module.num_rounds, **summary}
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        print(f"figures: {path}")
+
+    def _print(self, module: LightningModule) -> None:
+        from rich.console import Console
+
+        assert isinstance(module, SplitGAN)
+        console = Console(width=max(110, Console().width))
+        summary = summarize_scores(module.scores, module.clusters, module.seed)
+        for table in make_score_tables(summary):
+            console.print(table)
+
+
+def choose_folder(trainer: Trainer) -> Path:
+    """Return the folder of the checkpoint's run, or the root of runs where that is not known."""
+    if trainer.ckpt_path is not None:
+        folder = Path(trainer.ckpt_path).parent.parent
+        if (folder / "config.yaml").exists():
+            return folder
+    root = Path(trainer.default_root_dir)
+    root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def find_free_name(folder: Path, stem: str) -> Path:
+    """Return <stem>.json, or <stem>-<n>.json with the first free n."""
+    path, number = folder / f"{stem}.json", 2
+    while path.exists():
+        path, number = folder / f"{stem}-{number}.json", number + 1
+    return path

@@ -1,0 +1,176 @@
+"""Weights & Biases: what a run writes to its folder, as a W&B run too."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+from ..modules import SplitGAN
+from ..reporting import RunRecord
+from .run_folder import RunFolder
+
+
+class WandbLog(Callback):
+    """Logs configuration, rounds, grids, sounds, clusters, plan and traffic to W&B.
+
+    Everything stays below the run's folder; an offline run is uploaded later by `wandb sync`.
+
+    Args:
+        enabled: Whether to log to W&B at all.
+        project: The W&B project.
+        entity: The W&B user or team; None is the default one.
+        offline: None is offline unless there is an API key; WANDB_MODE goes before it.
+    """
+
+    def __init__(
+        self,
+        enabled: bool = False,
+        project: str = "huscf",
+        entity: str | None = None,
+        offline: bool | None = None,
+    ) -> None:
+        self.enabled = enabled
+        self.project = project
+        self.entity = entity
+        self.offline = offline
+        self.logger: WandbLogger | None = None
+        self._run_id: str | None = None
+        self._environment: dict[str, str | None] = {}
+        self._last_grids = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the W&B run in the run's folder and hand its logger to the trainer."""
+        if not self.enabled:
+            return
+        run = _find_folder(trainer)
+        assert run.path is not None
+        self.logger = self._open(run.path)
+        experiment = self.logger.experiment
+        self._run_id = experiment.id
+        experiment.config.update(run.config or {}, allow_val_change=True)
+        experiment.define_metric("round")
+        for group in ("train", "federation", "eval", "traffic", "samples"):
+            experiment.define_metric(f"{group}/*", step_metric="round")
+        experiment.define_metric("seconds", step_metric="round")
+        trainer.loggers = [*trainer.loggers, self.logger]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the grids of the round, where there are new ones."""
+        assert isinstance(pl_module, SplitGAN)
+        folder = _find_folder(trainer).path
+        if self.logger is None or folder is None:
+            return
+        suffix = f"-round-{pl_module.num_rounds:04d}"
+        grids = sorted((folder / "samples").glob(f"*{suffix}.png"))
+        if grids and self._last_grids != pl_module.num_rounds:
+            self._last_grids = pl_module.num_rounds
+            named = {f"samples/{p.stem.removesuffix(suffix)}": p for p in grids}
+            self._log(named, pl_module.num_rounds)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what the run's folder holds at its end, and close the W&B run."""
+        assert isinstance(pl_module, SplitGAN)
+        folder = _find_folder(trainer).path
+        if self.logger is None or folder is None:
+            return
+        run = RunRecord.read(folder)
+        finals = {f"samples/{p.stem.removesuffix('-final')}": p for p in run.grids()}
+        sounds = {f"sounds/{p.stem.removesuffix('-final')}": p for p in run.sounds()}
+        charts = {f"charts/{p.stem}": p for p in sorted((folder / "charts").glob("*.png"))}
+        self._log({**finals, **sounds, **charts}, pl_module.num_rounds)
+        experiment = self.logger.experiment
+        experiment.log({"round": pl_module.num_rounds, **_make_tables(run)})
+        experiment.summary.update(run.last())
+        self._close(0)
+        place = Path(experiment.dir).parent
+        print(f"W&B run: {place}" + (f"; upload: wandb sync {place}" if self._is_offline() else ""))
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Close the W&B run as failed."""
+        if self.logger is not None:
+            self._close(1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the W&B run's id."""
+        return {"run_id": self._run_id}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on in the same W&B run."""
+        self._run_id = state_dict["run_id"]
+
+    def _open(self, folder: Path) -> WandbLogger:
+        import wandb
+
+        # W&B stages tables and keeps logs in the home directory unless told otherwise.
+        places = {"WANDB_DATA_DIR": folder / "wandb", "WANDB_CACHE_DIR": folder}
+        for name, place in places.items():
+            self._environment[name] = os.environ.get(name)
+            os.environ[name] = str(place)
+        is_offline = self._is_offline()
+        return WandbLogger(
+            name=folder.name,
+            save_dir=folder,
+            project=self.project,
+            entity=self.entity,
+            offline=is_offline,
+            id=self._run_id,
+            resume=None if is_offline or self._run_id is None else "allow",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+
+    def _is_offline(self) -> bool:
+        mode = os.environ.get("WANDB_MODE")
+        if mode:
+            return mode != "online"
+        if self.offline is None:
+            import wandb
+
+            return not wandb.api.api_key
+        return self.offline
+
+    def _log(self, files: Mapping[str, Path], num_rounds: int) -> None:
+        import wandb
+
+        assert self.logger is not None
+        media = {
+            name: (wandb.Audio if path.suffix == ".wav" else wandb.Image)(str(path))
+            for name, path in files.items()
+        }
+        self.logger.experiment.log({"round": num_rounds, **media})
+
+    def _close(self, exit_code: int) -> None:
+        assert self.logger is not None
+        self.logger.experiment.finish(exit_code)
+        self.logger = None
+        for name, value in self._environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _make_tables(run: RunRecord) -> dict[str, Any]:
+    """The plan and the clients (clusters, weights, traffic) as W&B tables."""
+    import wandb
+
+    plan = [
+        [str(c["client"]), c["profile"], *(str(n) for n in c["cuts"])] for c in run.plan["clients"]
+    ]
+    headings = ["client", "profile", "G head", "G tail", "D head", "D tail"]
+    tables = {"plan": wandb.Table(headings, plan)}
+    if run.clients and "cluster" in run.clients[0]:
+        columns = list(run.clients[0])
+        tables["clients"] = wandb.Table(columns, [list(c.values()) for c in run.clients])
+        columns = ["client", "uplink_mbytes", "downlink_mbytes"]
+        traffic = [[c["client"], *(float(c[name]) for name in columns[1:])] for c in run.clients]
+        tables["traffic_by_client"] = wandb.Table(columns, traffic)
+    return tables
+
+
+def _find_folder(trainer: Trainer) -> RunFolder:
+    return next(c for c in trainer.callbacks if isinstance(c, RunFolder))  # type: ignore[attr-defined]

@@ -1,0 +1,112 @@
+"""The commands that need no trainer: generate, export, compare, report."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def run_command(command: str, arguments: Sequence[str]) -> int:
+    """Run one of COMMANDS with its options.
+
+    Raises:
+        HuscfError: For input that the user can mend.
+    """
+    add_options, run = COMMANDS[command]
+    parser = ArgumentParser(prog=f"huscf {command}", description=run.__doc__)
+    add_options(parser)
+    run(parser.parse_args(list(arguments)))
+    return 0
+
+
+def generate(options: Namespace) -> None:
+    """Draw balanced samples: a PNG or WAV of each in a folder per class, and samples.npz."""
+    from .sampling import draw_sample_set, load_gan, write_sample_set
+    from .sampling.sample_set import check_empty
+
+    check_empty(options.output)
+    saved = load_gan(options.ckpt_path)
+    clients = saved.select_clients(options.client, options.cluster)
+    drawn = draw_sample_set(
+        saved.module, options.num_samples, clients, options.classes, options.seed
+    )
+    write_sample_set(drawn, options.output, saved.class_names, saved.spectrogram)
+    who = f"{len(set(drawn.client.tolist()))} of {len(saved.module.clusters)} clients"
+    classes = len(set(drawn.labels.tolist()))
+    print(f"{len(drawn.labels)} samples of {classes} classes, drawn by {who}, in {options.output}")
+
+
+def export(options: Namespace) -> None:
+    """Write a cluster's merged generator as TorchScript, and its tensors beside it."""
+    from .errors import HuscfError
+    from .sampling import export_generator, load_gan
+
+    saved = load_gan(options.ckpt_path)
+    members = saved.select_clients(options.client, options.cluster)
+    if options.client is not None and not saved.config["run"].get("share_generator"):
+        raise HuscfError(
+            f"client {options.client[0]} may not have a full generator: in a split run a client "
+            "holds its own blocks only; train with --run.share_generator true to allow it"
+        )
+    script, state = export_generator(saved, members, options.output)
+    print(f"generator of clients {' '.join(map(str, members))}, TorchScript: {script}")
+    print(f"its tensors by name: {state}")
+
+
+def compare(options: Namespace) -> None:
+    """Print the final figures and the differing configuration of runs side by side."""
+    from .reporting import RunRecord, draw_comparison, print_comparison
+
+    runs = [RunRecord.read(folder) for folder in options.runs]
+    print_comparison(runs)
+    if options.output is not None:
+        options.output.write_bytes(draw_comparison(runs))
+        print(f"curves: {options.output}")
+
+
+def report(options: Namespace) -> None:
+    """Write a run's page report.html anew from the files in its folder."""
+    from .reporting import RunRecord, write_page
+
+    for folder in options.runs:
+        print(write_page(RunRecord.read(folder)))
+
+
+def _add_checkpoint(parser: ArgumentParser) -> None:
+    parser.add_argument("--ckpt_path", required=True, type=Path, help="runs/.../last.ckpt")
+
+
+def _add_generate(parser: ArgumentParser) -> None:
+    _add_checkpoint(parser)
+    parser.add_argument("--num_samples", type=int, default=1000, help="in all (default 1000)")
+    parser.add_argument("--output", required=True, type=Path, help="a new or empty folder")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--client", type=int, nargs="+", help="only these clients draw")
+    who.add_argument("--cluster", type=int, nargs="+", help="only these clusters' clients draw")
+    parser.add_argument("--classes", type=int, nargs="+", help="only these classes")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+
+
+def _add_export(parser: ArgumentParser) -> None:
+    _add_checkpoint(parser)
+    parser.add_argument("--output", required=True, type=Path, help="a new file such as gen.pt")
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--cluster", type=int, nargs=1, help="whose members' generator")
+    who.add_argument("--client", type=int, nargs=1, help="needs run.share_generator in the config")
+
+
+def _add_compare(parser: ArgumentParser) -> None:
+    _add_runs(parser)
+    parser.add_argument("--output", type=Path, help="draw the curves to this PNG")
+
+
+def _add_runs(parser: ArgumentParser) -> None:
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run's folder")
+
+
+#: Options and action by name.
+COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], None]]] = {
+    "generate": (_add_generate, generate),
+    "export": (_add_export, export),
+    "compare": (_add_compare, compare),
+    "report": (_add_runs, report),
+}

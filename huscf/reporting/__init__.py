@@ -1,0 +1,17 @@
+"""What a run's folder shows: tables, charts, the run's page, and several runs side by side."""
+
+from .comparison import draw_comparison, print_comparison
+from .page import write_page
+from .run_record import RunRecord, write_clients
+from .scores import make_evaluation_table, make_score_tables, summarize_scores
+
+__all__ = [
+    "RunRecord",
+    "draw_comparison",
+    "make_evaluation_table",
+    "make_score_tables",
+    "print_comparison",
+    "summarize_scores",
+    "write_clients",
+    "write_page",
+]

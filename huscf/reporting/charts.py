@@ -1,0 +1,190 @@
+"""Charts of runs as PNG bytes; drawn without pyplot, so no global state is touched."""
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+from .run_record import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Okabe and Ito's colours, which people of any colour vision can tell apart.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#555555")
+MARKERS = "osD^vPX*<>"
+STYLES = ("-", "--", ":", "-.")
+
+#: Heading and columns of metrics.csv of every panel.
+PANELS = (
+    ("Losses", "train/*_loss"),
+    ("Label accuracy (judge)", "eval/*/label_accuracy"),
+    ("Generation score", "eval/*/generation_score"),
+    ("Frechet distance (less is better)", "eval/*/frechet_distance"),
+    ("Clusters against domains: adjusted Rand index", "federation/ari"),
+    ("Number of clusters", "federation/num_clusters"),
+    ("Traffic, MB a round", "traffic/mbytes"),
+    ("Seconds a round", "seconds"),
+)
+CUTS = ("generator_head", "generator_tail", "discriminator_head", "discriminator_tail")
+CLIENT_COLOUR, SERVER_COLOUR = "#e8a33d", "#4a6fa5"
+
+
+def draw_panels(runs: Sequence[RunRecord]) -> bytes:
+    """Return the curves of runs by round; one run by series, several by colour per run."""
+    shown = [(heading, _names(runs, pattern)) for heading, pattern in PANELS]
+    shown = [(heading, names) for heading, names in shown if names]
+    rows = max(1, -(-len(shown) // 2))
+    figure = _new_figure(11, 2.7 * rows)
+    for position, (heading, names) in enumerate(shown):
+        axes = figure.add_subplot(rows, 2, position + 1)
+        _draw_series(axes, runs, names)
+        axes.set_title(heading, loc="left", fontsize=10, fontweight="bold")
+        axes.set_xlabel("round", fontsize=8)
+        _tidy(axes)
+        if len(runs) * len(names) > 1:
+            axes.legend(fontsize=7, frameon=False)
+    if not shown:
+        figure.text(0.5, 0.5, "no round has ended", ha="center")
+    return _to_png(figure)
+
+
+def draw_cluster_map(clients: Sequence[Mapping[str, str]]) -> bytes | None:
+    """Return the clients as the server sees them: colour is the cluster, marker the domain.
+
+    Args:
+        clients: Records with map_x, map_y, cluster and domain; those without a place are left
+            out.
+
+    Returns:
+        A PNG, or None where no client has a place.
+    """
+    placed = [c for c in clients if c.get("map_x")]
+    if not placed:
+        return None
+    domains = list(dict.fromkeys(c["domain"] for c in placed))
+    figure = _new_figure(6.4, 4.6)
+    axes = figure.add_subplot()
+    for cluster in sorted({int(c["cluster"]) for c in placed}):
+        for domain, marker in zip(domains, cycle(MARKERS), strict=False):
+            group = [c for c in placed if (int(c["cluster"]), c["domain"]) == (cluster, domain)]
+            if group:
+                x, y = ([float(c[axis]) for c in group] for axis in ("map_x", "map_y"))
+                colour, label = COLOURS[cluster % len(COLOURS)], f"cluster {cluster}, {domain}"
+                axes.scatter(x, y, 70, colour, marker, alpha=0.75, edgecolors="white", label=label)
+    if len(placed) <= 40:
+        for client in placed:
+            place = (float(client["map_x"]), float(client["map_y"]))
+            axes.annotate(client["client"], place, (5, 5), textcoords="offset points", fontsize=7)
+    axes.set_xlabel("first principal component", fontsize=8)
+    axes.set_ylabel("second principal component", fontsize=8)
+    axes.legend(fontsize=8, frameon=False, loc="best")
+    axes.margins(0.15)
+    _tidy(axes)
+    return _to_png(figure)
+
+
+def draw_plan(plan: Mapping[str, Any], limit: int = 24) -> bytes:
+    """Return who holds which block, one line for clients of equal profile and cuts.
+
+    Args:
+        plan: Values of plan.yaml.
+        limit: Most lines; the most frequent ones are drawn.
+    """
+    groups = Counter((c["profile"], tuple(c["cuts"])) for c in plan["clients"])
+    lines = groups.most_common(limit)
+    figure = _new_figure(9, 1.1 + 0.42 * len(lines))
+    for column, network in enumerate(("generator", "discriminator")):
+        count = plan[f"{network}_blocks"]
+        axes = figure.add_subplot(1, 2, column + 1)
+        for line, ((_, cuts), _) in enumerate(lines):
+            head, tail = cuts[2 * column], cuts[2 * column + 1]
+            held = [b < head or b >= count - tail for b in range(count)]
+            colours = [CLIENT_COLOUR if own else SERVER_COLOUR for own in held]
+            axes.barh([line] * count, [0.9] * count, 0.72, left=range(count), color=colours)
+        axes.set_title(f"{network}, {count} blocks", loc="left", fontsize=10, fontweight="bold")
+        axes.set_xticks([b + 0.45 for b in range(count)], [str(b + 1) for b in range(count)])
+        labels = [f"{name or 'clients'} ({n})" for (name, _), n in lines]
+        axes.set_yticks(range(len(lines)), labels if column == 0 else [""] * len(lines))
+        axes.invert_yaxis()
+        axes.tick_params(labelsize=8, length=0)
+        axes.spines[:].set_visible(False)
+    _explain_colours(figure)
+    return _to_png(figure)
+
+
+def draw_traffic(clients: Sequence[Mapping[str, str]]) -> bytes | None:
+    """Return the megabytes of every client by direction, or None where they are not known."""
+    if not clients or "uplink_mbytes" not in clients[0]:
+        return None
+    figure = _new_figure(9, 2.8)
+    axes = figure.add_subplot()
+    bottom = [0.0] * len(clients)
+    for name, colour in (("uplink", COLOURS[0]), ("downlink", COLOURS[5])):
+        values = [float(c[f"{name}_mbytes"]) for c in clients]
+        axes.bar(range(len(clients)), values, 0.8, bottom, color=colour, label=name)
+        bottom = [below + value for below, value in zip(bottom, values, strict=True)]
+    if len(clients) <= 40:
+        axes.set_xticks(range(len(clients)), [c["client"] for c in clients])
+    axes.set_xlabel("client", fontsize=8)
+    axes.set_ylabel("MB in the whole run", fontsize=8)
+    axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, 1.14))
+    _tidy(axes)
+    return _to_png(figure)
+
+
+def _names(runs: Sequence[RunRecord], pattern: str) -> list[str]:
+    names = [name for run in runs for row in run.rows for name in row if fnmatch(name, pattern)]
+    return list(dict.fromkeys(names))
+
+
+def _draw_series(axes: "Axes", runs: Sequence[RunRecord], names: Sequence[str]) -> None:
+    for which, run in enumerate(runs):
+        for position, name in enumerate(names):
+            rounds, values = run.series(name)
+            colour = COLOURS[(which if len(runs) > 1 else position) % len(COLOURS)]
+            style = STYLES[position % len(STYLES)] if len(runs) > 1 else "-"
+            marker = "o" if len(rounds) <= 30 else ""
+            label = _label(name) if len(runs) == 1 else f"{run.name} {_label(name)}"
+            axes.plot(rounds, values, style, c=colour, marker=marker, ms=3.5, lw=1.6, label=label)
+
+
+def _label(name: str) -> str:
+    """The part of a column's name that tells it from the others in its panel."""
+    parts = name.split("/")
+    return parts[1] if len(parts) == 3 else parts[-1].removesuffix("_loss")
+
+
+def _new_figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure((width, height), dpi=130, layout="constrained")
+
+
+def _tidy(axes: "Axes") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.grid(color="#e3e6ea", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#9aa3ad")
+    axes.tick_params(labelsize=8, color="#9aa3ad")
+    if axes.get_xlabel() == "round":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _explain_colours(figure: "Figure") -> None:
+    from matplotlib.patches import Patch
+
+    owners = (("at the client", CLIENT_COLOUR), ("at the server", SERVER_COLOUR))
+    patches = [Patch(color=colour, label=owner) for owner, colour in owners]
+    figure.legend(handles=patches, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+
+
+def _to_png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,261 @@
+"""report.html: a run on one page that needs nothing beside itself."""
+
+import base64
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .charts import draw_cluster_map, draw_panels, draw_plan, draw_traffic
+from .page_style import STYLE
+from .run_record import RunRecord
+from .scores import FIGURES, format_spread
+
+#: More clients than this are listed in clients.csv only.
+MAX_LISTED = 100
+
+
+def write_page(run: RunRecord) -> Path:
+    """Write report.html and its charts as files into the run's folder; return the page's path."""
+    charts = draw_charts(run)
+    pictures = run.folder / "charts"
+    pictures.mkdir(exist_ok=True)
+    for name, content in charts.items():
+        (pictures / f"{name}.png").write_bytes(content)
+    page = run.folder / "report.html"
+    partial = page.with_name(page.name + ".partial")
+    partial.write_text(render_page(run, charts), encoding="utf-8")
+    os.replace(partial, page)
+    return page
+
+
+def draw_charts(run: RunRecord) -> dict[str, bytes]:
+    """Return the charts that a run has data for, as PNG by name."""
+    drawn = {
+        "curves": draw_panels([run]),
+        "clusters": draw_cluster_map(run.clients),
+        "plan": draw_plan(run.plan),
+        "traffic": draw_traffic(run.clients),
+    }
+    return {name: content for name, content in drawn.items() if content is not None}
+
+
+def render_page(run: RunRecord, charts: Mapping[str, bytes]) -> str:
+    """Return the page's HTML; pictures and sounds are in it, and it has no script.
+
+    Args:
+        run: What is shown.
+        charts: PNG by name, see draw_charts.
+    """
+    sections = [
+        ("What ran", _describe(run)),
+        ("Scores", _scores(run)),
+        ("Samples", _samples(run)),
+        ("Curves", _picture(charts.get("curves"), "Figures by round")),
+        ("Clusters", _clusters(run, charts)),
+        ("Plan", _plan(run, charts)),
+        ("Costs", _costs(run, charts)),
+        ("Configuration", _configuration(run)),
+    ]
+    shown = [(heading, body) for heading, body in sections if body]
+    links = "".join(f'<a href="#{_anchor(h)}">{h}</a>' for h, _ in shown)
+    body = "".join(
+        f'<section id="{_anchor(heading)}"><h2>{heading}</h2>{content}</section>'
+        for heading, content in shown
+    )
+    title = escape(run.name)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>{title}</title><style>{STYLE}</style></head><body>'
+        f"<header><h1>{title}</h1><nav>{links}</nav></header><main>{body}</main></body></html>\n"
+    )
+
+
+def _describe(run: RunRecord) -> str:
+    last = run.last()
+    clusters = last.get("federation/num_clusters")
+    seconds = sum(row.get("seconds", 0.0) for row in run.rows)
+    gigabytes = sum(row.get("traffic/mbytes", 0.0) for row in run.rows) / 1e3
+    facts = {
+        "rounds": str(len(run.rows)),
+        "clients": str(len(run.clients)),
+        "clusters found": "-" if clusters is None else f"{clusters:.0f}",
+        "adjusted Rand index": _number(last.get("federation/ari")),
+        "training time": f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.0f} s",
+        "traffic": f"{gigabytes:.2f} GB",
+        "seed": str(run.config.get("seed_everything", "-")),
+    }
+    cards = "".join(f"<div><b>{escape(v)}</b><span>{k}</span></div>" for k, v in facts.items())
+    data, model = run.config["data"], run.config["model"]
+    rows = [
+        ("data", _class_name(data)),
+        ("domains", ", ".join(name for name in run.domains if name) or "-"),
+        ("generator", f"{_class_name(model['generator'])}, {run.plan['generator_blocks']} blocks"),
+        (
+            "discriminator",
+            f"{_class_name(model['discriminator'])}, {run.plan['discriminator_blocks']} blocks",
+        ),
+        ("federation", _brief(run.config.get("federation") or {})),
+    ]
+    return f'<div class="cards">{cards}</div>{_table(("", ""), rows)}'
+
+
+def _scores(run: RunRecord) -> str:
+    """The scores of `huscf test`, or else the last ones of training."""
+    domains = run.scores.get("domains")
+    if domains:
+        rows = [
+            [heading, *(_tested(domain, key) for domain in domains.values())]
+            for key, heading, _ in FIGURES
+            if any(key in domain["together"] for domain in domains.values())
+        ]
+        note = (
+            "From huscf test: all clients of a domain together, and in brackets mean ± standard "
+            "deviation over single clients. Scores are worth as much as the judge."
+        )
+        return _table(("figure", *domains), rows) + f"<p>{note}</p>"
+    last = run.last()
+    names = [name for name in run.domains if f"eval/{name}/judge_accuracy" in last]
+    rows = [
+        [heading, *(_number(last.get(f"eval/{name}/{key}")) for name in names)]
+        for key, heading, _ in FIGURES
+        if any(f"eval/{name}/{key}" in last for name in names)
+    ]
+    if not rows:
+        return "<p>Not evaluated in this run; huscf test measures it.</p>"
+    note = "The last evaluation of the training run; huscf test gives the spread over clients."
+    return _table(("figure", *names), rows) + f"<p>{note}</p>"
+
+
+def _tested(domain: Mapping[str, Any], key: str) -> str:
+    together = _number(domain["together"].get(key))
+    spread = domain["over_clients"].get(key)
+    return together if spread is None else f"{together} ({format_spread(spread)})"
+
+
+def _samples(run: RunRecord) -> str:
+    final = [(path, path.stem.removesuffix("-final")) for path in run.grids()]
+    html = _figures(final, "wide")
+    for path in run.sounds():
+        sound = base64.b64encode(path.read_bytes()).decode()
+        name = escape(path.stem.removesuffix("-final"))
+        html += (
+            f"<p>{name}: one sample of each class, through Griffin-Lim "
+            f'<audio controls src="data:audio/wav;base64,{sound}"></audio></p>'
+        )
+    earlier = [(path, path.stem.replace("-round-", ", round ")) for path in run.earlier_grids()]
+    # All pictures are in the file: a long run shows a few, from first to last.
+    stride = max(1, len(earlier) // 12)
+    if earlier:
+        html += "<details><summary>Earlier rounds, same noise</summary>"
+        html += _figures(earlier[::stride], "small") + "</details>"
+    return html and f"<p>One row per class; columns are the domain's clients in turn.</p>{html}"
+
+
+def _clusters(run: RunRecord, charts: Mapping[str, bytes]) -> str:
+    html = _picture(charts.get("clusters"), "The clients' mean activations as the server sees them")
+    if not run.clients or "cluster" not in run.clients[0]:
+        return html
+    headings = ("client", "domain", "cluster", "num_samples", "weight", "divergence")
+    return html + _client_table(run.clients, headings)
+
+
+def _plan(run: RunRecord, charts: Mapping[str, bytes]) -> str:
+    html = _picture(charts.get("plan"), "Who holds which block")
+    figures = [
+        (label, _number(run.plan[key]))
+        for key, label in (
+            ("latency_s", "seconds a step, planned"),
+            ("lower_bound_s", "proven lower bound, seconds"),
+            ("gap", "gap to the bound"),
+        )
+        if isinstance(run.plan.get(key), float)
+    ]
+    stages = run.plan.get("stages") or {}
+    figures += [(f"of which {name}", _number(value)) for name, value in stages.items()]
+    if figures:
+        html += _table(("latency", ""), figures)
+    rows = [
+        [str(c["client"]), c["profile"] or "-", *map(str, c["cuts"])] for c in run.plan["clients"]
+    ]
+    heads = ("client", "profile", "G head", "G tail", "D head", "D tail")
+    return html + _listing(heads, rows)
+
+
+def _costs(run: RunRecord, charts: Mapping[str, bytes]) -> str:
+    html = _picture(charts.get("traffic"), "Traffic of every client")
+    if not run.clients or "uplink_mbytes" not in run.clients[0]:
+        return html
+    headings = ("client", "profile", "uplink_mbytes", "downlink_mbytes", "dropped_steps")
+    return html + _client_table(run.clients, headings)
+
+
+def _configuration(run: RunRecord) -> str:
+    text = yaml.safe_dump(run.config, sort_keys=False, default_flow_style=False, width=100)
+    return f"<details><summary>config.yaml</summary><pre>{escape(text)}</pre></details>"
+
+
+def _client_table(clients: Sequence[Mapping[str, str]], headings: Sequence[str]) -> str:
+    rows = [[_shorten(client.get(name, "")) for name in headings] for client in clients]
+    return _listing([name.replace("_mbytes", " MB").replace("_", " ") for name in headings], rows)
+
+
+def _listing(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that is folded away where it is long."""
+    table = _table(headings, rows[:MAX_LISTED])
+    if len(rows) <= 12:
+        return table
+    more = "" if len(rows) <= MAX_LISTED else f", the first {MAX_LISTED}; all are in the files"
+    return f"<details><summary>{len(rows)} clients{more}</summary>{table}</details>"
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    top = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    head = f"<thead><tr>{top}</tr></thead>" if any(headings) else ""
+    return f'<div class="scroll"><table>{head}<tbody>{lines}</tbody></table></div>'
+
+
+def _figures(pictures: Sequence[tuple[Path, str]], kind: str) -> str:
+    shown = "".join(_picture(path.read_bytes(), caption) for path, caption in pictures)
+    return shown and f'<div class="pictures {kind}">{shown}</div>'
+
+
+def _picture(content: bytes | None, caption: str) -> str:
+    if content is None:
+        return ""
+    encoded = base64.b64encode(content).decode()
+    text = escape(caption)
+    return (
+        f'<figure><img alt="{text}" src="data:image/png;base64,{encoded}">'
+        f"<figcaption>{text}</figcaption></figure>"
+    )
+
+
+def _class_name(section: Any) -> str:
+    path = section["class_path"] if isinstance(section, dict) else str(section)
+    arguments = section.get("init_args") or {} if isinstance(section, dict) else {}
+    return f"{path.rsplit('.', 1)[-1]} ({_brief(arguments)})"
+
+
+def _brief(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in values.items() if isinstance(v, int | float | str))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _shorten(text: str) -> str:
+    """Four digits of what is a long decimal number."""
+    return f"{float(text):.4g}" if "." in text and len(text) > 6 else text
+
+
+def _anchor(heading: str) -> str:
+    return heading.lower().replace(" ", "-")

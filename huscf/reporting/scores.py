@@ -1,0 +1,180 @@
+"""The scores of `huscf test` as plain values for metrics.json and as tables for people."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..modules.evaluation import DomainScores
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+#: Figure, heading, and whether more is better; the order of the tables.
+FIGURES = (
+    ("judge_accuracy", "judge on real data", True),
+    ("label_accuracy", "label accuracy", True),
+    ("generation_score", "generation score", True),
+    ("frechet_distance", "Frechet distance", False),
+    ("kernel_distance", "kernel distance", False),
+    ("precision", "precision", True),
+    ("recall", "recall", True),
+    ("density", "density", True),
+    ("coverage", "coverage", True),
+    ("nearest_real_ratio", "nearest real ratio", True),
+    ("spectral_distance_db", "spectral distance dB", False),
+    ("downstream_accuracy", "downstream accuracy", True),
+    ("downstream_precision", "downstream precision", True),
+    ("downstream_recall", "downstream recall", True),
+    ("downstream_f1", "downstream F1", True),
+    ("downstream_fpr", "downstream FPR", False),
+)
+
+
+def summarize_scores(
+    scores: Sequence[DomainScores], clusters: Mapping[int, int], seed: int
+) -> dict[str, Any]:
+    """Return scores per domain and per cluster as plain values.
+
+    Args:
+        scores: One entry per domain.
+        clusters: Cluster of every client.
+        seed: The run's seed, of which the sampling noise is derived.
+
+    Returns:
+        domains: {name: {together, over_clients}}, clusters: {number: over_clients}, clients:
+        {id: figures}; over_clients is {figure: {mean, std, n}}, std is that of a sample.
+    """
+    by_client = {c: (s.domain, figures) for s in scores for c, figures in s.by_client.items()}
+    members = {
+        cluster: [c for c in by_client if clusters[c] == cluster]
+        for cluster in sorted({clusters[c] for c in by_client})
+    }
+    return {
+        "seed": seed,
+        "domains": {
+            s.domain: {
+                "together": s.together,
+                "num_per_class": s.num_per_class,
+                "num_clients": s.num_clients,
+                "clients_measured": list(s.by_client),
+                "client_num_per_class": s.client_num_per_class,
+                "over_clients": _over(list(s.by_client.values())),
+            }
+            for s in scores
+        },
+        "clusters": {
+            str(cluster): {
+                "clients": ids,
+                "domains": sorted({by_client[c][0] for c in ids}),
+                "over_clients": _over([by_client[c][1] for c in ids]),
+            }
+            for cluster, ids in members.items()
+        },
+        "clients": {
+            str(c): {"domain": domain, "cluster": clusters[c], **figures}
+            for c, (domain, figures) in by_client.items()
+        },
+    }
+
+
+def make_score_tables(summary: Mapping[str, Any]) -> list["Table"]:
+    """Return one table of the domains and, where clients were measured, one of the clusters."""
+    domains = summary["domains"]
+    tables = [_domain_table(domains, summary["seed"])] if domains else []
+    if summary["clusters"]:
+        tables.append(_cluster_table(summary["clusters"], next(iter(domains.values()))))
+    return tables
+
+
+def make_evaluation_table(row: Mapping[str, float]) -> "Table":
+    """Return a table of a training run's own evaluation.
+
+    Args:
+        row: A row of metrics.csv with columns eval/<domain>/<figure>.
+    """
+    from rich.table import Table
+
+    domains = list(dict.fromkeys(key.split("/")[1] for key in row if key.startswith("eval/")))
+    table = Table("domain", title="Scores of all clients together", title_justify="left")
+    chosen = ("judge_accuracy", "label_accuracy", "generation_score", "frechet_distance")
+    chosen = (*chosen, "nearest_real_ratio", "downstream_accuracy")
+    headings = {key: heading for key, heading, _ in FIGURES}
+    for key in chosen:
+        table.add_column(headings[key], justify="right")
+    for domain in domains:
+        values = [row.get(f"eval/{domain}/{key}") for key in chosen]
+        table.add_row(domain, *("-" if value is None else f"{value:.3f}" for value in values))
+    return table
+
+
+def format_spread(spread: Mapping[str, float] | None) -> str:
+    """Return "mean ± std", or the mean alone of a single value, or a dash."""
+    if spread is None:
+        return "-"
+    if spread["n"] < 2:
+        return f"{spread['mean']:.3f}"
+    return f"{spread['mean']:.3f} ± {spread['std']:.3f}"
+
+
+def _domain_table(domains: Mapping[str, Any], seed: int) -> "Table":
+    from rich.table import Table
+
+    first = next(iter(domains.values()))
+    table = Table(title=f"Scores by domain (seed {seed})", title_justify="left")
+    table.add_column("better")
+    table.add_column("figure")
+    for name, domain in domains.items():
+        table.add_column(f"{name}\ntogether", justify="right")
+        if domain["over_clients"]:
+            table.add_column(f"{name}\nper client", justify="right")
+    for key, heading, is_more_better in FIGURES:
+        if key not in first["together"]:
+            continue
+        cells = []
+        for domain in domains.values():
+            cells.append(f"{domain['together'][key]:.3f}")
+            if domain["over_clients"]:
+                cells.append(format_spread(domain["over_clients"].get(key)))
+        table.add_row("more" if is_more_better else "less", heading, *cells)
+    table.caption = _explain(first)
+    table.caption_justify = "left"
+    return table
+
+
+def _explain(domain: Mapping[str, Any]) -> str:
+    text = (
+        f"together: {domain['num_per_class']} samples of each class over all clients of the "
+        "domain. The scores are worth as much as the judge."
+    )
+    if not domain["over_clients"]:
+        return text
+    measured, count = len(domain["clients_measured"]), domain["num_clients"]
+    return (
+        f"{text}\nper client: mean ± standard deviation over {measured} of {count} clients, "
+        f"{domain['client_num_per_class']} samples of each class each; distances grow with fewer "
+        "samples, so compare them within a column kind."
+    )
+
+
+def _cluster_table(clusters: Mapping[str, Any], domain: Mapping[str, Any]) -> "Table":
+    from rich.table import Table
+
+    shown = [f for f in FIGURES if f[0] in domain["over_clients"]][:8]
+    table = Table(title="Scores by cluster, mean ± std over its clients", title_justify="left")
+    for heading in ("cluster", "clients", "domains", *(heading for _, heading, _ in shown)):
+        table.add_column(heading, justify="right" if heading not in ("domains",) else "left")
+    for name, cluster in clusters.items():
+        cells = [format_spread(cluster["over_clients"].get(key)) for key, _, _ in shown]
+        table.add_row(name, str(len(cluster["clients"])), ", ".join(cluster["domains"]), *cells)
+    return table
+
+
+def _over(figures: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    if not figures:
+        return {}
+    spreads = {}
+    for name in figures[0]:
+        values = [f[name] for f in figures]
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
+        spreads[name] = {"mean": statistics.fmean(values), "std": std, "n": len(values)}
+    return spreads

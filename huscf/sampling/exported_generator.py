@@ -1,0 +1,105 @@
+"""A generator for those who have neither this package nor the run: TorchScript and plain state."""
+
+import copy
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import HuscfError
+from ..models import Network
+from ..modules import SplitGAN
+from .saved_gan import SavedGAN
+
+
+def merge_cluster(module: SplitGAN, members: Sequence[int]) -> Network:
+    """Return one generator for some clients: what they have in common, else their mean.
+
+    After a federation the members of a cluster are equal; within a round they have drifted
+    apart, and the mean over members stands for what the next federation would make of them.
+
+    Args:
+        module: The trained root module.
+        members: The clients, at least one.
+    """
+    networks = [module.merged_network("generator", client) for client in members]
+    merged = copy.deepcopy(networks[0]).cpu()
+    states = [network.state_dict() for network in networks]
+    mean = {}
+    for name, first in states[0].items():
+        values = [state[name].cpu() for state in states]
+        alike = all(torch.equal(values[0], value) for value in values[1:])
+        is_kept = alike or not first.is_floating_point()
+        mean[name] = values[0] if is_kept else torch.stack(values).mean(0)
+    merged.load_state_dict(mean)
+    return merged.eval()
+
+
+def export_generator(saved: SavedGAN, members: Sequence[int], output: Path) -> tuple[Path, Path]:
+    """Write a generator as TorchScript, and its tensors by name beside it.
+
+    `torch.jit.load(output)(noise, labels)` takes noise (N, latent_dim) float32 from N(0, 1) and
+    labels (N,) int64, and returns (N, C, H, W) in [-1, 1].
+
+    Args:
+        saved: The trained GAN.
+        members: Clients whose generators are merged.
+        output: The TorchScript file; <stem>.state_dict.pt is written beside it.
+
+    Returns:
+        The two files.
+
+    Raises:
+        HuscfError: Where a file exists already, the folder does not, or training diverged.
+    """
+    state_file = output.with_name(f"{output.stem}.state_dict.pt")
+    for path in (output, state_file):
+        if path.exists():
+            raise HuscfError(f"output {path}: exists already; nothing was written")
+    if not output.parent.is_dir():
+        raise HuscfError(f"output {output}: the folder {output.parent} does not exist")
+    network = merge_cluster(saved.module, members)
+    if not all(t.isfinite().all() for t in network.state_dict().values()):
+        raise HuscfError("the generator holds NaN or Inf: its training diverged")
+    script = _trace(network, saved.module.latent_dim)
+    extra = _extra_files(saved, members)
+    _replace(output, lambda path: script.save(path, _extra_files=extra))
+    _replace(state_file, lambda path: torch.save(_plain_state(network), path))
+    return output, state_file
+
+
+def _trace(network: Network, latent_dim: int) -> torch.jit.ScriptModule:
+    example = (torch.zeros(2, latent_dim), torch.zeros(2, dtype=torch.long))
+    with warnings.catch_warnings():
+        # Deviation: torch recommends torch.export, whose files other versions may not read.
+        warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated.*")
+        script = torch.jit.trace(network, example)
+    assert isinstance(script, torch.jit.ScriptModule)
+    return script
+
+
+def _extra_files(saved: SavedGAN, members: Sequence[int]) -> dict[str, str]:
+    shape = saved.module.sample_shape
+    facts = {
+        "latent_dim": saved.module.latent_dim,
+        "sample_shape": [shape.channels, shape.image_size, shape.image_size],
+        "num_classes": shape.num_classes,
+        "class_names": saved.class_names,
+        "clients": list(members),
+        "num_rounds": saved.module.num_rounds,
+    }
+    return {"huscf.json": json.dumps(facts)}
+
+
+def _plain_state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def _replace(path: Path, write: Callable[[str], object]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    write(str(partial))
+    os.replace(partial, path)

@@ -1,0 +1,143 @@
+"""Balanced sets of synthetic samples: drawn from clients, written as files that others read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..datamodules.log_mel import LogMel
+from ..errors import HuscfError
+from ..metrics.labelled_samples import to_uint8
+from ..modules import SplitGAN
+from ..randomness import make_generator
+from .saved_gan import check_known
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSet:
+    """Synthetic samples and where each comes from.
+
+    Args:
+        samples: (N, C, H, W) float32 in [-1, 1].
+        labels: (N,) int64 class that was asked for.
+        client: (N,) int64 client whose generator drew it.
+        cluster: (N,) int64 cluster of that client.
+    """
+
+    samples: Tensor
+    labels: Tensor
+    client: Tensor
+    cluster: Tensor
+
+
+def draw_sample_set(
+    module: SplitGAN,
+    num_samples: int,
+    clients: Sequence[int],
+    classes: Sequence[int] | None = None,
+    seed: int = 0,
+) -> SampleSet:
+    """Draw samples that are balanced over classes, then over clients, to within one.
+
+    Args:
+        module: The trained root module; its state is not changed.
+        num_samples: How many in all.
+        clients: Who draws.
+        classes: Which classes; None means all.
+        seed: Of the noise.
+
+    Raises:
+        HuscfError: Where there is nothing to draw, a class does not exist, or samples are
+            NaN or Inf because training diverged.
+    """
+    if num_samples < 1:
+        raise HuscfError(f"num_samples is {num_samples}, must be at least 1")
+    known = list(range(module.sample_shape.num_classes))
+    chosen = known if classes is None else sorted(set(classes))
+    check_known(chosen, known, "class")
+    position = torch.arange(num_samples)
+    labels = torch.tensor(chosen)[position % len(chosen)]
+    client = torch.tensor(list(clients))[position // len(chosen) % len(clients)]
+    samples = torch.empty(num_samples, *_sample_size(module))
+    for client_id in sorted(set(client.tolist())):
+        mine = client == client_id
+        stream = make_generator(seed, "generate", client_id)
+        samples[mine] = module.sample(client_id, labels[mine], stream)
+        if not samples[mine].isfinite().all():
+            raise HuscfError(f"client {client_id} draws NaN or Inf: its training diverged")
+    cluster = torch.tensor([module.clusters[c] for c in client.tolist()])
+    return SampleSet(samples, labels, client, cluster)
+
+
+def write_sample_set(
+    drawn: SampleSet,
+    folder: Path,
+    class_names: Sequence[str] = (),
+    spectrogram: LogMel | None = None,
+) -> None:
+    """Write samples.npz, and a PNG, or for sound a WAV, of every sample in its class's folder.
+
+    Args:
+        drawn: What to write.
+        folder: Made if it does not exist; see check_empty.
+        class_names: Names of the labels, for the folders' names.
+        spectrogram: How samples become sound, or None where they are pictures.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # NumPy dates the archive's members 1980, so equal samples give equal bytes.
+    arrays = {name: tensor.numpy() for name, tensor in vars(drawn).items()}
+    np.savez(folder / "samples.npz", allow_pickle=False, **arrays)
+    pixels = to_uint8(drawn.samples)
+    for label in sorted(set(drawn.labels.tolist())):
+        place = folder / _folder_name(label, class_names)
+        place.mkdir()
+        indices = (drawn.labels == label).nonzero().flatten().tolist()
+        paths = [place / f"{index:06d}" for index in indices]
+        if spectrogram is None:
+            _write_pictures(pixels[indices], paths)
+        else:
+            _write_sounds(spectrogram, pixels[indices], paths)
+
+
+def check_empty(folder: Path) -> None:
+    """Raise a HuscfError where a folder has files in it or is a file."""
+    if folder.is_file():
+        raise HuscfError(f"output {folder}: is a file, needs to be a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise HuscfError(f"output {folder}: has files in it; nothing was written")
+
+
+def _write_pictures(pixels: Tensor, paths: Sequence[Path]) -> None:
+    from PIL import Image
+
+    for picture, path in zip(pixels.permute(0, 2, 3, 1).numpy(), paths, strict=True):
+        grey = picture.shape[2] == 1
+        Image.fromarray(picture[:, :, 0] if grey else picture).save(path.with_suffix(".png"))
+
+
+def _write_sounds(spectrogram: LogMel, pixels: Tensor, paths: Sequence[Path]) -> None:
+    import soundfile
+
+    for chunk, names in zip(pixels.split(64), _split(paths, 64), strict=True):
+        for wave, path in zip(spectrogram.invert(chunk).numpy(), names, strict=True):
+            # 16 bit: a file of floats would carry the time of writing.
+            soundfile.write(path.with_suffix(".wav"), wave, spectrogram.sample_rate, "PCM_16")
+
+
+def _split(paths: Sequence[Path], size: int) -> list[Sequence[Path]]:
+    return [paths[start : start + size] for start in range(0, len(paths), size)]
+
+
+def _folder_name(label: int, class_names: Sequence[str]) -> str:
+    """The label's number, and its name where that says more."""
+    name = class_names[label] if label < len(class_names) else str(label)
+    safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+    return str(label) if safe == str(label) else f"{label}-{safe}"
+
+
+def _sample_size(module: SplitGAN) -> tuple[int, int, int]:
+    shape = module.sample_shape
+    return shape.channels, shape.image_size, shape.image_size

@@ -1,0 +1,125 @@
+"""A trained GAN out of its checkpoint alone: no data, no trainer, no configuration file."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+
+from ..checkpoint_io import read_checkpoint
+from ..datamodules.log_mel import LogMel
+from ..errors import CheckpointError, HuscfError
+from ..models import Network, SampleShape
+from ..modules import SplitGAN
+from ..split import CutPlan, PlanRequest, PlanSource, check_plan_fits
+
+
+@dataclass(frozen=True)
+class SavedGAN:
+    """A trained GAN and what is needed to show its samples.
+
+    Args:
+        module: The root module in the checkpoint's state.
+        config: The run's configuration.
+        class_names: One name per label, or () where domains disagree or have none.
+        spectrogram: How samples become sound, or None where they are pictures.
+    """
+
+    module: SplitGAN
+    config: dict[str, Any]
+    class_names: tuple[str, ...]
+    spectrogram: LogMel | None
+
+    def select_clients(
+        self, clients: Sequence[int] | None = None, clusters: Sequence[int] | None = None
+    ) -> list[int]:
+        """Return the named clients or the members of the named clusters, else all.
+
+        Raises:
+            HuscfError: Naming those that do not exist, and what there is.
+        """
+        assignment = self.module.clusters
+        if clusters is not None:
+            check_known(clusters, sorted(set(assignment.values())), "cluster")
+            return [c for c, cluster in assignment.items() if cluster in clusters]
+        if clients is not None:
+            check_known(clients, list(assignment), "client")
+            return sorted(set(clients))
+        return list(assignment)
+
+
+def load_gan(path: str | Path) -> SavedGAN:
+    """Load a trained GAN.
+
+    Raises:
+        CheckpointError: Naming the file, where it is damaged, untrained or not of a run.
+    """
+    checkpoint = read_checkpoint(path)
+    config, data = checkpoint.get("huscf_config"), checkpoint.get("huscf_data")
+    if config is None or data is None:
+        raise CheckpointError(f"checkpoint {path}: was not made by huscf fit")
+    if not checkpoint.get("global_step"):
+        raise CheckpointError(f"checkpoint {path}: untrained, it has made no step")
+    try:
+        module = _build_module(config["model"], SampleShape(**data["sample_shape"]), checkpoint)
+    except (KeyError, TypeError, RuntimeError, ArgumentError, HuscfError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"checkpoint {path}: cannot be rebuilt: {reason}") from error
+    spectrogram = data["spectrogram"] and LogMel(**data["spectrogram"])
+    return SavedGAN(module, config, tuple(data["class_names"]), spectrogram)
+
+
+def check_known(wanted: Sequence[int], known: Sequence[int], kind: str) -> None:
+    """Raise a HuscfError that names the first unknown number and what there is."""
+    for number in wanted:
+        if number not in known:
+            raise HuscfError(f"there is no {kind} {number}; there are {_join(known)}")
+
+
+class _CheckpointPlan(PlanSource):
+    """The plan that a checkpoint holds."""
+
+    def __init__(self, plan: CutPlan) -> None:
+        self.plan = plan
+
+    def make_plan(self, request: PlanRequest) -> CutPlan:
+        check_plan_fits(self.plan, request, owner="checkpoint")
+        return self.plan
+
+
+def _build_module(
+    model: dict[str, Any], shape: SampleShape, checkpoint: dict[str, Any]
+) -> SplitGAN:
+    plan = CutPlan.from_dict(checkpoint["huscf"]["plan"])
+    # Batches and sizes matter in training only.
+    ones = dict.fromkeys(plan.client_ids, 1)
+    with torch.random.fork_rng(devices=[]):
+        module = SplitGAN(
+            shape,
+            ones,
+            ones,
+            **_build_networks(model),
+            plan=_CheckpointPlan(plan),
+            latent_dim=model["latent_dim"],
+            seed=model["seed"],
+        )
+        module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
+    return module.eval()
+
+
+def _build_networks(model: dict[str, Any]) -> dict[str, Any]:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--generator", type=Callable[[SampleShape, int], Network])
+    parser.add_argument("--discriminator", type=Callable[[SampleShape], Network])
+    wanted = {name: model[name] for name in ("generator", "discriminator")}
+    return vars(parser.instantiate_classes(parser.parse_object(wanted)))
+
+
+def _join(numbers: Sequence[int]) -> str:
+    consecutive = list(numbers) == list(range(numbers[0], numbers[-1] + 1))
+    if consecutive and len(numbers) > 2:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
