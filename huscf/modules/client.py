@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ..models import Network
-from ..split import NETWORK_NAMES, ClientCuts, ClientPlan, NetworkName, is_finite
+from ..split import ClientCuts, ClientPlan, NetworkName, is_finite
 from .segment import Segment, clone_block
 
 
@@ -15,13 +15,13 @@ class Client(nn.Module):
 
     Args:
         plan: The client's line in the cut plan.
-        networks: The full networks to copy the client's blocks from.
+        networks: The full networks, one or both, to copy the client's blocks from.
     """
 
     def __init__(self, plan: ClientPlan, networks: Mapping[NetworkName, Network]) -> None:
         super().__init__()
         self.client_id = plan.client_id
-        for network in NETWORK_NAMES:
+        for network in networks:
             own = held_indices(plan.cuts, network, len(networks[network]))
             blocks = (
                 copy.deepcopy(block) if index in own else block

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from ..federation import block_tensors, mix_tensors, mixing_matrix
 from ..models import Network
-from ..split import NETWORK_NAMES, Cut, CutPlan, NetworkName, cuts_of
+from ..split import Cut, CutPlan, NetworkName, cuts_of
 from .client import Client
 from .optimizer_state import Moments, mix_state
 from .segment import Segment
@@ -20,12 +21,13 @@ class Parties(nn.Module):
 
     Args:
         plan: Cuts of all clients.
-        networks: The full networks; every party gets copies of its blocks.
+        networks: The full networks, one or both; every party gets copies of its blocks.
     """
 
     def __init__(self, plan: CutPlan, networks: Mapping[NetworkName, Network]) -> None:
         super().__init__()
         self.plan = plan
+        self.network_names = tuple(networks)
         self.clusters = dict.fromkeys(plan.client_ids, 0)
         self.clients = nn.ModuleDict(
             {str(entry.client_id): Client(entry, networks) for entry in plan.clients}
@@ -50,12 +52,32 @@ class Parties(nn.Module):
 
     def parameters_of(self, network: NetworkName) -> list[nn.Parameter]:
         """Return the parameters of all parts of one network, clients first, in fixed order."""
+        return [p for segment in self._segments(network) for p in segment.parameters()]
+
+    @torch.no_grad()
+    def follow(self, other: "Parties", decay: float) -> None:
+        """Move towards the parties that train: x <- decay * x + (1 - decay) * other's x.
+
+        Args:
+            other: Parties of the same structure, with at least these networks.
+            decay: 0 copies them, 1 changes nothing. Counters are copied.
+        """
+        for network in self.network_names:
+            own, theirs = (
+                [t for segment in p._segments(network) for t in block_tensors(segment)]
+                for p in (self, other)
+            )
+            floats = [i for i, tensor in enumerate(own) if tensor.is_floating_point()]
+            torch._foreach_lerp_([own[i] for i in floats], [theirs[i] for i in floats], 1 - decay)
+            for i in set(range(len(own))) - set(floats):
+                own[i].copy_(theirs[i])
+
+    def _segments(self, network: NetworkName) -> list[Segment]:
         segments: list[Segment] = []
         for client_id in self.plan.client_ids:
             client = self.client(client_id)
             segments += [client.segment(network, "head"), client.segment(network, "tail")]
-        segments += self.server.copies(network)
-        return [p for segment in segments for p in segment.parameters()]
+        return segments + self.server.copies(network)
 
     def set_clusters(
         self, clusters: Mapping[int, int], per_cluster_server: bool
@@ -93,7 +115,7 @@ class Parties(nn.Module):
             moments: What happens to Adam's moments: "keep" each copy's own, "average" them like
                 the parameters, or "reset" them to zero.
         """
-        for network in NETWORK_NAMES:
+        for network in self.network_names:
             for index in range(self.plan.num_blocks(network)):
                 holders = {c: self.block(network, c, index) for c in self.clusters}
                 users = self._users_of_copies(network, index, holders)
@@ -106,7 +128,7 @@ class Parties(nn.Module):
         """Yield client, cut and bytes that each member of a real cluster sends and receives."""
         sizes = Counter(self.clusters.values())
         for client_id, cluster in self.clusters.items():
-            for network in NETWORK_NAMES if sizes[cluster] > 1 else ():
+            for network in self.network_names if sizes[cluster] > 1 else ():
                 for end, cut in zip(("head", "tail"), cuts_of(network), strict=True):
                     segment = self.client(client_id).segment(network, end)
                     yield client_id, cut, sum(t.nbytes for t in block_tensors(segment))
@@ -128,11 +150,11 @@ class Parties(nn.Module):
         before = {
             (client_id, network): self.merged_network(network, client_id)
             for client_id in plan.client_ids
-            for network in NETWORK_NAMES
+            for network in self.network_names
         }
         cloned_from = self.server.take_over(plan, before)
         for entry in plan.clients:
-            for network in NETWORK_NAMES:
+            for network in self.network_names:
                 blocks = before[entry.client_id, network]
                 client = self.client(entry.client_id)
                 cloned_from |= client.take_over(entry.cuts, network, blocks)

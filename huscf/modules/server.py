@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..federation import ActivationStatistics
 from ..models import Network
-from ..split import NETWORK_NAMES, CutPlan, NetworkName
+from ..split import CutPlan, NetworkName
 from .segment import Segment, clone_block
 
 
@@ -19,14 +19,15 @@ class Server(nn.Module):
 
     Args:
         plan: Cuts of all clients.
-        networks: The full networks to copy the server's blocks from.
+        networks: The full networks, one or both, to copy the server's blocks from.
     """
 
     def __init__(self, plan: CutPlan, networks: Mapping[NetworkName, Network]) -> None:
         super().__init__()
         self.plan = plan
         self.route = dict.fromkeys(plan.client_ids, 0)
-        for network in NETWORK_NAMES:
+        self.network_names = tuple(networks)
+        for network in self.network_names:
             blocks = {
                 index: copy.deepcopy(networks[network][index])
                 for index in plan.server_blocks(network)
@@ -37,7 +38,7 @@ class Server(nn.Module):
     @property
     def num_copies(self) -> int:
         """Return the number of copies of the middle segments."""
-        return len(self.copies("generator"))
+        return len(self.copies(self.network_names[0]))
 
     def copies(self, network: NetworkName) -> list[Segment]:
         """Return all copies of the middle segment of one network."""
@@ -64,7 +65,7 @@ class Server(nn.Module):
         first = {which: client for client, which in sorted(route.items(), reverse=True)}
         sources = [self.route[first[which]] if which in first else 0 for which in range(count)]
         cloned_from: dict[nn.Parameter, nn.Parameter] = {}
-        for network in NETWORK_NAMES:
+        for network in self.network_names:
             old = self.copies(network)
             new: list[Segment] = []
             for which, source in enumerate(sources):
@@ -91,7 +92,7 @@ class Server(nn.Module):
             For every parameter of a clone the parameter that it was cloned from.
         """
         cloned_from: dict[nn.Parameter, nn.Parameter] = {}
-        for network in NETWORK_NAMES:
+        for network in self.network_names:
             segments = []
             for which, old in enumerate(self.copies(network)):
                 first = min(c for c, copy in self.route.items() if copy == which)

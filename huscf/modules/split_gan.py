@@ -60,6 +60,8 @@ class SplitGAN(LightningModule):
         discriminator_lr: Adam's learning rate of all discriminator parts.
         betas: Adam's decay rates.
         weight_std: Standard deviation of the initial weights; None keeps PyTorch's own scale.
+        ema_decay: Samples are drawn from an exponential moving average over steps of every
+            generator part, with this decay and a warm-up; 0 draws from the trained parts.
         server_gradient: How clients count in the server's gradient: "uniform" or "samples"
             (in proportion to their number of training samples).
         on_nonfinite: When a client yields NaN or Inf: "stop" naming it, or "drop" it from the
@@ -82,6 +84,7 @@ class SplitGAN(LightningModule):
         discriminator_lr: float = 5e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         weight_std: float | None = 0.02,
+        ema_decay: float = 0.98,
         server_gradient: Literal["uniform", "samples"] = "uniform",
         on_nonfinite: OnNonFinite = "stop",
         num_evaluated_per_class: int = 500,
@@ -116,6 +119,11 @@ class SplitGAN(LightningModule):
         )
         cuts = (plan or UniformPlan()).make_plan(request)
         self.parties = Parties(cuts, networks)
+        self.ema_decay = ema_decay
+        self.averaged: Parties | None = None
+        if ema_decay > 0:
+            self.averaged = Parties(cuts, {"generator": networks["generator"]})
+            self.averaged.requires_grad_(False)
 
     # What the loop calls
 
@@ -187,6 +195,17 @@ class SplitGAN(LightningModule):
             ),
         )
 
+    def update_average(self, step: int) -> None:
+        """Let the averaged generators follow the trained ones.
+
+        Args:
+            step: Number of the step just made; early steps count more, so that the average
+                does not remember the initial weights.
+        """
+        if self.averaged is not None:
+            decay = min(self.ema_decay, (1 + step) / (10 + step))
+            self.averaged.follow(self.parties, decay)
+
     def server_shares(self, client_ids: Sequence[int]) -> dict[int, float]:
         """Return each participant's share in the server's gradient; they sum to 1."""
         sizes = {c: self.client_sizes[c] for c in client_ids}
@@ -229,9 +248,11 @@ class SplitGAN(LightningModule):
             per_cluster_server: Whether each cluster has a copy of the server's blocks.
             moments: What happens to the moments of averaged blocks.
         """
-        cloned_from = self.parties.set_clusters(clusters, per_cluster_server)
-        self._follow(cloned_from)
+        self._follow(self.parties.set_clusters(clusters, per_cluster_server))
         self.parties.average(weights, self._raw_optimizers(), moments)
+        if self.averaged is not None:
+            self.averaged.set_clusters(clusters, per_cluster_server)
+            self.averaged.average(weights, {})
         for client_id, cut, num_bytes in self.parties.federation_bytes():
             self.exchange.count(client_id, cut, "uplink", num_bytes)
             self.exchange.count(client_id, cut, "downlink", num_bytes)
@@ -245,6 +266,8 @@ class SplitGAN(LightningModule):
             plan: New cuts of the same clients and networks; meant for a round's boundary.
         """
         self._follow(self.parties.apply_plan(plan))
+        if self.averaged is not None:
+            self.averaged.apply_plan(plan)
 
     def report(self, name: str, value: float) -> None:
         """Log a figure of the round that just ended; it becomes a column of metrics.csv."""
@@ -262,7 +285,8 @@ class SplitGAN(LightningModule):
         Returns:
             (N, C, H, W) float32 in [-1, 1], on the CPU.
         """
-        network = self.parties.merged_network("generator", client_id)
+        parties = self.averaged or self.parties
+        network = parties.merged_network("generator", client_id)
         modes = [(module, module.training) for module in network.modules()]
         network.eval()
         try:
@@ -327,7 +351,8 @@ class SplitGAN(LightningModule):
                 "the checkpoint is of other networks or clients (blocks, blocks, client ids): "
                 f"{sizes}, here {own}"
             )
-        self.parties.restore(plan, saved["clusters"], saved["route"])
+        for parties in filter(None, (self.parties, self.averaged)):
+            parties.restore(plan, saved["clusters"], saved["route"])
         self.server.statistics.load_state_dict(saved["statistics"])
         self.exchange.num_bytes.clear()
         self.exchange.num_bytes.update({tuple(key): n for *key, n in saved["num_bytes"]})

@@ -111,3 +111,33 @@ def test_moments_are_kept_averaged_or_reset(moments):
     }[moments]
     for got, wanted in zip(after, expected, strict=True):
         torch.testing.assert_close(got, wanted)
+
+
+def test_averaged_generators_follow_with_the_decay_through_federation_and_new_cuts():
+    module = make_gan(OLD, depth=5, ema_decay=0.9)
+    one = {k: v.clone() for k, v in module.averaged.state_dict().items()}
+    run_step(module, make_batch(OLD))
+    module.update_average(1000)
+    for key, value in module.averaged.state_dict().items():
+        trained = module.parties.state_dict()[key]
+        expected = 0.9 * one[key] + 0.1 * trained if value.is_floating_point() else trained
+        torch.testing.assert_close(value, expected)
+    module.federate({0: 0, 1: 0, 2: 1}, {0: 0.5, 1: 0.5, 2: 1.0})
+    module.apply_plan(plan_of(NEW))
+    assert module.averaged.state_dict().keys() <= module.parties.state_dict().keys()
+    networks = [module.averaged.merged_network("generator", c).state_dict() for c in (0, 1)]
+    for key, value in networks[0].items():
+        torch.testing.assert_close(value, networks[1][key])
+    module.update_average(0)
+    assert not any(p.requires_grad for p in module.averaged.parameters())
+
+
+def test_without_average_samples_come_from_the_trained_generator():
+    module = make_gan({0: [1, 1, 1, 1]}, ema_decay=0.0)
+    assert module.averaged is None
+    module.update_average(3)
+    network = module.parties.merged_network("generator", 0).eval()
+    noise = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 2])
+    drawn = module.sample(0, labels, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(drawn, network(noise, labels).detach())
