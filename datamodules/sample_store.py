@@ -84,7 +84,7 @@ def _decode(source: Source, read: ReadSample, folder: Path) -> None:
     """Fill the array front to back; rows that bad files leave over stay unused at its end."""
     rows: list[int] = []
     bad: list[tuple[str, str]] = []
-    samples: np.ndarray | None = None
+    samples: np.memmap | None = None
     for position, file in enumerate(source.files):
         try:
             sample = read(file.path).numpy()

@@ -179,6 +179,11 @@ def test_bad_recordings_are_named_then_fatal_or_skipped(tmp_path):
     assert domain.class_names == ("high", "low")
 
 
+def test_the_size_of_sound_is_set_in_one_place():
+    with pytest.raises(DataError, match="set spectrogram.size"):
+        SpokenDigitsDataModule(image_size=64)
+
+
 def test_mixed_rates_can_be_accepted(tmp_path):
     make_words(tmp_path / "words")
     save_tone(tmp_path / "words" / "low" / "rate.wav", sample_rate=16000)

@@ -55,7 +55,7 @@ def test_iid_is_complete_and_equal(labels, num_clients, seed):
 
 
 @pytest.mark.parametrize("partitioner", SKEWED, ids=lambda p: f"{type(p).__name__}-{p.alpha}")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(LABELS, CLIENTS, SEEDS)
 def test_skewed_parts_are_complete_and_large_enough(partitioner, labels, num_clients, seed):
     parts = divide(partitioner, labels, num_clients, seed)
