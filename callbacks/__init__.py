@@ -1,1 +1,17 @@
-"""Placeholder."""
+"""Lightning callbacks: thin adapters that decide, compute, and apply."""
+
+from .closing_summary import ClosingSummary
+from .clustered_federation import ClusteredFederation
+from .round_progress_bar import RoundProgressBar
+from .run_folder import RunFolder
+from .sample_grid import SampleGrid
+from .split_training import SplitTraining
+
+__all__ = [
+    "ClosingSummary",
+    "ClusteredFederation",
+    "RoundProgressBar",
+    "RunFolder",
+    "SampleGrid",
+    "SplitTraining",
+]

@@ -71,6 +71,8 @@ class FederatedDataModule(LightningDataModule):
         self.steps_per_epoch = steps_per_epoch
         self.partitioner = partitioner or IidPartitioner()
         self.seed = seed
+        self._batches: ClientBatches | None = None
+        self._position: dict[str, Any] | None = None
         self.image_size = image_size
         self.channels = channels
         self.augmentation = augmentation
@@ -118,8 +120,7 @@ class FederatedDataModule(LightningDataModule):
         """Shape of every sample and the number of classes over all domains."""
         domains = list(self.domains.values())
         channels, size, _ = domains[0].train_samples.shape[1:]
-        classes = max(domain.num_classes for domain in domains)
-        return SampleShape(channels, size, classes)
+        return SampleShape(channels, size, max(domain.num_classes for domain in domains))
 
     @property
     def batch_sizes(self) -> dict[int, int]:
@@ -160,10 +161,25 @@ class FederatedDataModule(LightningDataModule):
         return {"seed": self.seed, "clients": entries, "left_out": left_out}
 
     def train_dataloader(self) -> ClientBatches:
-        """Return the endless batches of all clients."""
-        return ClientBatches(
+        """Return the endless batches of all clients, from the saved position on."""
+        self._batches = ClientBatches(
             self.clients, self.batch_size, self.seed, self.steps_per_epoch, self.augmentation
         )
+        if self._position is not None:
+            self._batches.load_state_dict(self._position)
+        return self._batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the clients' data.
+
+        Lightning saves the loader's own state too, but drops it when the checkpoint was made
+        between two epochs.
+        """
+        return {} if self._batches is None else self._batches.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next training go on from a saved position."""
+        self._position = state_dict or None
 
     def val_dataloader(self) -> list[str]:
         """Return the domains' names, one evaluation batch each; the model reads `domains`."""

@@ -1,1 +1,29 @@
-"""The federation package."""
+"""Clusters, weights, and averaging by block over unequal cuts. Plain torch and NumPy."""
+
+from .averaging import block_tensors, mix_tensors, mixing_matrix
+from .clusters import (
+    ClusterRule,
+    EachAlone,
+    KMeansClusters,
+    OneCluster,
+    match_labels,
+    scale_features,
+)
+from .statistics import ActivationStatistics
+from .weights import Weighting, kl_from_others, member_weights
+
+__all__ = [
+    "ActivationStatistics",
+    "ClusterRule",
+    "EachAlone",
+    "KMeansClusters",
+    "OneCluster",
+    "Weighting",
+    "block_tensors",
+    "kl_from_others",
+    "match_labels",
+    "member_weights",
+    "mix_tensors",
+    "mixing_matrix",
+    "scale_features",
+]

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -50,7 +51,8 @@ class NonSaturatingLoss(AdversarialLoss):
 
     def generator(self, logits: Tensor) -> Tensor:
         """Cross-entropy with the target 1."""
-        return functional.softplus(-logits).mean()
+        ones = torch.ones_like(logits)
+        return functional.binary_cross_entropy_with_logits(logits, ones)
 
 
 class HingeLoss(AdversarialLoss):

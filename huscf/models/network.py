@@ -42,6 +42,12 @@ class Network(nn.ModuleList):
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
         super().__init__(blocks)
 
+    def __getitem__(self, index: int | slice) -> nn.Module:  # type: ignore[override]
+        """Return one block, or a slice as a network of its own."""
+        if isinstance(index, slice):
+            return Network(list(self)[index])
+        return super().__getitem__(index)
+
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Run all blocks, uncut.
 

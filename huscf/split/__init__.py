@@ -1,7 +1,7 @@
 """Cut plans, segments, and the exchange across a cut. Plain torch."""
 
 from .cuts import NETWORK_NAMES, ClientCuts, ClientPlan, CutPlan, NetworkName
-from .exchange import Cut, Direction, Exchange, Kind, Parcel, is_finite
+from .exchange import Cut, Direction, Exchange, Kind, Parcel, cuts_of, is_finite
 from .plan_sources import (
     ExplicitPlan,
     PlanRequest,
@@ -11,6 +11,7 @@ from .plan_sources import (
     UniformPlan,
     check_plan_fits,
 )
+from .u_pass import UPass
 
 __all__ = [
     "NETWORK_NAMES",
@@ -28,7 +29,9 @@ __all__ = [
     "PlanSource",
     "ProfilePlan",
     "SavedPlan",
+    "UPass",
     "UniformPlan",
     "check_plan_fits",
+    "cuts_of",
     "is_finite",
 ]

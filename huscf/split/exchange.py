@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NonFiniteError
+from .cuts import NetworkName
 
 Direction = Literal["uplink", "downlink"]
 Kind = Literal["activations", "gradients", "params"]
@@ -36,6 +37,13 @@ class Parcel:
     def num_bytes(self) -> int:
         """Return the size of the content."""
         return self.content.numel() * self.content.element_size()
+
+
+def cuts_of(network: NetworkName) -> tuple[Cut, Cut]:
+    """Return the names of a network's head cut and tail cut."""
+    if network == "generator":
+        return "generator_head", "generator_tail"
+    return "discriminator_head", "discriminator_tail"
 
 
 class Exchange:

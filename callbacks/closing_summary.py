@@ -1,0 +1,38 @@
+"""What a run says when it ends: clusters, losses, scores, and where everything is."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ..modules import SplitGAN
+from .run_folder import RunFolder
+
+
+class ClosingSummary(Callback):
+    """Prints a table of the clusters and the last round's figures."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print, once everything is written."""
+        from rich.console import Console
+        from rich.table import Table
+
+        assert isinstance(pl_module, SplitGAN)
+        run = next(c for c in trainer.callbacks if isinstance(c, RunFolder))  # type: ignore[attr-defined]
+        console = Console(width=max(100, Console().width))
+        table = Table("cluster", "clients", "domains (simulation only)", "cuts")
+        domains = getattr(trainer.datamodule, "client_domains", {})  # type: ignore[attr-defined]
+        for cluster in sorted(set(pl_module.clusters.values())):
+            members = [c for c, label in pl_module.clusters.items() if label == cluster]
+            names = sorted({domains[c] for c in members if c in domains})
+            cuts = sorted({str(pl_module.plan.by_client[c].cuts.as_list()) for c in members})
+            table.add_row(str(cluster), _join(members), ", ".join(names), " ".join(cuts))
+        console.print(table)
+        if run.rows:
+            figures = {k: v for k, v in run.rows[-1].items() if k not in ("epoch", "seconds")}
+            seconds = sum(row["seconds"] for row in run.rows)
+            console.print(", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+            console.print(f"{len(run.rows)} rounds in {seconds:.0f} s")
+        console.print(f"run folder: {run.path}", soft_wrap=True)
+
+
+def _join(numbers: list[int], limit: int = 12) -> str:
+    text = " ".join(map(str, numbers[:limit]))
+    return text if len(numbers) <= limit else f"{text} ... ({len(numbers)})"

@@ -1,0 +1,143 @@
+"""Periodic federation inside the clusters that the server finds."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ..errors import HuscfError
+from ..federation import (
+    ActivationStatistics,
+    ClusterRule,
+    KMeansClusters,
+    Weighting,
+    kl_from_others,
+    match_labels,
+    member_weights,
+    scale_features,
+)
+from ..modules import Moments, SplitGAN
+from ..randomness import derive_seed
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a round decided.
+
+    Args:
+        clusters: Cluster of every client.
+        divergences: KLD_k in nats of every client.
+        weights: Weight of every client in its cluster's average.
+    """
+
+    clusters: dict[int, int]
+    divergences: dict[int, float]
+    weights: dict[int, float]
+
+
+class ClusteredFederation(Callback):
+    """Every few epochs: find clusters, weigh their members, average their blocks.
+
+    Args:
+        every_n_epochs: Length of a round in epochs.
+        rule: How clusters are found; None is k-means with an estimated number of clusters.
+        warmup_rounds: In so many first rounds everybody is averaged, as one cluster. 0 clusters
+            from the first round on; the paper uses 2.
+        weighting: "kld" (n_k * exp(-beta * KLD_k)), "samples" (n_k) or "uniform".
+        beta: Strength of the divergence in "kld"; 0 makes it equal "samples".
+        server: "cluster" keeps a copy of the server's blocks per cluster, "shared" one for all.
+        moments: Adam's moments of averaged blocks: "keep", "average" or "reset".
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        rule: ClusterRule | None = None,
+        warmup_rounds: int = 0,
+        weighting: Weighting = "kld",
+        beta: float = 1.0,
+        server: Literal["cluster", "shared"] = "cluster",
+        moments: Moments = "keep",
+    ) -> None:
+        if every_n_epochs < 1:
+            raise HuscfError(f"federation.every_n_epochs is {every_n_epochs}, must be >= 1")
+        self.every_n_epochs = every_n_epochs
+        self.rule = rule or KMeansClusters()
+        self.warmup_rounds = warmup_rounds
+        self.weighting: Weighting = weighting
+        self.beta = beta
+        self.server = server
+        self.moments: Moments = moments
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Decide, compute, apply, log."""
+        assert isinstance(pl_module, SplitGAN)
+        if not self.should_federate(trainer.current_epoch):
+            return
+        assignment = self.assign(pl_module)
+        pl_module.federate(
+            assignment.clusters, assignment.weights, self.server == "cluster", self.moments
+        )
+        pl_module.report("round", pl_module.num_rounds)
+        for name, value in _summarize(assignment).items():
+            pl_module.report(f"federation/{name}", value)
+        domains = getattr(trainer.datamodule, "client_domains", None)  # type: ignore[attr-defined]
+        if domains:
+            pl_module.report("federation/ari", _rand_index(assignment.clusters, domains))
+
+    def should_federate(self, epoch: int) -> bool:
+        """Return whether a round ends with this epoch (0-based)."""
+        return (epoch + 1) % self.every_n_epochs == 0
+
+    def assign(self, module: SplitGAN) -> Assignment:
+        """Find clusters and weights from what the server saw in the last epochs."""
+        statistics = module.server.statistics
+        if statistics.boundary is None:
+            raise HuscfError(
+                "federation: no boundary of the discriminator is at the server for all clients, so "
+                "they cannot be compared: shorten the longest discriminator heads or tails"
+            )
+        clusters = self._find_clusters(module, statistics)
+        observed = statistics.client_ids
+        labels = np.array([clusters[c] for c in observed])
+        values = kl_from_others(statistics.distributions().double().numpy(), labels)
+        divergences = dict(zip(observed, values.tolist(), strict=True))
+        # A client whose parameters are not finite counts nothing and receives the average.
+        sizes = {c: n * module.client(c).is_finite() for c, n in module.client_sizes.items()}
+        weights = member_weights(sizes, clusters, divergences, self.weighting, self.beta)
+        return Assignment(clusters, divergences, weights)
+
+    def _find_clusters(self, module: SplitGAN, statistics: ActivationStatistics) -> dict[int, int]:
+        previous = module.clusters
+        observed = statistics.client_ids
+        if module.num_rounds < self.warmup_rounds:
+            return dict.fromkeys(previous, 0)
+        if len(observed) < 2:
+            return dict(previous)
+        features = scale_features(statistics.features().double().numpy())
+        seed = derive_seed(module.seed, "clusters", module.num_rounds)
+        found = self.rule.assign(features, seed)
+        labels = {client: int(label) for client, label in zip(observed, found, strict=True)}
+        matched = match_labels(labels, previous)
+        # Clients that the server saw nothing of stay where they were, if that still exists.
+        count = max(matched.values()) + 1
+        return {c: matched.get(c, min(previous[c], count - 1)) for c in previous}
+
+
+def _summarize(assignment: Assignment) -> dict[str, float]:
+    weights = list(assignment.weights.values())
+    return {
+        "num_clusters": max(assignment.clusters.values()) + 1,
+        "min_weight": min(weights),
+        "max_weight": max(weights),
+        "mean_kld": float(np.mean(list(assignment.divergences.values()))),
+    }
+
+
+def _rand_index(clusters: dict[int, int], domains: dict[int, str]) -> float:
+    from sklearn.metrics import adjusted_rand_score
+
+    return float(
+        adjusted_rand_score([domains[c] for c in clusters], [clusters[c] for c in clusters])
+    )

@@ -1,0 +1,152 @@
+"""What a run leaves behind: one folder with everything that is needed to read or repeat it."""
+
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from ..errors import HuscfError
+from ..modules import SplitGAN
+
+
+class RunFolder(Callback):
+    """Makes the run's folder below trainer.default_root_dir and writes one metrics row a round.
+
+    The folder is <default_root_dir>/<name>-<n> with the first free n; a resumed run goes on in
+    the folder of its checkpoint.
+
+    Args:
+        name: Name of the run.
+
+    Attributes:
+        config: The full resolved configuration as plain values, where the command line knows it.
+        resumed_from: The checkpoint that the run goes on from, where the command line knows it.
+    """
+
+    def __init__(self, name: str = "run") -> None:
+        self.name = name
+        self.config: dict[str, Any] | None = None
+        self.resumed_from: str | None = None
+        self.path: Path | None = None
+        self.rows: list[dict[str, float]] = []
+        self._sums: dict[str, float] = {}
+        self._num_epochs = 0
+        self._started = time.monotonic()
+        self._num_bytes = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose and create the folder before checkpoints look for theirs."""
+        if stage != "fit":
+            return
+        self.path = self._choose_folder(trainer)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self.path / "checkpoints")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write configuration, partition and cut plan."""
+        assert isinstance(pl_module, SplitGAN) and self.path is not None
+        if self.config is not None:
+            write_yaml(self.path / "config.yaml", self.config)
+        write_yaml(self.path / "partition.yaml", trainer.datamodule.make_manifest())  # type: ignore[attr-defined]
+        pl_module.plan.save(self.path / "plan.yaml")
+        self._num_bytes = pl_module.exchange.total_bytes()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather the epoch's losses; at a round's end write its row."""
+        assert isinstance(pl_module, SplitGAN)
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("train/"):
+                self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._num_epochs += 1
+        if pl_module.round_metrics:
+            self._close_round(trainer, pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the configuration, so that another one is refused when resuming."""
+        checkpoint["huscf_config"] = self.config
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the saved rows."""
+        self.rows = list(state_dict["rows"])
+
+    def _choose_folder(self, trainer: Trainer) -> Path:
+        if self.resumed_from is not None:
+            folder = Path(self.resumed_from).parent.parent
+            if (folder / "config.yaml").exists():
+                return folder
+        root = Path(trainer.default_root_dir)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            return _make_free_folder(root, self.name)
+        except OSError as error:
+            raise HuscfError(
+                f"run folder: cannot write below {root} ({error.strerror}); "
+                "choose another with --trainer.default_root_dir"
+            ) from error
+
+    def _close_round(self, trainer: Trainer, module: SplitGAN) -> None:
+        assert self.path is not None
+        now, num_bytes = time.monotonic(), module.exchange.total_bytes()
+        row: dict[str, float] = {
+            "round": module.num_rounds,
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            **{name: total / self._num_epochs for name, total in self._sums.items()},
+            **module.round_metrics,
+            "traffic/mbytes": (num_bytes - self._num_bytes) / 1e6,
+            "dropped_steps": sum(module.num_dropped.values()),
+            "seconds": now - self._started,
+        }
+        self.rows.append(row)
+        write_csv(self.path / "metrics.csv", self.rows)
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=module.num_rounds)
+        module.round_metrics.clear()
+        self._sums, self._num_epochs = {}, 0
+        self._started, self._num_bytes = now, num_bytes
+
+
+def write_yaml(path: Path, values: object) -> None:
+    """Write plain values as YAML, replacing the file at once."""
+    text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100)
+    _replace(path, text)
+
+
+def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
+    """Write rows as CSV with the union of their columns, replacing the file at once."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial, path)
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _make_free_folder(root: Path, name: str) -> Path:
+    number = 1
+    while True:
+        folder = root / f"{name}-{number}"
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1

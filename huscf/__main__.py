@@ -1,0 +1,74 @@
+"""The command `huscf`: says what there is without importing torch, and dispatches."""
+
+import sys
+from collections.abc import Sequence
+
+HELP = """\
+usage: huscf COMMAND [--config FILE] [--KEY VALUE ...]
+
+Trains conditional GANs over many clients which may not share data: each client holds the
+outer blocks of both networks, the server the middle, and clusters of alike clients federate.
+
+commands:
+  fit        train                     huscf fit --config configs/quickstart.yaml
+  validate   quick scores              huscf validate --ckpt_path runs/.../last.ckpt
+  test       all scores                huscf test --ckpt_path runs/.../last.ckpt
+  predict    draw samples              huscf predict --ckpt_path runs/.../last.ckpt
+  plan       choose the cuts           huscf plan --config configs/paper/devices.yaml
+
+Every key of a configuration file can be given on the command line, later values win:
+  huscf fit --config configs/quickstart.yaml --trainer.max_epochs 10 --data.clients_per_domain 2
+Show all keys, or the configuration that would run:
+  huscf fit --help
+  huscf fit --config configs/quickstart.yaml --print_config
+Go on with the latest run:
+  huscf fit --config configs/quickstart.yaml --ckpt_path last
+"""
+
+COMMANDS = ("fit", "validate", "test", "predict", "plan")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments after the program's name; None takes those of the process.
+
+    Returns:
+        The exit code: 0, or 2 for input that the user can mend.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0
+    if arguments[0] == "--version":
+        from . import __version__
+
+        print(f"huscf {__version__}")
+        return 0
+    command = arguments[0]
+    if command not in COMMANDS:
+        print(f"huscf: no command {command!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return _run(command, arguments)
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    from .errors import HuscfError
+
+    try:
+        if command == "plan":
+            from .planning.command import main as plan
+
+            return plan(arguments[1:])
+        from .cli import run
+
+        run(arguments)
+    except HuscfError as error:
+        print(f"huscf: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

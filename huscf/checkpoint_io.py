@@ -1,0 +1,62 @@
+"""Checkpoints that are written whole or not at all, and read as data only."""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from .errors import CheckpointError
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target and then replaces it; never unpickles code."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint so that an interruption leaves the previous file intact."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(target.name + ".partial")
+        with partial.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable | None = lambda storage, location: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint; see `read_checkpoint`."""
+        return read_checkpoint(path)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint as tensors and plain values, on the CPU.
+
+    Raises:
+        CheckpointError: Naming the file, where it is missing, damaged or not a checkpoint.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointError(f"checkpoint {file}: no such file")
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        others = sorted(str(o) for o in file.parent.glob("*.ckpt") if o.name != file.name)
+        remedy = f"; other checkpoints there: {', '.join(others)}" if others else ""
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"checkpoint {file}: damaged or not a checkpoint of huscf ({reason}){remedy}"
+        ) from error
+    if not isinstance(checkpoint, dict) or "huscf" not in checkpoint:
+        raise CheckpointError(f"checkpoint {file}: not a checkpoint of huscf")
+    return checkpoint

@@ -1,0 +1,180 @@
+"""LightningCLI with the project's classes, links from data to model, and run folders."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from .callbacks import (
+    ClosingSummary,
+    ClusteredFederation,
+    RoundProgressBar,
+    RunFolder,
+    SampleGrid,
+    SplitTraining,
+)
+from .checkpoint_io import SafeCheckpointIO, read_checkpoint
+from .datamodules import FederatedDataModule
+from .errors import CheckpointError, HuscfError
+from .modules import SplitGAN
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "default_root_dir": "runs",
+    "logger": False,
+    "max_epochs": 100,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+}
+
+
+#: Sections of the configuration that may differ when a run is resumed.
+FREE_KEYS = ("trainer", "run", "samples", "evaluation", "ckpt_path", "weights_only")
+
+
+class HuscfCLI(LightningCLI):
+    """The command line: what the configuration's sections mean and which keys follow others."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the sections federation, samples and run, and the links from data to model."""
+        parser.add_lightning_class_args(ClusteredFederation, "federation")
+        parser.add_lightning_class_args(SampleGrid, "samples")
+        parser.add_lightning_class_args(RunFolder, "run")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+        parser.link_arguments("seed_everything", "model.seed")
+        for name in ("sample_shape", "batch_sizes", "client_sizes"):
+            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        """Resolve "last"; our checkpoints carry the configuration in the run folder instead."""
+        section = self.config[self.config.subcommand]
+        if section.get("ckpt_path") == "last":
+            section["ckpt_path"] = find_last_checkpoint(Path(section.trainer.default_root_dir))
+
+    def before_instantiate_classes(self) -> None:
+        """Leave validation during fit to the evaluation after each federation."""
+        section = self.config[self.subcommand]
+        if self.subcommand == "fit" and section.trainer.limit_val_batches is None:
+            section.trainer.limit_val_batches = 0
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add what every run has: the loop, safe checkpoints, the bar, and the summary."""
+        self._dump_config()
+        federation = self._get(self.config_init, "federation")
+        run = self._get(self.config_init, "run")
+        run.config = self.config_dump
+        run.resumed_from = self.config_dump["ckpt_path"]
+        section = self._get(self.config_init, "trainer")
+        callbacks: list[Callback] = [SplitTraining()]
+        if section.get("enable_progress_bar") is not False:
+            callbacks.append(RoundProgressBar())
+        if section.get("enable_checkpointing") is not False:
+            callbacks.append(make_checkpoint(federation.every_n_epochs))
+        section["callbacks"] = [*callbacks, *(section.get("callbacks") or [])]
+        plugins = section.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        return super().instantiate_trainer(plugins=[*plugins, SafeCheckpointIO()], **kwargs)
+
+    def before_fit(self) -> None:
+        """Refuse a damaged or foreign checkpoint before anything is written."""
+        if path := self.config_dump["ckpt_path"]:
+            saved = read_checkpoint(path).get("huscf_config")
+            if saved is not None:
+                check_same_config(saved, self.config_dump)
+
+
+def make_checkpoint(every_n_epochs: int) -> ModelCheckpoint:
+    """Return the checkpointing of a run: at every round's end, the last two are kept."""
+    return ModelCheckpoint(
+        filename="round-{round:04.0f}",
+        monitor="round",
+        mode="max",
+        save_top_k=2,
+        save_last=True,
+        auto_insert_metric_name=False,
+        every_n_epochs=every_n_epochs,
+        save_on_train_epoch_end=True,
+    )
+
+
+def find_last_checkpoint(root: Path) -> str:
+    """Return the newest last.ckpt of the runs below a folder.
+
+    Raises:
+        CheckpointError: Where there is none.
+    """
+    found = sorted(root.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise CheckpointError(
+            f"--ckpt_path last: no run with a checkpoint below {root}; "
+            "name a file, or the folder with --trainer.default_root_dir"
+        )
+    return str(found[-1])
+
+
+def check_same_config(saved: dict[str, Any], current: dict[str, Any]) -> None:
+    """Raise a CheckpointError that lists the differences between two configurations."""
+    old, new = _flatten(saved), _flatten(current)
+    differing = [
+        f"{key}: {old.get(key, '-')} -> {new.get(key, '-')}"
+        for key in sorted(old.keys() | new.keys())
+        if key.split(".")[0] not in FREE_KEYS and old.get(key) != new.get(key)
+    ]
+    if differing:
+        raise CheckpointError(
+            "the checkpoint belongs to other hyper-parameters (checkpoint -> now): "
+            + "; ".join(differing)
+        )
+
+
+def run(arguments: list[str]) -> None:
+    """Run a LightningCLI subcommand.
+
+    Args:
+        arguments: Subcommand and its options.
+
+    Raises:
+        HuscfError: For input that the user can mend.
+    """
+    _quieten()
+    try:
+        HuscfCLI(
+            SplitGAN,
+            FederatedDataModule,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": ClosingSummary()},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={"prog": "huscf"},
+            args=arguments,
+        )
+    except MisconfigurationException as error:
+        raise HuscfError(str(error)) from error
+
+
+def _quieten() -> None:
+    """Silence notes that tell a user of this tool nothing."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*args parameter is intended to run from within Python.*",
+        ".*LeafSpec.*",
+        ".*`instantiate_classes` was deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _flatten(values: object, prefix: str = "") -> dict[str, object]:
+    if not isinstance(values, dict) or not values:
+        return {prefix: values}
+    return {
+        key: value
+        for name, nested in values.items()
+        for key, value in _flatten(nested, f"{prefix}.{name}" if prefix else str(name)).items()
+    }

@@ -1,0 +1,123 @@
+"""Finds groups of clients with alike activations; the number of groups is estimated."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from ..errors import HuscfError
+
+
+class ClusterRule(ABC):
+    """Maps one feature vector per client to one cluster label per client."""
+
+    @abstractmethod
+    def assign(self, features: np.ndarray, seed: int) -> np.ndarray:
+        """Return (N,) labels 0..k-1.
+
+        Args:
+            features: (N, F), scaled by `scale_features`.
+            seed: Seed of any random choice.
+        """
+
+
+class KMeansClusters(ClusterRule):
+    """k-means; k by the silhouette unless it is given.
+
+    Args:
+        num_clusters: Fixed number of clusters, or None to estimate it.
+        max_clusters: Largest number tried when estimating; never more than clients - 1.
+        min_silhouette: Below this the clients count as one cluster. 0 always splits, 1 never.
+    """
+
+    def __init__(
+        self,
+        num_clusters: int | None = None,
+        max_clusters: int = 8,
+        min_silhouette: float = 0.25,
+    ) -> None:
+        if num_clusters is not None and num_clusters < 1:
+            raise HuscfError(f"num_clusters is {num_clusters}, must be at least 1")
+        self.num_clusters = num_clusters
+        self.max_clusters = max_clusters
+        self.min_silhouette = min_silhouette
+
+    def assign(self, features: np.ndarray, seed: int) -> np.ndarray:
+        """Cluster with the fixed k, or with the k of the highest mean silhouette."""
+        if self.num_clusters is not None:
+            return _k_means(features, min(self.num_clusters, len(features)), seed)
+        from sklearn.metrics import silhouette_score
+
+        best, best_score = np.zeros(len(features), dtype=int), self.min_silhouette
+        for k in range(2, min(self.max_clusters, len(features) - 1) + 1):
+            labels = _k_means(features, k, seed)
+            if len(set(labels)) < k:
+                break
+            score = silhouette_score(features, labels)
+            if score > best_score:
+                best, best_score = labels, score
+        return best
+
+
+class OneCluster(ClusterRule):
+    """Everybody together: plain federated averaging."""
+
+    def assign(self, features: np.ndarray, seed: int) -> np.ndarray:
+        """Return zeros."""
+        return np.zeros(len(features), dtype=int)
+
+
+class EachAlone(ClusterRule):
+    """Every client its own cluster: nothing is averaged."""
+
+    def assign(self, features: np.ndarray, seed: int) -> np.ndarray:
+        """Return 0..N-1."""
+        return np.arange(len(features))
+
+
+def scale_features(features: np.ndarray, max_components: int = 16) -> np.ndarray:
+    """Centre, project on the principal components and scale to unit mean square distance.
+
+    One common scale, not one per feature: most of thousands of activation means are noise, and
+    per-feature standardisation would make the noise as loud as the domains.
+
+    Args:
+        features: (N, F).
+        max_components: Number of components kept, at most N - 1.
+    """
+    centred = features - features.mean(0)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    count = max(1, min(max_components, len(features) - 1))
+    scores = (left * singular)[:, :count]
+    scale = np.sqrt((scores**2).sum(1).mean())
+    return scores / scale if scale > 0 else scores
+
+
+def match_labels(labels: Mapping[int, int], previous: Mapping[int, int]) -> dict[int, int]:
+    """Rename clusters so that as many clients as possible keep their previous label.
+
+    Args:
+        labels: New cluster of each client.
+        previous: Old cluster of each client; may be empty or of other clients.
+
+    Returns:
+        The same grouping with labels 0..k-1.
+    """
+    new_names = sorted(set(labels.values()))
+    size = max([len(new_names), *(label + 1 for label in previous.values())])
+    overlap = np.zeros((len(new_names), size))
+    for client, label in labels.items():
+        if client in previous:
+            overlap[new_names.index(label), previous[client]] += 1
+    rows, columns = linear_sum_assignment(-overlap)
+    renamed = {new_names[row]: int(column) for row, column in zip(rows, columns, strict=True)}
+    # Labels stay dense: a vanished cluster's number is given to the next one.
+    dense = {name: i for i, name in enumerate(sorted(set(renamed.values())))}
+    return {client: dense[renamed[label]] for client, label in labels.items()}
+
+
+def _k_means(features: np.ndarray, k: int, seed: int) -> np.ndarray:
+    from sklearn.cluster import KMeans
+
+    return KMeans(k, n_init=10, random_state=seed % 2**32).fit_predict(features)

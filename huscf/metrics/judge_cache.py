@@ -1,0 +1,180 @@
+"""Judges kept on disk: a domain's classifier is trained once and found again by its content."""
+
+import hashlib
+import logging
+import math
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import HuscfError
+from .class_scores import measure_label_accuracy
+from .classifier_training import ClassifierTraining, private_training, train_classifier
+from .domain_classifier import DomainClassifier
+from .labelled_samples import LabelledSamples, RealData
+
+logger = logging.getLogger(__name__)
+
+# Part of every key: raise it when judges of old files would no longer be what we train.
+CACHE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """How a domain's judge is built and trained.
+
+    Args:
+        width: Channels of its first convolution.
+        num_features: Width of its feature layer.
+        seed: Of its initial weights and of the order of samples.
+        training: How long; the default takes some 30 s for MNIST on two cores.
+    """
+
+    width: int = 24
+    num_features: int = 128
+    seed: int = 0
+    training: ClassifierTraining = field(
+        default_factory=lambda: ClassifierTraining(
+            epochs=40, max_samples_seen=90_000, learning_rate=3e-3, one_cycle=True
+        )
+    )
+
+
+def load_judge(
+    real: RealData,
+    settings: JudgeSettings | None = None,
+    cache_dir: Path | None = None,
+) -> DomainClassifier:
+    """Return the judge of a domain from the cache, trained and stored there first if need be.
+
+    A file that is damaged, or not what its name says, is replaced by a newly trained judge.
+
+    Args:
+        real: The domain's data; the accuracy on its test split is stored with the judge.
+        settings: None means JudgeSettings().
+        cache_dir: None means $HUSCF_CACHE, or ~/.cache/huscf where that is not set.
+
+    Raises:
+        HuscfError: Where the folder cannot be written.
+    """
+    settings = settings or JudgeSettings()
+    key = content_hash(real, settings)
+    path = _writable_folder(cache_dir) / f"judge-{key[:32]}.pt"
+    if path.exists():
+        judge = _read(path, key, real.train, settings)
+        if judge is not None:
+            return judge
+        logger.warning("%s is damaged; the judge is trained again", path)
+    judge = train_judge(real, settings)
+    _write(path, key, judge)
+    return judge
+
+
+def train_judge(real: RealData, settings: JudgeSettings) -> DomainClassifier:
+    """Return a newly trained judge in evaluation mode, its test accuracy measured."""
+    with private_training(settings.seed):
+        judge = _build(real.train, settings).to(real.train.samples.device)
+        train_classifier(judge, real.train, settings.training)
+    judge.requires_grad_(False)
+    judge.test_accuracy = measure_label_accuracy(
+        judge.inspect(real.test).probabilities, real.test.labels.to(judge.device)
+    )
+    return judge
+
+
+def content_hash(real: RealData, settings: JudgeSettings) -> str:
+    """Return the SHA-256, in hex, of all that makes a judge and its accuracy what they are."""
+    digest = hashlib.sha256(f"{CACHE_FORMAT} {settings}".encode())
+    for data in (real.train, real.test):
+        digest.update(
+            f"{data.samples.dtype} {tuple(data.samples.shape)} {data.num_classes}".encode()
+        )
+        digest.update(_bytes(data.samples))
+        digest.update(_bytes(data.labels.long()))
+    return digest.hexdigest()
+
+
+def default_cache_dir() -> Path:
+    """Return $HUSCF_CACHE, or ~/.cache/huscf where that is not set."""
+    return Path(os.environ.get("HUSCF_CACHE") or Path.home() / ".cache" / "huscf").expanduser()
+
+
+def _build(data: LabelledSamples, settings: JudgeSettings) -> DomainClassifier:
+    return DomainClassifier(data.shape, data.num_classes, settings.width, settings.num_features)
+
+
+def _writable_folder(cache_dir: Path | None) -> Path:
+    """Make the folder before minutes of training are spent on what cannot be stored."""
+    folder = cache_dir or default_cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HuscfError(
+            f"cache folder {folder} cannot be made ({error}); set HUSCF_CACHE"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise HuscfError(f"cache folder {folder} cannot be written; set HUSCF_CACHE")
+    return folder
+
+
+def _write(path: Path, key: str, judge: DomainClassifier) -> None:
+    """Write to a temporary file and rename it: other processes see all of it or nothing."""
+    state = {name: tensor.cpu().contiguous() for name, tensor in judge.state_dict().items()}
+    record = {
+        "key": key,
+        "state": state,
+        "state_hash": _state_hash(state),
+        "test_accuracy": judge.test_accuracy,
+    }
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        try:
+            torch.save(record, file)
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _read(
+    path: Path, key: str, train: LabelledSamples, settings: JudgeSettings
+) -> DomainClassifier | None:
+    """Return the stored judge, or None where the file does not hold it unharmed."""
+    # A damaged file may fail anywhere in unpickling, with errors of many types.
+    try:
+        record = torch.load(path, map_location="cpu", weights_only=True)
+        if record["key"] != key or record["state_hash"] != _state_hash(record["state"]):
+            return None
+        return _restore(record, train, settings)
+    except Exception:
+        return None
+
+
+def _restore(
+    record: dict[str, Any], train: LabelledSamples, settings: JudgeSettings
+) -> DomainClassifier | None:
+    accuracy = float(record["test_accuracy"])
+    if not math.isfinite(accuracy):
+        return None
+    with private_training(settings.seed):
+        judge = _build(train, settings)
+    judge.load_state_dict(record["state"])
+    judge.test_accuracy = accuracy
+    return judge.to(train.samples.device).eval().requires_grad_(False)
+
+
+def _state_hash(state: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().numpy().tobytes()

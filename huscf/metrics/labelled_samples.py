@@ -1,0 +1,161 @@
+"""Samples with their labels, checked once, so that no metric has to check them again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import HuscfError
+
+# Rounding of a tanh or of a resize may step over the bounds by this much.
+RANGE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSamples:
+    """Real or synthetic samples of one domain and the class of each.
+
+    Args:
+        samples: (N, C, H, W), float in [-1, 1] or uint8 (x = u8 / 127.5 - 1), N >= 1.
+        labels: (N,) integers in [0, num_classes).
+        num_classes: Classes of the domain, whether or not each of them occurs here.
+
+    Raises:
+        HuscfError: Where sizes, types or ranges are not those, or a sample is NaN or Inf.
+    """
+
+    samples: Tensor
+    labels: Tensor
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        check_samples(self.samples)
+        check_labels(self.labels, len(self.samples), self.num_classes)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return (C, H, W)."""
+        channels, height, width = self.samples.shape[1:]
+        return channels, height, width
+
+    def to(self, device: torch.device) -> "LabelledSamples":
+        """Return the samples on a device."""
+        return LabelledSamples(self.samples.to(device), self.labels.to(device), self.num_classes)
+
+    def select(self, indices: Tensor) -> "LabelledSamples":
+        """Return the samples at these indices, (M,) int64, M >= 1."""
+        return LabelledSamples(self.samples[indices], self.labels[indices], self.num_classes)
+
+    def at_most(self, count: int, seed: int) -> "LabelledSamples":
+        """Return everything, or `count` samples drawn without replacement where there are more."""
+        if len(self) <= count:
+            return self
+        generator = torch.Generator().manual_seed(seed)
+        return self.select(torch.randperm(len(self), generator=generator)[:count])
+
+    def balanced(self, max_count: int, seed: int) -> "LabelledSamples":
+        """Return equally many samples of every class, as many as there are, at most `max_count`.
+
+        Raises:
+            HuscfError: Naming the classes of which there is no sample.
+        """
+        counts = torch.bincount(self.labels.long(), minlength=self.num_classes)
+        missing = (counts == 0).nonzero().flatten().tolist()
+        if missing:
+            raise HuscfError(f"no sample of classes {missing}: a balanced set needs every class")
+        per_class = max(1, min(int(counts.min()), max_count // self.num_classes))
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        labels = self.labels.cpu()[order]
+        chosen = [order[labels == label][:per_class] for label in range(self.num_classes)]
+        return self.select(torch.cat(chosen))
+
+    def batches(self, batch_size: int = 500) -> Iterator[Tensor]:
+        """Yield the samples in order as (B, C, H, W) float32 in [-1, 1]."""
+        return map(to_float, self.samples.split(batch_size))
+
+
+@dataclass(frozen=True)
+class RealData:
+    """One domain's real data, which samples are measured against.
+
+    Args:
+        train: What the generators were trained on.
+        test: Held out from all training.
+
+    Raises:
+        HuscfError: Where the two differ in sample shape or in classes.
+    """
+
+    train: LabelledSamples
+    test: LabelledSamples
+
+    def __post_init__(self) -> None:
+        check_alike(self.train, self.test, "training", "test")
+
+
+def to_float(samples: Tensor) -> Tensor:
+    """Return uint8 or float samples as float32 in [-1, 1]; any shape."""
+    if samples.dtype == torch.uint8:
+        return samples.float().div_(127.5).sub_(1)
+    return samples.float()
+
+
+def to_uint8(samples: Tensor) -> Tensor:
+    """Return uint8 or float samples in [-1, 1] as uint8; any shape."""
+    if samples.dtype == torch.uint8:
+        return samples
+    return ((samples + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def check_samples(samples: Tensor) -> None:
+    """Refuse what is not (N, C, H, W) samples in [-1, 1].
+
+    Raises:
+        HuscfError: Saying what is wrong with them.
+    """
+    if samples.ndim != 4 or samples.numel() == 0:
+        raise HuscfError(
+            f"samples have shape {tuple(samples.shape)}: need (N, C, H, W) with at least one sample"
+        )
+    if samples.dtype == torch.uint8:
+        return
+    if not samples.is_floating_point():
+        raise HuscfError(f"samples are {samples.dtype}: need uint8, or float in [-1, 1]")
+    low, high = (bound.item() for bound in samples.aminmax())
+    if not (low >= -1 - RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
+        raise HuscfError(f"samples lie in [{low:g}, {high:g}]: need finite values in [-1, 1]")
+
+
+def check_labels(labels: Tensor, count: int, num_classes: int) -> None:
+    """Refuse what is not `count` class indices.
+
+    Raises:
+        HuscfError: Saying what is wrong with them.
+    """
+    if labels.shape != (count,):
+        raise HuscfError(f"labels have shape {tuple(labels.shape)} for {count} samples")
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise HuscfError(f"labels are {labels.dtype}: need integers")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise HuscfError(f"labels lie in [{low}, {high}]: need [0, {num_classes - 1}]")
+
+
+def check_alike(one: LabelledSamples, other: LabelledSamples, name: str, other_name: str) -> None:
+    """Refuse sets of samples that cannot be of one domain.
+
+    Raises:
+        HuscfError: Where shapes or numbers of classes differ.
+    """
+    if one.shape != other.shape:
+        raise HuscfError(
+            f"{name} samples have shape {one.shape}, {other_name} samples {other.shape}"
+        )
+    if one.num_classes != other.num_classes:
+        raise HuscfError(
+            f"{name} samples are of {one.num_classes} classes, {other_name} of {other.num_classes}"
+        )

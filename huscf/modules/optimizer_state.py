@@ -1,0 +1,67 @@
+"""Surgery on an Adam optimiser: other parameters, cloned or averaged moments."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..federation import mix_tensors
+
+Moments = Literal["keep", "average", "reset"]
+
+
+def copy_state(optimizer: Optimizer, cloned_from: Mapping[nn.Parameter, nn.Parameter]) -> None:
+    """Give every cloned parameter a copy of the state of the one that it was cloned from.
+
+    Args:
+        optimizer: Changed in place; pairs that it does not hold are passed over.
+        cloned_from: Clone -> original.
+    """
+    for clone, original in cloned_from.items():
+        if original in optimizer.state:
+            state = optimizer.state[original]
+            optimizer.state[clone] = {
+                name: value.clone() if isinstance(value, Tensor) else value
+                for name, value in state.items()
+            }
+
+
+def replace_parameters(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+    """Let the optimiser hold exactly these parameters, keeping the state of those it knew.
+
+    Args:
+        optimizer: With one parameter group; changed in place.
+        parameters: In the order in which a checkpoint shall store them.
+    """
+    optimizer.param_groups[0]["params"] = list(parameters)
+    wanted = set(parameters)
+    for parameter in list(optimizer.state):
+        if parameter not in wanted:
+            del optimizer.state[parameter]
+
+
+@torch.no_grad()
+def mix_state(
+    optimizer: Optimizer, copies: Sequence[nn.Module], matrix: Tensor, moments: Moments
+) -> None:
+    """Treat the moments of averaged copies of one block.
+
+    Args:
+        optimizer: Holds the state; changed in place.
+        copies: C copies of one block.
+        matrix: (C, C) that averaged their parameters.
+        moments: "keep" each copy's own, "average" them by the same matrix, "reset" to zero.
+    """
+    if moments == "keep":
+        return
+    for parameters in zip(*(copy.parameters() for copy in copies), strict=True):
+        states = [optimizer.state.get(parameter, {}) for parameter in parameters]
+        for name in ("exp_avg", "exp_avg_sq"):
+            tensors = [state[name] for state in states if name in state]
+            if moments == "reset":
+                for tensor in tensors:
+                    tensor.zero_()
+            elif len(tensors) == len(states):
+                mix_tensors([[tensor] for tensor in tensors], matrix)

@@ -1,0 +1,48 @@
+"""A run of blocks that one party holds."""
+
+from collections.abc import Iterable, Mapping
+
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from ..models import run_blocks
+
+
+class Segment(LightningModule):
+    """Consecutive blocks of one network in one hand: a client's head or tail, or the server's.
+
+    State keys are "blocks.<index in the full network>.<name>", so that any two holders of a
+    block call its parameters the same.
+
+    Args:
+        blocks: Block by its index in the full network.
+    """
+
+    def __init__(self, blocks: Mapping[int, nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict({str(index): blocks[index] for index in sorted(blocks)})
+
+    @property
+    def indices(self) -> list[int]:
+        """Return the indices of the blocks, ascending."""
+        return [int(index) for index in self.blocks]
+
+    def block(self, index: int) -> nn.Module:
+        """Return one block by its index in the full network."""
+        return self.blocks[str(index)]
+
+    def forward(
+        self,
+        inputs: Tensor,
+        labels: Tensor | None = None,
+        indices: Iterable[int] | None = None,
+    ) -> Tensor:
+        """Run the blocks, or those of the given indices.
+
+        Args:
+            inputs: Input of the first block, (B, ...).
+            labels: (B,) int64 where the first block is the network's first, else None.
+            indices: Consecutive block indices; None runs all.
+        """
+        chosen = self.indices if indices is None else indices
+        return run_blocks((self.blocks[str(index)] for index in chosen), inputs, labels)

@@ -1,0 +1,115 @@
+"""The server: middle segments, who uses which copy of them, and what it may observe."""
+
+import copy
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from ..federation import ActivationStatistics
+from ..models import Network
+from ..split import NETWORK_NAMES, CutPlan, NetworkName
+from .segment import Segment
+
+
+class Server(nn.Module):
+    """Holds every block that at least one client left to it; sees activations and gradients.
+
+    There is one copy of the middle segments, or one per cluster. Each client is routed to one
+    copy, and runs there the range of blocks that its cuts leave to the server.
+
+    Args:
+        plan: Cuts of all clients.
+        networks: The full networks to copy the server's blocks from.
+    """
+
+    def __init__(self, plan: CutPlan, networks: Mapping[NetworkName, Network]) -> None:
+        super().__init__()
+        self.plan = plan
+        self.route = dict.fromkeys(plan.client_ids, 0)
+        for network in NETWORK_NAMES:
+            blocks = {
+                index: copy.deepcopy(networks[network][index])
+                for index in plan.server_blocks(network)
+            }
+            self.add_module(network, nn.ModuleList([Segment(blocks)]))
+        self.statistics = ActivationStatistics(observed_boundary(plan))
+
+    @property
+    def num_copies(self) -> int:
+        """Return the number of copies of the middle segments."""
+        return len(self.copies("generator"))
+
+    def copies(self, network: NetworkName) -> nn.ModuleList:
+        """Return all copies of the middle segment of one network."""
+        copies = self.get_submodule(network)
+        assert isinstance(copies, nn.ModuleList)
+        return copies
+
+    def segment(self, network: NetworkName, client_id: int) -> Segment:
+        """Return the copy that serves a client."""
+        segment = self.copies(network)[self.route[client_id]]
+        assert isinstance(segment, Segment)
+        return segment
+
+    def set_copies(self, count: int, route: Mapping[int, int]) -> dict[nn.Parameter, nn.Parameter]:
+        """Change the number of copies and who uses which.
+
+        A new copy starts as a clone of the one that served its first client so far.
+
+        Args:
+            count: Number of copies from now on.
+            route: Copy of every client, 0 to count - 1.
+
+        Returns:
+            For every parameter of a clone the parameter that it was cloned from.
+        """
+        first = {which: client for client, which in sorted(route.items(), reverse=True)}
+        sources = [self.route[first[which]] if which in first else 0 for which in range(count)]
+        cloned_from: dict[nn.Parameter, nn.Parameter] = {}
+        for network in NETWORK_NAMES:
+            old = list(self.copies(network))
+            new = []
+            for which, source in enumerate(sources):
+                original = old[source]
+                if source in sources[:which]:
+                    new.append(copy.deepcopy(original))
+                    pairs = zip(new[-1].parameters(), original.parameters(), strict=True)
+                    cloned_from.update(pairs)
+                else:
+                    new.append(original)
+            self.add_module(network, nn.ModuleList(new))
+        self.route = dict(route)
+        return cloned_from
+
+    def forward(
+        self, network: NetworkName, client_id: int, activations: Tensor, observe: bool = False
+    ) -> Tensor:
+        """Run a client's activations through the blocks that it left to the server.
+
+        Args:
+            network: Which network.
+            client_id: Whose activations.
+            activations: (B, ...) at the client's head cut.
+            observe: Add the activations at the observed boundary to the epoch's statistics.
+        """
+        segment = self.segment(network, client_id)
+        cuts = self.plan.by_client[client_id].cuts
+        indices = cuts.server_range(network, self.plan.num_blocks(network))
+        if not observe:
+            return segment(activations, indices=indices)
+        boundary = self.statistics.boundary
+        middle = segment(activations, indices=range(indices.start, boundary))
+        self.statistics.update(client_id, middle)
+        return segment(middle, indices=range(boundary, indices.stop))
+
+
+def observed_boundary(plan: CutPlan) -> int | None:
+    """Return the discriminator boundary whose activations the server sees of every client.
+
+    Boundary b lies before block b. Of those that all clients have in common the middle one is
+    taken; None where there is none, and then clients cannot be compared.
+    """
+    count = plan.discriminator_blocks
+    ranges = [c.cuts.server_range("discriminator", count) for c in plan.clients]
+    first, last = max(r.start for r in ranges), min(r.stop for r in ranges)
+    return None if first > last else (first + last + 1) // 2

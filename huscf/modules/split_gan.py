@@ -1,0 +1,399 @@
+"""The root module: builds clients and server from one set of weights, logs, samples, saves."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from ..errors import CheckpointError, HuscfError
+from ..federation import block_tensors, mix_tensors, mixing_matrix
+from ..models import (
+    AdversarialLoss,
+    ConditionalDiscriminator,
+    ConditionalGenerator,
+    Network,
+    NonSaturatingLoss,
+    SampleShape,
+    initialize_weights,
+)
+from ..randomness import derive_seed, make_generator
+from ..split import (
+    NETWORK_NAMES,
+    CutPlan,
+    Exchange,
+    NetworkName,
+    PlanRequest,
+    PlanSource,
+    UniformPlan,
+    UPass,
+    cuts_of,
+)
+from .client import Client
+from .optimizer_state import Moments, copy_state, mix_state, replace_parameters
+from .server import Server
+
+OnNonFinite = Literal["stop", "drop"]
+Step = Callable[["SplitGAN", Any], dict[str, float]]
+
+
+class SplitGAN(LightningModule):
+    """A conditional GAN whose generator and discriminator are cut in three for every client.
+
+    Everybody starts from one set of weights. The steps themselves are run by
+    huscf.loops.UShapedLoop, which huscf.callbacks.SplitTraining installs.
+
+    Args:
+        sample_shape: Shape of the samples; the command line takes it from the data.
+        batch_sizes: Samples per step by client id; the command line takes it from the data.
+        client_sizes: Training samples by client id; the command line takes it from the data.
+        generator: Class or function that returns the generator's blocks.
+        discriminator: Class or function that returns the discriminator's blocks.
+        plan: Where the cuts come from; None holds one block at each end.
+        latent_dim: Length of the noise vector.
+        loss: Adversarial loss; None is the non-saturating cross-entropy of the paper.
+        generator_lr: Adam's learning rate of all generator parts.
+        discriminator_lr: Adam's learning rate of all discriminator parts.
+        betas: Adam's decay rates.
+        weight_std: Standard deviation of the initial weights; None keeps PyTorch's own scale.
+        server_gradient: How clients count in the server's gradient: "uniform" or "samples"
+            (in proportion to their number of training samples).
+        on_nonfinite: When a client yields NaN or Inf: "stop" naming it, or "drop" it from the
+            step and count that.
+        seed: Seed of initial weights, noise and sampling; linked to seed_everything.
+    """
+
+    def __init__(
+        self,
+        sample_shape: SampleShape,
+        batch_sizes: Mapping[int, int],
+        client_sizes: Mapping[int, int],
+        generator: Callable[[SampleShape, int], Network] = ConditionalGenerator,
+        discriminator: Callable[[SampleShape], Network] = ConditionalDiscriminator,
+        plan: PlanSource | None = None,
+        latent_dim: int = 100,
+        loss: AdversarialLoss | None = None,
+        generator_lr: float = 5e-4,
+        discriminator_lr: float = 5e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        weight_std: float | None = 0.02,
+        server_gradient: Literal["uniform", "samples"] = "uniform",
+        on_nonfinite: OnNonFinite = "stop",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.sample_shape = sample_shape
+        self.client_sizes = dict(client_sizes)
+        self.latent_dim = latent_dim
+        self.loss = loss or NonSaturatingLoss()
+        self.learning_rates = {"generator": generator_lr, "discriminator": discriminator_lr}
+        self.betas = betas
+        self.server_gradient = server_gradient
+        self.on_nonfinite = on_nonfinite
+        self.seed = seed
+        self.exchange = Exchange()
+        self.clusters = dict.fromkeys(sorted(batch_sizes), 0)
+        self.num_dropped = dict.fromkeys(sorted(batch_sizes), 0)
+        self.num_rounds = 0
+        self.round_metrics: dict[str, float] = {}
+        self.last_losses: dict[str, float] = {}
+
+        networks = self._build_networks(generator, discriminator, weight_std)
+        request = PlanRequest(
+            networks["generator"],
+            networks["discriminator"],
+            sample_shape,
+            latent_dim,
+            dict(batch_sizes),
+            seed,
+        )
+        self.plan = (plan or UniformPlan()).make_plan(request)
+        self.clients = nn.ModuleDict(
+            {str(c.client_id): Client(c, networks) for c in self.plan.clients}
+        )
+        self.server = Server(self.plan, networks)
+
+    # What the loop calls
+
+    def client(self, client_id: int) -> Client:
+        """Return one client."""
+        client = self.clients[str(client_id)]
+        assert isinstance(client, Client)
+        return client
+
+    def training_step(self, batch: Any, batch_idx: int, step: Step | None = None) -> None:
+        """Log the mean losses of the step that the loop hands in and that runs it."""
+        if step is None:
+            raise HuscfError("training needs huscf.callbacks.SplitTraining among the callbacks")
+        self.last_losses = step(self, batch)
+        for name, value in self.last_losses.items():
+            self.log(
+                f"train/{name}", value, on_step=False, on_epoch=True, logger=False, batch_size=1
+            )
+
+    def start_step(self, client_id: int, samples: Tensor, labels: Tensor, step: int) -> None:
+        """Hand a client its own batch and noise.
+
+        Args:
+            client_id: The client.
+            samples: (B, C, H, W) uint8 in [0, 255].
+            labels: (B,) int64.
+            step: Number of the step; with the seed and the client it fixes the noise.
+        """
+        stream = make_generator(self.seed, "training noise", client_id, step)
+        noise = torch.randn(len(labels), self.latent_dim, generator=stream)
+        scaled = samples.float().div_(127.5).sub_(1.0)
+        self.client(client_id).hold(scaled, labels, noise.to(self.device))
+
+    def run_u(
+        self, network: NetworkName, client_id: int, inputs: Tensor, observe: bool = False
+    ) -> UPass:
+        """Run one network forward for one client.
+
+        Args:
+            network: Which network.
+            client_id: Whose.
+            inputs: Noise for the generator, samples for the discriminator; client side.
+            observe: Let the server add its activations to its statistics.
+        """
+        client = self.client(client_id)
+        assert client.labels is not None
+        head_output = client.segment(network, "head")(inputs, client.labels)
+        return UPass.run(
+            self.exchange,
+            client_id,
+            network,
+            (
+                head_output,
+                lambda activations: self.server(network, client_id, activations, observe),
+                client.segment(network, "tail"),
+            ),
+        )
+
+    def server_shares(self, client_ids: Sequence[int]) -> dict[int, float]:
+        """Return each participant's share in the server's gradient; they sum to 1."""
+        sizes = {c: self.client_sizes[c] for c in client_ids}
+        if self.server_gradient == "uniform":
+            return {c: 1.0 / len(sizes) for c in sizes}
+        return {c: size / sum(sizes.values()) for c, size in sizes.items()}
+
+    def optimizer(self, network: NetworkName) -> LightningOptimizer:
+        """Return the optimiser of all parts of one network."""
+        optimizers = self.optimizers()
+        assert isinstance(optimizers, list)
+        return optimizers[NETWORK_NAMES.index(network)]
+
+    def network_parameters(self, network: NetworkName) -> list[nn.Parameter]:
+        """Return the parameters of all parts of one network, clients first, in fixed order."""
+        segments: list[nn.Module] = []
+        for client_id in self.plan.client_ids:
+            client = self.client(client_id)
+            segments += [client.segment(network, "head"), client.segment(network, "tail")]
+        segments.append(self.server.copies(network))
+        return [p for segment in segments for p in segment.parameters()]
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Return one fused Adam per network; it works element by element, so parties stay apart."""
+        return [
+            Adam(
+                self.network_parameters(network),
+                lr=self.learning_rates[network],
+                betas=self.betas,
+                fused=True,
+            )
+            for network in NETWORK_NAMES
+        ]
+
+    # What a federation calls
+
+    def block(self, network: NetworkName, client_id: int, index: int) -> nn.Module:
+        """Return the copy of a block that a client uses, its own or the server's."""
+        own = self.client(client_id).blocks(network)
+        return own[index] if index in own else self.server.segment(network, client_id).block(index)
+
+    def merged_network(self, network: NetworkName, client_id: int) -> Network:
+        """Return a client's whole network, its blocks and the server's, sharing their tensors."""
+        count = self.plan.num_blocks(network)
+        return Network(self.block(network, client_id, index) for index in range(count))
+
+    def federate(
+        self,
+        clusters: Mapping[int, int],
+        weights: Mapping[int, float],
+        per_cluster_server: bool = True,
+        moments: Moments = "keep",
+    ) -> None:
+        """Close a round: take over the clusters, average within them, start new statistics.
+
+        Args:
+            clusters: Cluster of every client, 0..k-1.
+            weights: Weight of every client; those of a cluster sum to 1.
+            per_cluster_server: Whether each cluster has a copy of the server's blocks.
+            moments: What happens to the moments of averaged blocks.
+        """
+        self.set_clusters(clusters, per_cluster_server)
+        self.average_clusters(weights, moments)
+        self._count_federation()
+        self.server.statistics.reset()
+        self.num_rounds += 1
+
+    def report(self, name: str, value: float) -> None:
+        """Log a figure of the round that just ended; it becomes a column of metrics.csv."""
+        self.round_metrics[name] = value
+        self.log(name, value, logger=False, batch_size=1)
+
+    def set_clusters(self, clusters: Mapping[int, int], per_cluster_server: bool) -> None:
+        """Take over an assignment and, if asked, give every cluster its own server copy.
+
+        Args:
+            clusters: Cluster of every client, 0..k-1.
+            per_cluster_server: Whether each cluster has a copy of the server's blocks.
+        """
+        self.clusters = dict(clusters)
+        if not per_cluster_server:
+            return
+        cloned_from = self.server.set_copies(max(clusters.values()) + 1, self.clusters)
+        for network, optimizer in self._raw_optimizers().items():
+            parameters = self.network_parameters(network)
+            copy_state(optimizer, cloned_from)
+            replace_parameters(optimizer, parameters)
+
+    def average_clusters(self, weights: Mapping[int, float], moments: Moments) -> None:
+        """Average every block within every cluster, over unequal cuts.
+
+        A member that left a block to the server is represented by the server's copy. The result
+        goes to all members that hold the block and to the server's copy of the cluster; a copy
+        that several clusters share takes the mean of all its users.
+
+        Args:
+            weights: Weight of every client; those of a cluster sum to 1.
+            moments: What happens to Adam's moments: "keep" each copy's own, "average" them like
+                the parameters, or "reset" them to zero.
+        """
+        optimizers = self._raw_optimizers()
+        for network in NETWORK_NAMES:
+            for index in range(self.plan.num_blocks(network)):
+                holders = {c: self.block(network, c, index) for c in self.clusters}
+                users = self._users_of_copies(network, index, holders)
+                matrix = mixing_matrix(holders, users, self.clusters, weights)
+                mix_tensors([block_tensors(block) for block in users], matrix)
+                if network in optimizers:
+                    mix_state(optimizers[network], list(users), matrix, moments)
+
+    def sample(self, client_id: int, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw samples as one client would; changes no state.
+
+        Args:
+            client_id: Whose generator.
+            labels: (N,) int64 classes to draw.
+            generator: CPU random stream of the noise.
+
+        Returns:
+            (N, C, H, W) float32 in [-1, 1], on the CPU.
+        """
+        network = self.merged_network("generator", client_id)
+        modes = [(module, module.training) for module in network.modules()]
+        network.eval()
+        try:
+            with torch.no_grad():
+                noise = torch.randn(len(labels), self.latent_dim, generator=generator)
+                chunks = zip(noise.split(1024), labels.split(1024), strict=True)
+                drawn = [network(z.to(self.device), y.to(self.device)) for z, y in chunks]
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        return torch.cat(drawn).float().cpu()
+
+    # What Lightning calls
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what is not in the parameters: plan, clusters, statistics, counters, RNG."""
+        checkpoint["huscf"] = {
+            "plan": self.plan.to_dict(),
+            "clusters": self.clusters,
+            "route": self.server.route,
+            "num_copies": self.server.num_copies,
+            "statistics": self.server.statistics.state_dict(),
+            "num_bytes": [[*key, count] for key, count in self.exchange.num_bytes.items()],
+            "num_dropped": self.num_dropped,
+            "num_rounds": self.num_rounds,
+            "torch_rng": torch.get_rng_state(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over plan, clusters and counters before the parameters are loaded."""
+        try:
+            saved = checkpoint["huscf"]
+            plan = CutPlan.from_dict(saved["plan"])
+        except KeyError as error:
+            raise CheckpointError(f"not a checkpoint of huscf: {error} is missing") from error
+        if plan.to_dict() != self.plan.to_dict():
+            raise CheckpointError(
+                "the checkpoint was made with another cut plan: use the run's own configuration"
+            )
+        self.clusters = dict(saved["clusters"])
+        self.server.set_copies(saved["num_copies"], saved["route"])
+        self.server.statistics.load_state_dict(saved["statistics"])
+        self.exchange.num_bytes.clear()
+        self.exchange.num_bytes.update({tuple(key): n for *key, n in saved["num_bytes"]})
+        self.num_dropped = dict(saved["num_dropped"])
+        self.num_rounds = saved["num_rounds"]
+        torch.set_rng_state(saved["torch_rng"].cpu())
+
+    # Helpers
+
+    def _build_networks(
+        self,
+        generator: Callable[[SampleShape, int], Network],
+        discriminator: Callable[[SampleShape], Network],
+        weight_std: float | None,
+    ) -> dict[NetworkName, Network]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, "initial weights"))
+            networks: dict[NetworkName, Network] = {
+                "generator": generator(self.sample_shape, self.latent_dim),
+                "discriminator": discriminator(self.sample_shape),
+            }
+            if weight_std is not None:
+                for network in networks.values():
+                    initialize_weights(network, weight_std)
+        return networks
+
+    def _count_federation(self) -> None:
+        """Count the parameters that members of real clusters sent and received."""
+        alone = {cluster for cluster, n in Counter(self.clusters.values()).items() if n == 1}
+        for client_id, cluster in self.clusters.items():
+            for network in NETWORK_NAMES if cluster not in alone else ():
+                for end, cut in zip(("head", "tail"), cuts_of(network), strict=True):
+                    segment = self.client(client_id).segment(network, end)
+                    num_bytes = sum(t.nbytes for t in block_tensors(segment))
+                    self.exchange.count(client_id, cut, "uplink", num_bytes)
+                    self.exchange.count(client_id, cut, "downlink", num_bytes)
+
+    def _raw_optimizers(self) -> dict[NetworkName, Optimizer]:
+        if self._trainer is None:
+            return {}
+        raw = self.trainer.optimizers
+        return dict(zip(NETWORK_NAMES, raw, strict=True))
+
+    def _users_of_copies(
+        self, network: NetworkName, index: int, holders: Mapping[int, nn.Module]
+    ) -> dict[nn.Module, list[int]]:
+        """Return every copy of a block, in a fixed order, and the clients it stands for.
+
+        A server copy stands for the clients that use it, or for all that are routed to it where
+        each of them holds the block itself: so it stays fit for use after a change of cuts.
+        """
+        users: dict[nn.Module, list[int]] = {}
+        for client_id, holder in holders.items():
+            users.setdefault(holder, []).append(client_id)
+        for which, segment in enumerate(self.server.copies(network)):
+            routed = [c for c, copy in self.server.route.items() if copy == which]
+            if index in segment.indices and segment.block(index) not in users and routed:
+                users[segment.block(index)] = routed
+        return users

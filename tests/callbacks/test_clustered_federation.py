@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from huscf.callbacks import ClusteredFederation
+from huscf.errors import HuscfError
+from huscf.federation import EachAlone, OneCluster
+from tests.conftest import make_gan
+
+CUTS = {c: [1, 1, 1, 1] for c in range(6)}
+
+
+def observe(module, offset=0.0, only=range(6)):
+    """Two groups of clients with different activations at the observed boundary."""
+    stream = torch.Generator().manual_seed(1)
+    for client in only:
+        sign = 1.0 if client < 3 else -1.0
+        noise = torch.randn(8, 8, 2, 2, generator=stream)
+        module.server.statistics.update(client, noise + 3 * sign + offset)
+
+
+def test_rounds_end_every_n_epochs():
+    federation = ClusteredFederation(every_n_epochs=3)
+    assert [federation.should_federate(e) for e in range(6)] == [False, False, True] * 2
+    with pytest.raises(HuscfError, match="every_n_epochs is 0"):
+        ClusteredFederation(every_n_epochs=0)
+
+
+def test_two_groups_are_found_and_weighed():
+    module = make_gan(CUTS, client_sizes={c: 10 * (c + 1) for c in CUTS})
+    observe(module)
+    assignment = ClusteredFederation(weighting="samples").assign(module)
+    clusters = assignment.clusters
+    assert len({clusters[c] for c in (0, 1, 2)}) == 1
+    assert len({clusters[c] for c in (3, 4, 5)}) == 1
+    assert clusters[0] != clusters[3]
+    assert assignment.weights == pytest.approx(
+        {0: 10 / 60, 1: 20 / 60, 2: 30 / 60, 3: 40 / 150, 4: 50 / 150, 5: 60 / 150}
+    )
+
+
+def test_warm_up_averages_everybody():
+    module = make_gan(CUTS)
+    observe(module)
+    federation = ClusteredFederation(warmup_rounds=1)
+    assert set(federation.assign(module).clusters.values()) == {0}
+    module.num_rounds = 1
+    assert set(federation.assign(module).clusters.values()) == {0, 1}
+
+
+def test_rules_for_one_cluster_and_for_each_alone():
+    module = make_gan(CUTS)
+    observe(module)
+    assert set(ClusteredFederation(rule=OneCluster()).assign(module).clusters.values()) == {0}
+    alone = ClusteredFederation(rule=EachAlone()).assign(module)
+    assert len(set(alone.clusters.values())) == 6
+    assert set(alone.weights.values()) == {1.0}
+
+
+def test_a_client_that_sent_nothing_keeps_its_cluster():
+    module = make_gan(CUTS)
+    module.clusters = {0: 0, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1}
+    observe(module, only=[0, 1, 3, 4, 5])
+    assignment = ClusteredFederation().assign(module)
+    assert assignment.clusters == module.clusters
+    assert 2 not in assignment.divergences
+
+
+def test_no_common_boundary_is_an_error_that_says_what_to_change():
+    module = make_gan({0: [1, 1, 3, 1], 1: [1, 1, 1, 3]}, depth=5)
+    with pytest.raises(HuscfError, match="shorten the longest discriminator heads or tails"):
+        ClusteredFederation().assign(module)

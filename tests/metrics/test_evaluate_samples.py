@@ -1,0 +1,147 @@
+import math
+
+import pytest
+import torch
+
+from huscf.errors import HuscfError
+from huscf.metrics import (
+    ClassifierTraining,
+    EvaluationSettings,
+    LabelledSamples,
+    RealData,
+    evaluate_samples,
+    load_judge,
+)
+from huscf.metrics.judge_cache import JudgeSettings
+
+SETTINGS = EvaluationSettings(max_nearest=300, downstream=ClassifierTraining(3, batch_size=32))
+DOWNSTREAM = {f"downstream_{name}" for name in ("accuracy", "precision", "recall", "f1", "fpr")}
+ALWAYS = {
+    "generation_score",
+    "label_accuracy",
+    "frechet_distance",
+    "frechet_distance_real",
+    "kernel_distance",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "nearest_real_ratio",
+    "judge_accuracy",
+}
+
+
+@pytest.fixture(scope="module")
+def halves(digits):
+    """One half of the training data plays the generator's part, so that it is real and fresh."""
+    order = torch.arange(len(digits.train))
+    fresh, known = order[::2], order[1::2]
+    return digits.train.select(fresh), RealData(digits.train.select(known), digits.test)
+
+
+def test_fresh_real_samples_are_as_good_as_can_be(halves, judge):
+    fresh, real = halves
+    figures = evaluate_samples(fresh, real, judge, SETTINGS)
+    assert set(figures) == ALWAYS | DOWNSTREAM
+    assert all(math.isfinite(value) and type(value) is float for value in figures.values())
+    assert figures["generation_score"] > 9
+    assert figures["label_accuracy"] > 0.97
+    assert figures["frechet_distance"] == pytest.approx(figures["frechet_distance_real"], rel=0.3)
+    assert abs(figures["kernel_distance"]) < 0.1
+    assert min(figures[name] for name in ("precision", "recall", "coverage")) > 0.8
+    assert figures["nearest_real_ratio"] == pytest.approx(1, abs=0.1)
+    assert figures["downstream_accuracy"] > 0.85
+    assert figures["judge_accuracy"] == judge.test_accuracy
+
+
+def test_each_fault_lowers_the_figure_that_watches_for_it(halves, judge, digits):
+    fresh, real = halves
+    quick = EvaluationSettings.quick()
+    good = evaluate_samples(fresh, real, judge, quick)
+
+    mislabelled = LabelledSamples(fresh.samples, (fresh.labels + 1) % 10, 10)
+    figures = evaluate_samples(mislabelled, real, judge, quick)
+    assert figures["label_accuracy"] < 0.05
+    assert figures["generation_score"] == good["generation_score"]
+
+    noise = torch.rand(fresh.samples.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    figures = evaluate_samples(LabelledSamples(noise, fresh.labels, 10), real, judge, quick)
+    assert figures["frechet_distance"] > 5 * good["frechet_distance"]
+    assert figures["kernel_distance"] > 10 * abs(good["kernel_distance"])
+    # Not its precision: wide balls around a few outliers reach the noise as well.
+    assert figures["recall"] < 0.1
+    assert figures["coverage"] < 0.2
+    assert figures["density"] < 0.6 * good["density"]
+    assert figures["nearest_real_ratio"] > 1.5
+
+    one_class = fresh.select((fresh.labels == 3).nonzero().flatten())
+    figures = evaluate_samples(one_class, real, judge, quick)
+    assert figures["generation_score"] < 1.5
+    assert figures["recall"] < 0.5 * good["recall"]
+
+    copies = evaluate_samples(real.train, real, judge, quick)
+    assert copies["nearest_real_ratio"] == 0
+
+
+def test_same_seed_same_figures_and_nothing_else_changes(halves, judge):
+    fresh, real = halves
+    torch.manual_seed(1)
+    state, modes = torch.get_rng_state(), [module.training for module in judge.modules()]
+    with torch.inference_mode():
+        inside = evaluate_samples(fresh, real, judge, SETTINGS, seed=4)
+    assert torch.get_rng_state().equal(state)
+    assert [module.training for module in judge.modules()] == modes
+    assert torch.is_grad_enabled()
+    torch.rand(5)
+    assert evaluate_samples(fresh, real, judge, SETTINGS, seed=4) == inside
+
+
+def test_samples_made_in_inference_mode_can_be_learnt_from(halves, judge):
+    fresh, real = halves
+    with torch.inference_mode():
+        made = LabelledSamples(fresh.samples * 1, fresh.labels * 1, 10)
+        assert made.samples.is_inference()
+        figures = evaluate_samples(made, real, judge, SETTINGS)
+    assert figures["downstream_accuracy"] > 0.85
+
+
+def test_uint8_and_float_samples_give_the_same_figures(blood_cells, tmp_path):
+    brief = JudgeSettings(width=8, training=ClassifierTraining(3, 2_000, learning_rate=3e-3))
+    judge = load_judge(blood_cells, brief, tmp_path)
+    settings = EvaluationSettings(
+        max_samples=300, max_nearest=100, downstream=ClassifierTraining(2, batch_size=32)
+    )
+    as_bytes = blood_cells.train.at_most(600, seed=1)
+    as_floats = LabelledSamples(as_bytes.samples / 127.5 - 1, as_bytes.labels, 3)
+    figures = evaluate_samples(as_bytes, blood_cells, judge, settings)
+    assert evaluate_samples(as_floats, blood_cells, judge, settings) == pytest.approx(
+        figures, rel=1e-3, abs=1e-3
+    )
+    assert figures["nearest_real_ratio"] == pytest.approx(0, abs=1e-6)
+    assert figures["downstream_accuracy"] > 0.6
+
+
+def test_spectrograms_get_a_distance_in_decibels(halves, judge):
+    fresh, real = halves
+    settings = EvaluationSettings(downstream=None, spectrogram_range_db=80.0)
+    near = evaluate_samples(fresh, real, judge, settings)["spectral_distance_db"]
+    fainter = LabelledSamples(fresh.samples * 0.5 - 0.5, fresh.labels, 10)
+    far = evaluate_samples(fainter, real, judge, settings)["spectral_distance_db"]
+    assert near < 3 < far
+
+
+def test_what_does_not_fit_is_one_clear_line(halves, judge):
+    fresh, real = halves
+    wide = LabelledSamples(torch.zeros(20, 1, 8, 9), torch.zeros(20).long(), 10)
+    with pytest.raises(HuscfError, match=r"synthetic samples have shape \(1, 8, 9\)"):
+        evaluate_samples(wide, real, judge, SETTINGS)
+    fewer = LabelledSamples(fresh.samples, fresh.labels.clamp(max=4), 5)
+    with pytest.raises(HuscfError, match="synthetic samples are of 5 classes, real of 10"):
+        evaluate_samples(fewer, real, judge, SETTINGS)
+    with pytest.raises(HuscfError, match="the judge is for 10 classes"):
+        evaluate_samples(fewer, RealData(fewer, fewer), judge, SETTINGS)
+    with pytest.raises(HuscfError, match=r"no sample of classes \[0, 1, 2\]"):
+        some = fresh.select((fresh.labels > 2).nonzero().flatten())
+        evaluate_samples(some, real, judge, SETTINGS)
+    with pytest.raises(HuscfError, match="k is 5"):
+        evaluate_samples(fresh.select(torch.arange(4)), real, judge, SETTINGS)

@@ -1,0 +1,85 @@
+import pytest
+import torch
+
+from huscf.errors import HuscfError
+from huscf.models import (
+    ConditionalDiscriminator,
+    ConditionalGenerator,
+    SampleShape,
+    initialize_weights,
+    run_blocks,
+)
+
+
+def count(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_the_reference_architecture_has_the_published_parameter_counts():
+    shape = SampleShape(channels=1, image_size=28, num_classes=10)
+    assert count(ConditionalGenerator(shape, 100)) == 2_221_925
+    assert count(ConditionalDiscriminator(shape)) == 816_737
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("size", "depth"), [(8, 4), (8, 6), (16, 4), (28, 5), (28, 7), (32, 6), (64, 5), (64, 8)]
+)
+def test_every_size_depth_and_norm_gives_samples_and_logits(size, depth, channels, norm):
+    shape = SampleShape(channels, size, 4)
+    generator = ConditionalGenerator(shape, 7, width=8, depth=depth, norm=norm)
+    discriminator = ConditionalDiscriminator(shape, width=8, depth=depth, norm=norm)
+    labels = torch.tensor([0, 3])
+    samples = generator(torch.randn(2, 7), labels)
+    assert (len(generator), len(discriminator)) == (depth, depth)
+    assert samples.shape == (2, channels, size, size)
+    assert samples.abs().max() <= 1
+    assert discriminator(samples, labels).shape == (2,)
+
+
+def test_blocks_run_one_by_one_equal_the_network():
+    network = ConditionalGenerator(SampleShape(1, 8, 3), 5, width=4, depth=4)
+    noise, labels = torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
+    middle = run_blocks(network[:2], noise, labels)
+    assert torch.equal(run_blocks(network[2:], middle), network(noise, labels))
+
+
+def test_the_label_changes_the_sample():
+    network = ConditionalGenerator(SampleShape(1, 8, 3), 5, width=4, depth=4, norm="none")
+    initialize_weights(network, 0.02)
+    noise = torch.randn(1, 5)
+    one, other = network(noise, torch.tensor([0])), network(noise, torch.tensor([1]))
+    assert not torch.equal(one, other)
+
+
+def test_initialisation_sets_the_scale_but_leaves_embeddings_alone():
+    network = ConditionalGenerator(SampleShape(1, 28, 10), 100, width=32)
+    embedding = network[0].embedding.weight.clone()
+    initialize_weights(network, 0.02)
+    assert network[0].linear.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert network[0].linear.bias.abs().max() == 0
+    assert torch.equal(network[0].embedding.weight, embedding)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 30}, "multiple of 4"),
+        ({"image_size": 28, "depth": 3}, "at least 4"),
+        ({"image_size": 64, "depth": 4}, "at least 5"),
+        ({"image_size": 28, "width": 0}, "width is 0"),
+    ],
+)
+def test_impossible_sizes_are_named(arguments, message):
+    shape = SampleShape(1, arguments.pop("image_size"), 10)
+    with pytest.raises(HuscfError, match=message):
+        ConditionalGenerator(shape, 10, **arguments)
+
+
+def test_spectral_norm_bounds_the_last_layer():
+    network = ConditionalDiscriminator(SampleShape(1, 8, 3), width=4, depth=4, spectral_norm=True)
+    network.train()
+    for _ in range(20):
+        network(torch.randn(4, 1, 8, 8), torch.zeros(4, dtype=torch.long))
+    assert torch.linalg.matrix_norm(network[3][1].weight, 2).item() == pytest.approx(1, abs=1e-3)

@@ -1,0 +1,119 @@
+import gc
+
+import pytest
+import torch
+
+from huscf.errors import NonFiniteError
+from huscf.split import Exchange, Parcel, is_finite
+from tests.conftest import make_batch, make_gan, run_step
+
+
+class Recorder(Exchange):
+    """Keeps every parcel."""
+
+    def __init__(self):
+        super().__init__()
+        self.parcels: list[Parcel] = []
+
+    def transmit(self, parcel):
+        self.parcels.append(parcel)
+        return parcel.content
+
+
+def test_activations_arrive_as_leaves_of_a_new_graph():
+    source = torch.randn(3, requires_grad=True)
+    arrived = Exchange().send(0, "generator_head", "activations", "uplink", source * 2)
+    assert arrived.is_leaf
+    assert arrived.requires_grad
+    assert arrived.grad_fn is None
+    assert torch.equal(arrived, source * 2)
+
+
+def test_bytes_are_counted_per_client_cut_and_direction():
+    exchange = Exchange()
+    exchange.send(0, "generator_head", "activations", "uplink", torch.zeros(2, 3))
+    exchange.send(0, "generator_head", "gradients", "downlink", torch.zeros(2, 3).half())
+    exchange.send(1, "discriminator_tail", "activations", "downlink", torch.zeros(5).double())
+    assert exchange.num_bytes[0, "generator_head", "uplink"] == 24
+    assert exchange.num_bytes[0, "generator_head", "downlink"] == 12
+    assert exchange.total_bytes() == 76
+    assert exchange.total_bytes(client_id=1) == 40
+    assert exchange.total_bytes(direction="downlink") == 52
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_a_client_sends_must_be_finite(value):
+    with pytest.raises(NonFiniteError, match="client 3: gradients at generator_tail"):
+        Exchange().send(3, "generator_tail", "gradients", "uplink", torch.tensor([0.0, value]))
+
+
+def test_a_sum_that_overflows_is_still_finite():
+    assert is_finite(torch.full((4,), 3e38))
+
+
+def test_a_step_sends_only_activations_and_gradients_with_the_expected_traffic():
+    module = make_gan({0: [1, 1, 1, 1], 4: [1, 2, 2, 1]})
+    module.exchange = recorder = Recorder()
+    run_step(module, make_batch([0, 4]))
+    for client in (0, 4):
+        own = [p for p in recorder.parcels if p.client_id == client]
+        sent = [(p.cut, p.kind, p.direction) for p in own]
+        # One generator pass and three of the discriminator, each crossing twice out and back.
+        assert len(sent) == 4 * 4
+        for cut, kind, direction in sent:
+            goes_out = cut.endswith("head") == (kind == "activations")
+            assert direction == ("uplink" if goes_out else "downlink")
+        assert {kind for _, kind, _ in sent} == {"activations", "gradients"}
+    counted = sum(p.num_bytes for p in recorder.parcels)
+    assert recorder.total_bytes() == counted
+
+
+def private_tensors(module, batch):
+    """Every tensor that must stay at its client in this step, raw and scaled."""
+    tensors = []
+    for client, (samples, labels) in batch.items():
+        module.start_step(client, samples, labels, 0)
+        held = module.client(client)
+        tensors += [samples, labels, held.samples, held.labels, held.noise]
+        with torch.no_grad():
+            fakes = module.merged_network("generator", client)(held.noise, held.labels)
+        tensors.append(fakes)
+    return tensors
+
+
+def test_no_private_tensor_crosses_or_is_reachable_from_the_server():
+    module = make_gan({0: [1, 1, 1, 1], 1: [2, 1, 1, 2]}, norm="group")
+    module.exchange = recorder = Recorder()
+    batch = make_batch([0, 1])
+    private = private_tensors(module, batch)
+    run_step(module, batch)
+    storages = {tensor.untyped_storage().data_ptr() for tensor in private}
+    for parcel in recorder.parcels:
+        assert parcel.content.untyped_storage().data_ptr() not in storages
+        for tensor in private:
+            same = parcel.content.shape == tensor.shape
+            assert not (same and torch.allclose(parcel.content.float(), tensor.float()))
+    for tensor in reachable_tensors(module.server):
+        assert tensor.untyped_storage().data_ptr() not in storages
+        assert not any(
+            tensor.shape == other.shape and torch.allclose(tensor.float(), other.float())
+            for other in private
+        )
+
+
+def reachable_tensors(root):
+    """All tensors that code holding the server could reach through references and graphs."""
+    seen, found, queue = set(), [], [vars(root)]
+    while queue:
+        item = queue.pop()
+        if id(item) in seen or isinstance(item, type):
+            continue
+        seen.add(id(item))
+        if isinstance(item, torch.Tensor):
+            found.append(item)
+            queue.append(item.grad_fn)
+            continue
+        if type(item).__name__ in ("module", "function", "builtin_function_or_method"):
+            continue
+        queue.extend(gc.get_referents(item))
+    return found

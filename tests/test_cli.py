@@ -1,0 +1,221 @@
+"""The command line as a user meets it: runs, resumes, and says what is wrong."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from huscf.__main__ import main
+from tests.conftest import REPOSITORY
+
+QUICKSTART = str(REPOSITORY / "configs" / "quickstart.yaml")
+SMALL = [
+    "--model.generator.init_args.width=4",
+    "--model.discriminator.init_args.width=4",
+    "--data.init_args.clients_per_domain=2",
+    "--data.init_args.samples_per_client=12",
+    "--data.init_args.batch_size=6",
+    "--federation.every_n_epochs=1",
+    "--samples.every_n_rounds=0",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.accelerator=cpu",
+]
+
+
+def fit(root, *options, small=SMALL):
+    arguments = ["fit", "--config", QUICKSTART, *small, f"--trainer.default_root_dir={root}"]
+    return main([*arguments, *options])
+
+
+def checkpoint(path):
+    return torch.load(path, weights_only=True)
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def differences(one, other, path=""):
+    """Paths at which two nested values differ."""
+    if isinstance(one, torch.Tensor):
+        return [] if torch.equal(one, other) else [path]
+    if isinstance(one, dict):
+        if one.keys() != other.keys():
+            return [f"{path} keys"]
+        return [d for k in one for d in differences(one[k], other[k], f"{path}.{k}")]
+    if isinstance(one, list | tuple):
+        if len(one) != len(other):
+            return [f"{path} length"]
+        pairs = enumerate(zip(one, other, strict=True))
+        return [d for i, (a, b) in pairs for d in differences(a, b, f"{path}[{i}]")]
+    return [] if one == other else [f"{path}: {one} != {other}"]
+
+
+@pytest.fixture(scope="module")
+def two_rounds(tmp_path_factory):
+    """A finished run of two rounds."""
+    root = tmp_path_factory.mktemp("runs")
+    assert fit(root, "--trainer.max_epochs=2") == 0
+    return root / "quickstart-1"
+
+
+def test_a_run_leaves_its_folder(two_rounds):
+    found = {str(p.relative_to(two_rounds)) for p in two_rounds.rglob("*") if p.is_file()}
+    assert {
+        "config.yaml",
+        "partition.yaml",
+        "plan.yaml",
+        "metrics.csv",
+        "samples/digits-final.png",
+        "samples/negatives-final.png",
+        "checkpoints/last.ckpt",
+        "checkpoints/round-0001.ckpt",
+        "checkpoints/round-0002.ckpt",
+    } <= found
+    table = rows(two_rounds)
+    assert [row["round"] for row in table] == ["1", "2"]
+    assert {"federation/ari", "train/generator_loss", "train/discriminator_loss"} <= set(table[0])
+    config = yaml.safe_load((two_rounds / "config.yaml").read_text())
+    assert config["model"]["generator"]["init_args"]["width"] == 4
+    assert config["data"]["init_args"]["seed"] == config["seed_everything"] == 0
+    partition = yaml.safe_load((two_rounds / "partition.yaml").read_text())
+    assert [c["domain"] for c in partition["clients"]] == ["digits"] * 2 + ["negatives"] * 2
+    assert all(len(c["indices"]) == c["num_samples"] == 12 for c in partition["clients"])
+
+
+def test_two_rounds_equal_one_round_and_a_resumed_one_bit_for_bit(two_rounds, tmp_path):
+    assert fit(tmp_path, "--trainer.max_epochs=1") == 0
+    assert fit(tmp_path, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+    resumed = tmp_path / "quickstart-1"
+    assert [p.name for p in tmp_path.iterdir()] == ["quickstart-1"]
+    one, other = (checkpoint(f / "checkpoints" / "last.ckpt") for f in (two_rounds, resumed))
+    for part in ("state_dict", "optimizer_states", "huscf", "global_step", "epoch"):
+        assert differences(one[part], other[part], part) == []
+    columns = [k for k in rows(resumed)[0] if k != "seconds"]
+    pairs = zip(rows(two_rounds), rows(resumed), strict=True)
+    for expected, got in pairs:
+        assert {k: expected[k] for k in columns} == {k: got[k] for k in columns}
+
+
+def test_resuming_in_the_middle_of_an_epoch_is_bit_exact_too(tmp_path):
+    options = ["--data.init_args.steps_per_epoch=4", "--trainer.max_epochs=2"]
+    saver = [
+        "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint",
+        f"--trainer.callbacks.dirpath={tmp_path / 'steps'}",
+        "--trainer.callbacks.every_n_train_steps=3",
+        "--trainer.callbacks.save_top_k=-1",
+        "--trainer.callbacks.filename={step}",
+    ]
+    assert fit(tmp_path / "a", *options, *saver) == 0
+    middle = tmp_path / "steps" / "step=3.ckpt"
+    assert fit(tmp_path / "b", *options, *saver, f"--ckpt_path={middle}") == 0
+    one, other = (
+        checkpoint(tmp_path / x / "quickstart-1" / "checkpoints" / "last.ckpt") for x in "ab"
+    )
+    for part in ("state_dict", "optimizer_states", "huscf", "global_step"):
+        assert differences(one[part], other[part], part) == []
+
+
+def test_a_truncated_checkpoint_is_refused_and_the_previous_one_works(tmp_path, capsys):
+    assert fit(tmp_path, "--trainer.max_epochs=2") == 0
+    folder = tmp_path / "quickstart-1" / "checkpoints"
+    last = folder / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    assert fit(tmp_path, "--trainer.max_epochs=3", f"--ckpt_path={last}") == 2
+    error = capsys.readouterr().err
+    assert f"checkpoint {last}: damaged" in error
+    assert str(folder / "round-0002.ckpt") in error
+    previous = folder / "round-0002.ckpt"
+    assert fit(tmp_path, "--trainer.max_epochs=3", f"--ckpt_path={previous}") == 0
+    assert [row["round"] for row in rows(tmp_path / "quickstart-1")] == ["1", "2", "3"]
+
+
+def test_resuming_with_other_hyper_parameters_prints_the_differences(two_rounds, tmp_path, capsys):
+    last = two_rounds / "checkpoints" / "last.ckpt"
+    before = (two_rounds / "metrics.csv").read_bytes()
+    options = ["--trainer.max_epochs=3", "--model.generator_lr=0.1", f"--ckpt_path={last}"]
+    assert fit(tmp_path, *options) == 2
+    error = capsys.readouterr().err
+    assert "model.generator_lr: 0.001 -> 0.1" in error
+    assert (two_rounds / "metrics.csv").read_bytes() == before
+
+
+def test_a_second_run_gets_its_own_folder(two_rounds):
+    before = (two_rounds / "metrics.csv").read_bytes()
+    assert fit(two_rounds.parent, "--trainer.max_epochs=1") == 0
+    assert (two_rounds.parent / "quickstart-2" / "metrics.csv").exists()
+    assert (two_rounds / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--model.plan.init_args.profiles={a: [1, 1, 1, 4]}"],
+            "client 0: discriminator_head 1 + discriminator_tail 4 leave the server no block",
+        ),
+        (["--model.plan.init_args.profiles={a: [0, 1, 1, 1]}"], "generator_head is 0"),
+        (["--data.init_args.clients_per_domain=2000"], "2000 clients for 1442 samples"),
+        (["--data.init_args.samples_per_client=1"], "client 0 (digits) has 1 samples, needs at"),
+        (["--model.generator.init_args.depth=3"], "depth 3 is too small"),
+        (["--ckpt_path=nowhere.ckpt"], "checkpoint nowhere.ckpt: no such file"),
+        (["--ckpt_path=last"], "no run with a checkpoint below"),
+        (["--federation.every_n_epochs=0"], "federation.every_n_epochs is 0"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, capsys, options, message):
+    assert fit(tmp_path / "runs", *options) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert len([line for line in error.splitlines() if line.startswith("huscf: error:")]) == 1
+    assert not list((tmp_path / "runs").glob("*/metrics.csv"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.generator_learning_rate=1"], "generator_learning_rate"),
+        (["--federation.weighting=kl"], "'kld'"),
+        (["--model.on_nonfinite=ignore"], "'drop'"),
+        (["--data.class_path=huscf.datamodules.Nothing"], "Nothing"),
+    ],
+)
+def test_unknown_keys_and_values_are_named_with_what_is_allowed(tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as exit_info:
+        fit(tmp_path, *options)
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_run_folder_is_named(tmp_path, capsys):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert fit(blocked) == 2
+    assert f"cannot write below {blocked}" in capsys.readouterr().err
+
+
+def test_help_needs_no_torch():
+    code = "import sys, huscf.__main__ as m; m.main(['--help']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in ("fit", "validate", "test", "predict", "plan"):
+        assert f"\n  {command} " in done.stdout
+
+
+def test_python_m_and_unknown_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "huscf", "train"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "no command 'train'; there are fit, validate" in done.stderr
+
+
+def test_shipped_configs_name_no_machine_folder():
+    for path in Path(REPOSITORY / "configs").rglob("*.yaml"):
+        assert not any(word in path.read_text() for word in ("/home", "/tmp", "../shared")), path
