@@ -180,7 +180,7 @@ def test_bad_recordings_are_named_then_fatal_or_skipped(tmp_path):
 
 
 def test_the_size_of_sound_is_set_in_one_place():
-    with pytest.raises(DataError, match="set spectrogram.size"):
+    with pytest.raises(DataError, match=r"set spectrogram\.size"):
         SpokenDigitsDataModule(image_size=64)
 
 

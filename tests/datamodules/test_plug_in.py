@@ -2,34 +2,16 @@
 
 import ast
 import importlib
-import re
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
 from huscf.datamodules import FederatedDataModule
+from tests.conftest import REPOSITORY
 
-ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "docs" / "datamodules.md").read_text()
-CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
-
-
-def find_block(language):
-    return re.search(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL).group(1)
-
-
-@pytest.fixture
-def example(tmp_path, monkeypatch):
-    """A folder of a user's own, with stripes.py and stripes.yaml."""
-    (tmp_path / "stripes.py").write_text(find_block("python"))
-    (tmp_path / "stripes.yaml").write_text(find_block("yaml"))
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    sys.modules.pop("stripes", None)
+CONFIGS = sorted((REPOSITORY / "configs").glob("**/*.yaml"))
 
 
 def parse_data(section):
@@ -63,7 +45,9 @@ def test_the_data_of_every_config_parses(path):
             assert getattr(data, name) == value
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "datamodules").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "datamodules").glob("*.py")), ids=lambda p: p.stem
+)
 def test_readers_are_imported_where_they_are_used(path):
     """Start-up stays quick: only functions import what reads one kind of file."""
     tree = ast.parse(path.read_text())
