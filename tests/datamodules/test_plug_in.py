@@ -12,6 +12,7 @@ from huscf.datamodules import FederatedDataModule
 from tests.conftest import REPOSITORY
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("**/*.yaml"))
+MODULES = sorted((REPOSITORY / "datamodules").glob("*.py"))
 
 
 def parse_data(section):
@@ -45,9 +46,7 @@ def test_the_data_of_every_config_parses(path):
             assert getattr(data, name) == value
 
 
-@pytest.mark.parametrize(
-    "path", sorted((REPOSITORY / "datamodules").glob("*.py")), ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_readers_are_imported_where_they_are_used(path):
     """Start-up stays quick: only functions import what reads one kind of file."""
     tree = ast.parse(path.read_text())
