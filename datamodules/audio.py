@@ -11,7 +11,15 @@ from torch import Tensor
 from ..errors import DataError
 from .file_datamodule import FileDataModule
 from .log_mel import LogMel
-from .recordings import DIGIT_SETS, RECORDING_SUFFIXES, drop_mixed_rates, read_recording
+from .recordings import (
+    DIGITS,
+    RECORDING_SUFFIXES,
+    drop_mixed_rates,
+    list_audiomnist,
+    list_fsdd,
+    list_speech_commands,
+    read_recording,
+)
 from .sources import Source
 
 
@@ -57,24 +65,32 @@ class SpokenDigitsDataModule(AudioDataModule):
     """Spoken digits of public sets, ten classes each; the speaker is the natural key.
 
     Folders below root: free-spoken-digit-dataset/recordings, AudioMNIST/data and
-    SpeechCommands/speech_commands_v0.02 (its digit words).
+    SpeechCommands/speech_commands_v0.02.
 
     Args:
         datasets: Which sets; each is a domain. None is fsdd.
+        words: The classes of speech_commands; None is its ten digits.
         kwargs: As in AudioDataModule, FileDataModule and FederatedDataModule.
     """
 
     def __init__(
         self,
         datasets: list[Literal["fsdd", "audiomnist", "speech_commands"]] | None = None,
+        words: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.datasets = datasets or ["fsdd"]
+        self.words = words or list(DIGITS)
 
     def list_recordings(self) -> list[Source]:
         """List the recordings of every set."""
-        return [DIGIT_SETS[name](self.root.resolve()) for name in self.datasets]
+        return [self._list(name, self.root.resolve()) for name in self.datasets]
+
+    def _list(self, name: str, root: Path) -> Source:
+        if name == "speech_commands":
+            return list_speech_commands(root, self.words)
+        return list_fsdd(root) if name == "fsdd" else list_audiomnist(root)
 
 
 class AudioFolderDataModule(AudioDataModule):

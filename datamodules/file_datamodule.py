@@ -23,8 +23,8 @@ class FileDataModule(FederatedDataModule):
     A subclass says which files there are and how one is decoded.
 
     Args:
-        test_fraction: Part of each class (and client) to hold out where the source does not
-            say which files are for testing; in (0, 0.5].
+        test_fraction: Part of each class to hold out where the source does not say which
+            files are for testing; in (0, 0.5].
         cache_dir: Folder of the decoded samples; None takes the environment variable
             HUSCF_CACHE, else ~/.cache/huscf. It may be deleted at any time.
         kwargs: As in FederatedDataModule.
@@ -76,8 +76,11 @@ class FileDataModule(FederatedDataModule):
         kept = drop_lonely_keys(replace(source, files=stored.files, bad=source.bad + stored.bad))
         settle_bad_data(f"{source.name} ({source.folder})", kept.bad, self.on_bad_data)
         self.bad_data[source.name] = kept.bad
-        if not any(not file.is_test for file in kept.files):
-            raise DataError(f"{source.name} ({source.folder}): no usable training files")
+        if {file.is_test for file in kept.files} != {False, True}:
+            raise DataError(
+                f"{source.name} ({source.folder}): {len(kept.files)} usable files are too few to "
+                "train on some and hold out others: add files, or raise test_fraction"
+            )
         return _make_domain(kept, stored)
 
 

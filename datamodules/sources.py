@@ -80,17 +80,17 @@ def list_source(
 
 
 def hold_out(files: Sequence[SourceFile], test_fraction: float) -> list[SourceFile]:
-    """Hold out the last of every 1/test_fraction files of each class and client.
+    """Hold out the last of every 1/test_fraction files of each class.
 
     Returns the files as they are where some are held out already; training files come first.
     """
     if not any(file.is_test for file in files):
         every = round(1 / test_fraction)
-        rank: Counter[tuple[str, str]] = Counter()
+        rank: Counter[str] = Counter()
         marked = []
         for file in files:
-            rank[file.class_name, file.key] += 1
-            is_test = rank[file.class_name, file.key] % every == 0
+            rank[file.class_name] += 1
+            is_test = rank[file.class_name] % every == 0
             marked.append(file._replace(is_test=is_test))
         files = marked
     return sorted(files, key=lambda file: file.is_test)

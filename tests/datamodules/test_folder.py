@@ -59,6 +59,13 @@ def test_pictures_are_decoded_once_and_mapped_from_disk(tmp_path, monkeypatch):
     monkeypatch.undo()
 
 
+def test_a_cache_that_cannot_be_written_says_so(tmp_path):
+    make_clinic(tmp_path / "clinic")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot write the cache .*set HUSCF_CACHE"):
+        _ = make_module(tmp_path, cache_dir=str(tmp_path / "file")).domains
+
+
 def test_a_changed_picture_is_decoded_anew(tmp_path):
     make_clinic(tmp_path / "clinic")
     cache = str(tmp_path / "cache")
@@ -238,6 +245,6 @@ def test_nothing_usable_is_an_error_even_when_skipping(tmp_path):
         (tmp_path / "clinic" / name / "x.png").write_bytes(b"")
     with (
         pytest.warns(UserWarning, match="2 bad inputs"),
-        pytest.raises(DataError, match="no usable training files"),
+        pytest.raises(DataError, match="0 usable files are too few"),
     ):
         _ = make_module(tmp_path, on_bad_data="skip").domains
