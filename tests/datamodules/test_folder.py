@@ -229,9 +229,11 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
 def test_sources_that_hold_nothing_say_so(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong.csv").write_text("file,class\n")
+    (tmp_path / "binary.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
     for source, message in (
         ("empty", "no class folders"),
         ("gone", "no folder or CSV file .*gone: set root or HUSCF_DATA"),
+        ("binary.csv", "cannot be read as CSV"),
         ("wrong.csv", "needs the columns path and label"),
         ("..", "outside the data folder"),
     ):
