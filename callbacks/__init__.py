@@ -2,6 +2,7 @@
 
 from .closing_summary import ClosingSummary
 from .clustered_federation import ClusteredFederation
+from .evaluation import Evaluation
 from .round_progress_bar import RoundProgressBar
 from .run_folder import RunFolder
 from .sample_grid import SampleGrid
@@ -10,6 +11,7 @@ from .split_training import SplitTraining
 __all__ = [
     "ClosingSummary",
     "ClusteredFederation",
+    "Evaluation",
     "RoundProgressBar",
     "RunFolder",
     "SampleGrid",

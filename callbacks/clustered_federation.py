@@ -70,6 +70,15 @@ class ClusteredFederation(Callback):
         self.server = server
         self.moments: Moments = moments
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse cuts under which the server cannot compare clients."""
+        assert isinstance(pl_module, SplitGAN)
+        if self.rule.needs_features and pl_module.server.statistics.boundary is None:
+            raise HuscfError(
+                "federation: no boundary of the discriminator is at the server for all clients, so "
+                "they cannot be compared: shorten the longest discriminator heads or tails"
+            )
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide, compute, apply, log."""
         assert isinstance(pl_module, SplitGAN)
@@ -93,16 +102,8 @@ class ClusteredFederation(Callback):
     def assign(self, module: SplitGAN) -> Assignment:
         """Find clusters and weights from what the server saw in the last epochs."""
         statistics = module.server.statistics
-        if statistics.boundary is None:
-            raise HuscfError(
-                "federation: no boundary of the discriminator is at the server for all clients, so "
-                "they cannot be compared: shorten the longest discriminator heads or tails"
-            )
         clusters = self._find_clusters(module, statistics)
-        observed = statistics.client_ids
-        labels = np.array([clusters[c] for c in observed])
-        values = kl_from_others(statistics.distributions().double().numpy(), labels)
-        divergences = dict(zip(observed, values.tolist(), strict=True))
+        divergences = _compare_members(statistics, clusters)
         # A client whose parameters are not finite counts nothing and receives the average.
         sizes = {c: n * module.client(c).is_finite() for c, n in module.client_sizes.items()}
         weights = member_weights(sizes, clusters, divergences, self.weighting, self.beta)
@@ -110,19 +111,32 @@ class ClusteredFederation(Callback):
 
     def _find_clusters(self, module: SplitGAN, statistics: ActivationStatistics) -> dict[int, int]:
         previous = module.clusters
-        observed = statistics.client_ids
         if module.num_rounds < self.warmup_rounds:
             return dict.fromkeys(previous, 0)
+        seed = derive_seed(module.seed, "clusters", module.num_rounds)
+        if not self.rule.needs_features:
+            found = self.rule.assign(np.zeros((len(previous), 0)), seed)
+            return dict(zip(previous, found.tolist(), strict=True))
+        observed = statistics.client_ids
         if len(observed) < 2:
             return dict(previous)
         features = scale_features(statistics.features().double().numpy())
-        seed = derive_seed(module.seed, "clusters", module.num_rounds)
         found = self.rule.assign(features, seed)
-        labels = {client: int(label) for client, label in zip(observed, found, strict=True)}
-        matched = match_labels(labels, previous)
+        matched = match_labels(dict(zip(observed, found.tolist(), strict=True)), previous)
         # Clients that the server saw nothing of stay where they were, if that still exists.
         count = max(matched.values()) + 1
         return {c: matched.get(c, min(previous[c], count - 1)) for c in previous}
+
+
+def _compare_members(
+    statistics: ActivationStatistics, clusters: dict[int, int]
+) -> dict[int, float]:
+    observed = statistics.client_ids
+    if not observed:
+        return {}
+    labels = np.array([clusters[c] for c in observed])
+    values = kl_from_others(statistics.distributions().double().numpy(), labels)
+    return dict(zip(observed, values.tolist(), strict=True))
 
 
 def _summarize(assignment: Assignment) -> dict[str, float]:
@@ -131,7 +145,7 @@ def _summarize(assignment: Assignment) -> dict[str, float]:
         "num_clusters": max(assignment.clusters.values()) + 1,
         "min_weight": min(weights),
         "max_weight": max(weights),
-        "mean_kld": float(np.mean(list(assignment.divergences.values()))),
+        "mean_kld": float(np.mean(list(assignment.divergences.values()) or [0.0])),
     }
 
 

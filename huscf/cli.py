@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from .callbacks import (
     ClosingSummary,
     ClusteredFederation,
+    Evaluation,
     RoundProgressBar,
     RunFolder,
     SampleGrid,
@@ -40,8 +41,9 @@ class HuscfCLI(LightningCLI):
     """The command line: what the configuration's sections mean and which keys follow others."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the sections federation, samples and run, and the links from data to model."""
+        """Add the sections of every run, and the links from data to model."""
         parser.add_lightning_class_args(ClusteredFederation, "federation")
+        parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(SampleGrid, "samples")
         parser.add_lightning_class_args(RunFolder, "run")
         parser.link_arguments("seed_everything", "data.init_args.seed")

@@ -21,6 +21,7 @@ SMALL = [
     "--data.init_args.batch_size=6",
     "--federation.every_n_epochs=1",
     "--samples.every_n_rounds=0",
+    "--evaluation.every_n_rounds=-1",
     "--trainer.enable_progress_bar=false",
     "--trainer.accelerator=cpu",
 ]

@@ -1,14 +1,17 @@
 """Averages copies of one block over unequal holders: Theta <- A Theta."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+CopyT = TypeVar("CopyT", bound=Hashable)
+
 
 def mixing_matrix(
-    holders: Mapping[int, Hashable],
-    users: Mapping[Hashable, Sequence[int]],
+    holders: Mapping[int, CopyT],
+    users: Mapping[CopyT, Sequence[int]],
     clusters: Mapping[int, int],
     weights: Mapping[int, float],
 ) -> Tensor:

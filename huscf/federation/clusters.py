@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -10,7 +11,13 @@ from ..errors import HuscfError
 
 
 class ClusterRule(ABC):
-    """Maps one feature vector per client to one cluster label per client."""
+    """Maps one feature vector per client to one cluster label per client.
+
+    Attributes:
+        needs_features: Whether the rule looks at the features' values.
+    """
+
+    needs_features: ClassVar[bool] = True
 
     @abstractmethod
     def assign(self, features: np.ndarray, seed: int) -> np.ndarray:
@@ -63,6 +70,8 @@ class KMeansClusters(ClusterRule):
 class OneCluster(ClusterRule):
     """Everybody together: plain federated averaging."""
 
+    needs_features = False
+
     def assign(self, features: np.ndarray, seed: int) -> np.ndarray:
         """Return zeros."""
         return np.zeros(len(features), dtype=int)
@@ -70,6 +79,8 @@ class OneCluster(ClusterRule):
 
 class EachAlone(ClusterRule):
     """Every client its own cluster: nothing is averaged."""
+
+    needs_features = False
 
     def assign(self, features: np.ndarray, seed: int) -> np.ndarray:
         """Return 0..N-1."""

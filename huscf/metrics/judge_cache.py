@@ -128,7 +128,7 @@ def _write(path: Path, key: str, judge: DomainClassifier) -> None:
     record = {
         "key": key,
         "state": state,
-        "state_hash": _state_hash(state),
+        "content_hash": _record_hash(state, judge.test_accuracy),
         "test_accuracy": judge.test_accuracy,
     }
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
@@ -148,7 +148,8 @@ def _read(
     # A damaged file may fail anywhere in unpickling, with errors of many types.
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
-        if record["key"] != key or record["state_hash"] != _state_hash(record["state"]):
+        found = _record_hash(record["state"], record["test_accuracy"])
+        if (record["key"], record["content_hash"]) != (key, found):
             return None
         return _restore(record, train, settings)
     except Exception:
@@ -168,8 +169,8 @@ def _restore(
     return judge.to(train.samples.device).eval().requires_grad_(False)
 
 
-def _state_hash(state: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _record_hash(state: dict[str, Tensor], test_accuracy: float) -> str:
+    digest = hashlib.sha256(repr(test_accuracy).encode())
     for name, tensor in sorted(state.items()):
         digest.update(name.encode())
         digest.update(_bytes(tensor))

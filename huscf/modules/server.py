@@ -39,17 +39,15 @@ class Server(nn.Module):
         """Return the number of copies of the middle segments."""
         return len(self.copies("generator"))
 
-    def copies(self, network: NetworkName) -> nn.ModuleList:
+    def copies(self, network: NetworkName) -> list[Segment]:
         """Return all copies of the middle segment of one network."""
         copies = self.get_submodule(network)
         assert isinstance(copies, nn.ModuleList)
-        return copies
+        return [copy for copy in copies if isinstance(copy, Segment)]
 
     def segment(self, network: NetworkName, client_id: int) -> Segment:
         """Return the copy that serves a client."""
-        segment = self.copies(network)[self.route[client_id]]
-        assert isinstance(segment, Segment)
-        return segment
+        return self.copies(network)[self.route[client_id]]
 
     def set_copies(self, count: int, route: Mapping[int, int]) -> dict[nn.Parameter, nn.Parameter]:
         """Change the number of copies and who uses which.
@@ -67,8 +65,8 @@ class Server(nn.Module):
         sources = [self.route[first[which]] if which in first else 0 for which in range(count)]
         cloned_from: dict[nn.Parameter, nn.Parameter] = {}
         for network in NETWORK_NAMES:
-            old = list(self.copies(network))
-            new = []
+            old = self.copies(network)
+            new: list[Segment] = []
             for which, source in enumerate(sources):
                 original = old[source]
                 if source in sources[:which]:
@@ -95,9 +93,9 @@ class Server(nn.Module):
         segment = self.segment(network, client_id)
         cuts = self.plan.by_client[client_id].cuts
         indices = cuts.server_range(network, self.plan.num_blocks(network))
-        if not observe:
-            return segment(activations, indices=indices)
         boundary = self.statistics.boundary
+        if not observe or boundary is None:
+            return segment(activations, indices=indices)
         middle = segment(activations, indices=range(indices.start, boundary))
         self.statistics.update(client_id, middle)
         return segment(middle, indices=range(boundary, indices.stop))

@@ -12,6 +12,7 @@ from torch.optim import Adam, Optimizer
 
 from ..errors import CheckpointError, HuscfError
 from ..federation import block_tensors, mix_tensors, mixing_matrix
+from ..metrics import EvaluationSettings
 from ..models import (
     AdversarialLoss,
     ConditionalDiscriminator,
@@ -34,6 +35,7 @@ from ..split import (
     cuts_of,
 )
 from .client import Client
+from .evaluation import evaluate_domain
 from .optimizer_state import Moments, copy_state, mix_state, replace_parameters
 from .server import Server
 
@@ -64,6 +66,7 @@ class SplitGAN(LightningModule):
             (in proportion to their number of training samples).
         on_nonfinite: When a client yields NaN or Inf: "stop" naming it, or "drop" it from the
             step and count that.
+        num_evaluated_per_class: Samples of each class and domain that validate and test draw.
         seed: Seed of initial weights, noise and sampling; linked to seed_everything.
     """
 
@@ -83,6 +86,7 @@ class SplitGAN(LightningModule):
         weight_std: float | None = 0.02,
         server_gradient: Literal["uniform", "samples"] = "uniform",
         on_nonfinite: OnNonFinite = "stop",
+        num_evaluated_per_class: int = 500,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -95,6 +99,7 @@ class SplitGAN(LightningModule):
         self.betas = betas
         self.server_gradient = server_gradient
         self.on_nonfinite = on_nonfinite
+        self.num_evaluated_per_class = num_evaluated_per_class
         self.seed = seed
         self.exchange = Exchange()
         self.clusters = dict.fromkeys(sorted(batch_sizes), 0)
@@ -194,7 +199,7 @@ class SplitGAN(LightningModule):
         for client_id in self.plan.client_ids:
             client = self.client(client_id)
             segments += [client.segment(network, "head"), client.segment(network, "tail")]
-        segments.append(self.server.copies(network))
+        segments += self.server.copies(network)
         return [p for segment in segments for p in segment.parameters()]
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -311,6 +316,29 @@ class SplitGAN(LightningModule):
 
     # What Lightning calls
 
+    def validation_step(self, domain_name: str, batch_idx: int) -> None:
+        """Log quick scores of one domain."""
+        self._evaluate(domain_name, "val", EvaluationSettings.quick())
+
+    def test_step(self, domain_name: str, batch_idx: int) -> None:
+        """Log all scores of one domain."""
+        self._evaluate(domain_name, "test", EvaluationSettings())
+
+    def predict_step(self, client_id: int, batch_idx: int) -> dict[str, Tensor]:
+        """Draw ten samples of every class from one client.
+
+        Returns:
+            samples (N, C, H, W) in [-1, 1], labels, client and cluster (N,).
+        """
+        labels = torch.arange(self.sample_shape.num_classes).repeat_interleave(10)
+        stream = make_generator(self.seed, "prediction", client_id)
+        return {
+            "samples": self.sample(client_id, labels, stream),
+            "labels": labels,
+            "client": torch.full_like(labels, client_id),
+            "cluster": torch.full_like(labels, self.clusters[client_id]),
+        }
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is not in the parameters: plan, clusters, statistics, counters, RNG."""
         checkpoint["huscf"] = {
@@ -346,6 +374,15 @@ class SplitGAN(LightningModule):
         torch.set_rng_state(saved["torch_rng"].cpu())
 
     # Helpers
+
+    def _evaluate(self, domain_name: str, phase: str, settings: EvaluationSettings) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        members = [c for c, name in data.client_domains.items() if name == domain_name]
+        figures = evaluate_domain(
+            self, data.domains[domain_name], members, self.num_evaluated_per_class, settings
+        )
+        for name, value in figures.items():
+            self.log(f"{phase}/{domain_name}/{name}", value, batch_size=1)
 
     def _build_networks(
         self,

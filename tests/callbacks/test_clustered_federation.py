@@ -68,4 +68,6 @@ def test_a_client_that_sent_nothing_keeps_its_cluster():
 def test_no_common_boundary_is_an_error_that_says_what_to_change():
     module = make_gan({0: [1, 1, 3, 1], 1: [1, 1, 1, 3]}, depth=5)
     with pytest.raises(HuscfError, match="shorten the longest discriminator heads or tails"):
-        ClusteredFederation().assign(module)
+        ClusteredFederation().on_fit_start(None, module)
+    ClusteredFederation(rule=OneCluster()).on_fit_start(None, module)
+    assert ClusteredFederation(rule=OneCluster()).assign(module).weights == {0: 0.5, 1: 0.5}

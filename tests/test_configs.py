@@ -1,0 +1,48 @@
+"""Every shipped configuration runs through the real command line, shortened by overrides."""
+
+import pytest
+import yaml
+
+from huscf.__main__ import main
+from tests.conftest import REPOSITORY, SHARED_DATA
+
+CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+
+
+def is_run(path):
+    return "data" in yaml.safe_load(path.read_text())
+
+
+RUNS = [path for path in CONFIGS if is_run(path)]
+
+
+def test_there_are_configurations():
+    assert REPOSITORY / "configs" / "quickstart.yaml" in RUNS
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda p: str(p.relative_to(REPOSITORY / "configs")))
+def test_each_configuration_trains_a_round(path, tmp_path, monkeypatch):
+    if "Digits" not in path.read_text() and not SHARED_DATA.is_dir():
+        pytest.skip("needs the real data sets beside the checkout")
+    monkeypatch.setenv("HUSCF_DATA", str(SHARED_DATA))
+    monkeypatch.setenv("HUSCF_CACHE", str(tmp_path / "cache"))
+    assert main(["fit", "--config", str(path), *shorten(path, tmp_path)]) == 0
+    folders = [p.parent for p in tmp_path.glob("runs/*/metrics.csv")]
+    assert len(folders) == 1
+    assert list(folders[0].glob("samples/*-final.png"))
+
+
+def shorten(path, tmp_path):
+    """One round of one step, tiny networks and batches."""
+    return [
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=1",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        f"--trainer.default_root_dir={tmp_path / 'runs'}",
+        "--federation.every_n_epochs=1",
+        "--evaluation.every_n_rounds=-1",
+        "--data.init_args.batch_size=4",
+        "--model.generator.init_args.width=4",
+        "--model.discriminator.init_args.width=4",
+    ]
