@@ -66,7 +66,7 @@ class NpzDataModule(FederatedDataModule):
         num_classes = len(class_names)
         for split in ("train", "test"):
             images, labels = _check_arrays(f"{name}, {split}", arrays, split)
-            num_classes = num_classes or (int(labels.max()) + 1 if len(labels) else 0)
+            num_classes = num_classes or _count_classes(name, labels)
             faults = _find_faults(images, labels, num_classes)
             bad += [BadInput(why, f"{split} row {row}") for row, why in sorted(faults.items())]
             kept = np.setdiff1d(np.arange(len(labels)), list(faults))
@@ -181,6 +181,17 @@ def _check_arrays(owner: str, arrays: Arrays, split: str) -> tuple[np.ndarray, n
             f"of {len(images)} images"
         )
     return images, labels.reshape(-1)
+
+
+def _count_classes(name: str, labels: np.ndarray) -> int:
+    """Count the classes by the training labels, which have to be 0, 1, 2, ... without a gap."""
+    found = np.unique(labels[labels >= 0])
+    if len(found) and int(found[-1]) >= len(found):
+        raise DataError(
+            f"{name}: the training labels reach {int(found[-1])}, but are only {len(found)} "
+            "different ones: say with class_names which classes there are"
+        )
+    return len(found)
 
 
 def _find_faults(images: np.ndarray, labels: np.ndarray, num_classes: int) -> dict[int, str]:
