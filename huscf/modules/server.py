@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..federation import ActivationStatistics
 from ..models import Network
 from ..split import NETWORK_NAMES, CutPlan, NetworkName
-from .segment import Segment
+from .segment import Segment, clone_block
 
 
 class Server(nn.Module):
@@ -70,13 +70,41 @@ class Server(nn.Module):
             for which, source in enumerate(sources):
                 original = old[source]
                 if source in sources[:which]:
-                    new.append(copy.deepcopy(original))
-                    pairs = zip(new[-1].parameters(), original.parameters(), strict=True)
-                    cloned_from.update(pairs)
+                    new.append(clone_block(original, cloned_from))
                 else:
                     new.append(original)
             self.add_module(network, nn.ModuleList(new))
         self.route = dict(route)
+        return cloned_from
+
+    def take_over(
+        self, plan: CutPlan, before: Mapping[tuple[int, NetworkName], Network]
+    ) -> dict[nn.Parameter, nn.Parameter]:
+        """Hold exactly the blocks that a new plan leaves to the server, in every copy.
+
+        Args:
+            plan: The new plan.
+            before: Every client's whole network under the old plan. A block that the server did
+                not have is cloned from the first client that each copy serves.
+
+        Returns:
+            For every parameter of a clone the parameter that it was cloned from.
+        """
+        cloned_from: dict[nn.Parameter, nn.Parameter] = {}
+        for network in NETWORK_NAMES:
+            segments = []
+            for which, old in enumerate(self.copies(network)):
+                first = min(c for c, copy in self.route.items() if copy == which)
+                blocks = {}
+                for index in plan.server_blocks(network):
+                    if index in old.indices:
+                        blocks[index] = old.block(index)
+                    else:
+                        blocks[index] = clone_block(before[first, network][index], cloned_from)
+                segments.append(Segment(blocks))
+            self.add_module(network, nn.ModuleList(segments))
+        self.plan = plan
+        self.statistics = ActivationStatistics(observed_boundary(plan))
         return cloned_from
 
     def forward(
