@@ -26,6 +26,7 @@ from .modules import SplitGAN
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
+    "devices": 1,
     "logger": False,
     "max_epochs": 100,
     "num_sanity_val_steps": 0,

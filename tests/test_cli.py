@@ -166,6 +166,7 @@ def test_a_second_run_gets_its_own_folder(two_rounds):
         (["--model.generator.init_args.depth=3"], "depth 3 is too small"),
         (["--ckpt_path=nowhere.ckpt"], "checkpoint nowhere.ckpt: no such file"),
         (["--ckpt_path=last"], "no run with a checkpoint below"),
+        (["--trainer.gradient_clip_val=1"], "gradient clipping"),
         (["--federation.every_n_epochs=0"], "federation.every_n_epochs is 0"),
     ],
 )
