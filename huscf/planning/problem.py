@@ -174,6 +174,22 @@ class PlanProblem:
             is_feasible=np.stack([self.is_feasible[group].all(axis=0) for group in members]),
         )
 
+    def relax(self, members: Sequence[Ints]) -> "PlanProblem":
+        """Return a problem no worse than this: each group acts like its best member in each term.
+
+        Its optimum, also a fractional one, is a lower bound of this problem's.
+
+        Args:
+            members: Units of each group.
+        """
+        merged = self.merge(members)
+        return replace(
+            merged,
+            generator=_relax_choices(self.generator, members),
+            discriminator=_relax_choices(self.discriminator, members),
+            is_feasible=np.stack([self.is_feasible[group].any(axis=0) for group in members]),
+        )
+
     def _name(self, client: int) -> str:
         return self.fleet.by_client[client].profile.name
 
@@ -302,4 +318,19 @@ def _merge_choices(choices: NetworkChoices, members: Sequence[Ints]) -> NetworkC
         np.stack([choices.traffic_bytes[group].sum(axis=0) for group in members]),
         np.stack([choices.energy_j[group].sum(axis=0) for group in members]),
         np.stack([choices.memory_bytes[group].max(axis=0) for group in members]),
+    )
+
+
+def _relax_choices(choices: NetworkChoices, members: Sequence[Ints]) -> NetworkChoices:
+    def sum_best(figures: Floats) -> Floats:
+        return np.stack([len(group) * figures[group].min(axis=0) for group in members])
+
+    tables = choices.tables
+    least = np.stack([tables.max_table[group].min(axis=0) for group in members])
+    return NetworkChoices(
+        choices.options,
+        replace(tables, max_table=least, sum_table=sum_best(tables.sum_table)),
+        sum_best(choices.traffic_bytes),
+        sum_best(choices.energy_j),
+        np.stack([choices.memory_bytes[group].min(axis=0) for group in members]),
     )
