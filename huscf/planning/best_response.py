@@ -103,7 +103,9 @@ def _sweep_network(
         if own_cost is not None:
             value = value + own_cost[unit]
         other = solution[unit, 1 - index]
-        fits = problem.is_feasible[unit, :, other] if index == 0 else problem.is_feasible[unit, other]
+        fits = (
+            problem.is_feasible[unit, :, other] if index == 0 else problem.is_feasible[unit, other]
+        )
         value = np.where(fits, value, np.inf)
         best = int(value.argmin())
         if value[best] < value[current] - 1e-12 * abs(value[current]) or not fits[current]:

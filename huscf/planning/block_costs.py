@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from .flop_tally import FlopTally
 
 InputMaker = Callable[[int], tuple[Tensor, Tensor]]
 
-# Work and bytes are affine in the batch size, so two tiny batches give those of any batch.
+# Work and outputs are proportional to the batch size, and what is saved is affine in it, so two
+# tiny batches give the costs of any.
 _SMALL_BATCH, _LARGE_BATCH = 2, 3
 
 
@@ -101,11 +102,23 @@ def measure_block_costs(
     if batch_size < 1:
         raise PlanError(f"batch_size is {batch_size}, must be >= 1")
     trial = copy.deepcopy(network).to("cpu", dtype).train()
-    small = _measure_batch(trial, *make_inputs(_SMALL_BATCH))
-    large = _measure_batch(trial, *make_inputs(_LARGE_BATCH))
+    num_threads = torch.get_num_threads()
+    # Threads that wait for one another on a busy machine take longer than so little work.
+    torch.set_num_threads(1)
+    try:
+        low, activations = _measure_saved_bytes(trial, *make_inputs(_SMALL_BATCH))
+        high, _ = _measure_saved_bytes(trial, *make_inputs(_LARGE_BATCH))
+        labels = make_inputs(_SMALL_BATCH)[1]
+        flops = [
+            _count_flops(block, activations[place], () if place else (labels,))
+            for place, block in enumerate(trial)
+        ]
+    finally:
+        torch.set_num_threads(num_threads)
+    sizes = [output.numel() * output.element_size() for output in activations[1:]]
     return tuple(
-        _extrapolate(block, low, high, batch_size)
-        for block, low, high in zip(trial, small, large, strict=True)
+        _join_cost(*figures, batch_size)
+        for figures in zip(trial, flops, low, high, sizes, strict=True)
     )
 
 
@@ -113,48 +126,47 @@ def _make_labels(batch: int) -> Tensor:
     return torch.zeros(batch, dtype=torch.int64)
 
 
-@dataclass(frozen=True)
-class _BatchCost:
-    forward_flops: float
-    input_gradient_flops: float
-    parameter_gradient_flops: float
-    backward_flops: float
-    output_bytes: float
-    saved_bytes: float
-
-
-def _extrapolate(block: nn.Module, low: _BatchCost, high: _BatchCost, batch: int) -> BlockCost:
-    step = (batch - _SMALL_BATCH) / (_LARGE_BATCH - _SMALL_BATCH)
-    per_sample = {
-        field.name: (small + step * (large - small)) / batch
-        for field, small, large in zip(fields(low), astuple(low), astuple(high), strict=True)
-    }
+def _join_cost(
+    block: nn.Module, flops: tuple[int, ...], low: int, high: int, output_bytes: int, batch: int
+) -> BlockCost:
+    saved = low + (batch - _SMALL_BATCH) / (_LARGE_BATCH - _SMALL_BATCH) * (high - low)
     params = list(block.parameters())
     return BlockCost(
-        **per_sample,
+        forward_flops=flops[0] / _SMALL_BATCH,
+        input_gradient_flops=flops[1] / _SMALL_BATCH,
+        parameter_gradient_flops=flops[2] / _SMALL_BATCH,
+        backward_flops=flops[3] / _SMALL_BATCH,
+        output_bytes=output_bytes / _SMALL_BATCH,
+        saved_bytes=saved / batch,
         param_bytes=sum(p.numel() * p.element_size() for p in params),
         num_params=sum(p.numel() for p in params),
     )
 
 
-def _measure_batch(network: Network, inputs: Tensor, labels: Tensor) -> list[_BatchCost]:
-    costs = []
-    kept: dict[int, Tensor] = {}  # storage address -> a tensor on it, kept alive
-    for parameter in network.parameters():
-        kept[parameter.untyped_storage().data_ptr()] = parameter
-    for position, block in enumerate(network):
-        extra = () if position else (labels,)
-        flops, outputs = _count_flops(block, inputs, extra)
-        saved_bytes, kept_output = _measure_saved_bytes(block, inputs, extra, kept)
-        output_bytes = outputs.numel() * outputs.element_size()
-        costs.append(_BatchCost(*flops, output_bytes, saved_bytes))
-        inputs = kept_output
-    return costs
+def _measure_saved_bytes(
+    network: Network, inputs: Tensor, labels: Tensor
+) -> tuple[list[int], list[Tensor]]:
+    """Return each block's newly kept bytes, and the activations: the inputs and every output."""
+    kept = {p.untyped_storage().data_ptr(): p.detach() for p in network.parameters()}
+    counts: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in kept:
+            kept[storage.data_ptr()] = tensor  # alive, so that no other takes its address
+            counts[-1] += storage.nbytes()
+        return tensor
+
+    activations = [inputs]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        for place, block in enumerate(network):
+            counts.append(0)
+            extra = () if place else (labels,)
+            activations.append(block(activations[-1], *extra))
+    return counts, activations
 
 
-def _count_flops(
-    block: nn.Module, inputs: Tensor, extra: tuple[Tensor, ...]
-) -> tuple[tuple[int, ...], Tensor]:
+def _count_flops(block: nn.Module, inputs: Tensor, extra: tuple[Tensor, ...]) -> tuple[int, ...]:
     """Count forward, input gradient, parameter gradient and full backward work of one block."""
     leaf = inputs.detach().requires_grad_()
     params = list(block.parameters())
@@ -167,23 +179,4 @@ def _count_flops(
             if wanted:
                 torch.autograd.grad(outputs.sum(), wanted, retain_graph=True, allow_unused=True)
         work.append(backward.flops)
-    return tuple(work), outputs.detach()
-
-
-def _measure_saved_bytes(
-    block: nn.Module, inputs: Tensor, extra: tuple[Tensor, ...], kept: dict[int, Tensor]
-) -> tuple[int, Tensor]:
-    """Run a block in the network's own graph; count newly kept storages, and return its output."""
-    num_bytes = 0
-
-    def keep(tensor: Tensor) -> Tensor:
-        nonlocal num_bytes
-        address = tensor.untyped_storage().data_ptr()
-        if address not in kept:
-            kept[address] = tensor
-            num_bytes += tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = block(inputs, *extra)
-    return num_bytes, outputs
+    return tuple(work)

@@ -41,7 +41,9 @@ class Constraints:
     def __post_init__(self) -> None:
         for name in self.forbidden_cuts:
             if name not in CUT_NAMES:
-                raise PlanError(f"forbidden_cuts: unknown cut {name}; known: {', '.join(CUT_NAMES)}")
+                raise PlanError(
+                    f"forbidden_cuts: unknown cut {name}; known: {', '.join(CUT_NAMES)}"
+                )
         for name in ("min_generator_head", "min_discriminator_head"):
             if getattr(self, name) < 1:
                 raise PlanError(f"{name} is {getattr(self, name)}, must be >= 1")

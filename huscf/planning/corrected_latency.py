@@ -111,7 +111,10 @@ def _make_pass(one: _Pass, options: Ints, figures: UnitFigures) -> Stage:
     batch, server = figures.batch, figures.server
     work = np.concatenate([[0.0], np.cumsum(one.flops)])
     leaves = num_blocks - last  # the server's last block, in the order of the pass
-    bits = {"in": _BITS_PER_BYTE * one.sizes[first - 1], "out": _BITS_PER_BYTE * one.sizes[leaves - 1]}
+    bits = {
+        "in": _BITS_PER_BYTE * one.sizes[first - 1],
+        "out": _BITS_PER_BYTE * one.sizes[leaves - 1],
+    }
     arrival = (
         batch * work[first] / figures.speed_flops_per_s
         + batch * bits["in"] / figures.uplink_bits_per_s
@@ -124,7 +127,11 @@ def _make_pass(one: _Pass, options: Ints, figures: UnitFigures) -> Stage:
     sum_terms: dict[str, Floats] = {}
     nodes: list[Node] = []
     for block in range(2, num_blocks):
-        joins, stays, ends = first == block - 1, (first < block) & (block <= leaves), leaves == block
+        joins, stays, ends = (
+            first == block - 1,
+            (first < block) & (block <= leaves),
+            leaves == block,
+        )
         max_terms[f"A{block}"] = arrival * joins
         max_terms[f"R{block}"] = received * ends
         max_terms[f"S{block}"] = local * ends
@@ -163,9 +170,7 @@ def _make_end(blocks: range) -> Node:
     return ("seconds", (*by_device, *by_link))
 
 
-def _make_optimizer_step(
-    blocks: Sequence[BlockCost], options: Ints, figures: UnitFigures
-) -> Stage:
+def _make_optimizer_step(blocks: Sequence[BlockCost], options: Ints, figures: UnitFigures) -> Stage:
     """Clients update what they hold while the server updates each block that it holds once."""
     work = np.array([block.num_params * _ADAM_FLOPS_PER_PARAM for block in blocks])
     max_terms = {"clients": _sum_ends(work, options) / figures.speed_flops_per_s}
@@ -180,9 +185,7 @@ def _make_optimizer_step(
     return Stage("optimizer", max_terms, {"none": 0 * max_terms["clients"]}, nodes)
 
 
-def _make_transfer(
-    name: str, up_bytes: Floats, down_bytes: Floats, figures: UnitFigures
-) -> Stage:
+def _make_transfer(name: str, up_bytes: Floats, down_bytes: Floats, figures: UnitFigures) -> Stage:
     """All clients send, then all receive; each at its own rate, all over the server's link."""
     bits, server = _BITS_PER_BYTE, figures.server
     busy_up, busy_down = up_bytes > 0, down_bytes > 0

@@ -87,7 +87,9 @@ class DevicesFile:
             _check_counts(counts)
         else:
             _check_shares(shares)
-        return cls(profiles, parse_server(values["server"]), counts, shares, rule.get("num_clients"))
+        return cls(
+            profiles, parse_server(values["server"]), counts, shares, rule.get("num_clients")
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> "DevicesFile":
@@ -99,9 +101,9 @@ class DevicesFile:
         try:
             return cls.from_dict(load_mapping(path))
         except PlanError as error:
-            raise PlanError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from (
-                error
-            )
+            raise PlanError(
+                f"{path}: {error}" if str(path) not in str(error) else str(error)
+            ) from (error)
 
     def client_ids(self) -> list[int]:
         """Return 0, 1, ... for as many clients as the file itself names.

@@ -9,7 +9,6 @@ from .best_response import anneal_by_turns, improve_by_turns
 from .problem import PlanProblem
 from .stage_tables import Floats, Ints
 
-
 # Falling weights of a unit's own path in the polish; measured in benchmarks/planning.py.
 _POLISH_WEIGHTS = (0.03, 0.01, 0.0)
 
@@ -110,8 +109,8 @@ def _evolve(
 ) -> GeneticOutcome:
     population = _start(problem, rng, settings.population, warm_start)
     scores = problem.score(population)
-    best_score, idle, generation = np.inf, 0, 0
-    for generation in range(1, settings.generations + 1):
+    best_score, idle, used = np.inf, 0, 0
+    for used in range(1, settings.generations + 1):  # noqa: B007
         order = np.argsort(scores, kind="stable")
         population, scores = population[order], scores[order]
         idle = 0 if scores[0] < best_score - 1e-12 * abs(best_score or 1.0) else idle + 1
@@ -123,7 +122,7 @@ def _evolve(
         population = np.concatenate([population[: settings.elites], children])
         scores = np.concatenate([scores[: settings.elites], child_scores])
     order = np.argsort(scores, kind="stable")
-    return GeneticOutcome(population[order[0]], population[order], generation)
+    return GeneticOutcome(population[order[0]], population[order], used)
 
 
 def _start(
@@ -164,9 +163,7 @@ def _breed(
     return _mutate(problem, children, rng, 1 / children[0].size)
 
 
-def _mutate(
-    problem: PlanProblem, solutions: Ints, rng: np.random.Generator, rate: float
-) -> Ints:
+def _mutate(problem: PlanProblem, solutions: Ints, rng: np.random.Generator, rate: float) -> Ints:
     numbers = [len(choices.options) for choices in problem.networks]
     fresh = np.stack([rng.integers(n, size=solutions.shape[:2]) for n in numbers], axis=2)
     return np.where(rng.random(solutions.shape) < rate, fresh, solutions)

@@ -223,9 +223,7 @@ def _add_memory(problem: PlanProblem, blocks: Sequence[_Block], rows: _Rows) -> 
             rows.add(columns, np.ones(len(columns)), -np.inf, 1.0)
 
 
-def _add_limits(
-    problem: PlanProblem, blocks: Sequence[_Block], rows: _Rows, size: int
-) -> None:
+def _add_limits(problem: PlanProblem, blocks: Sequence[_Block], rows: _Rows, size: int) -> None:
     limits = problem.constraints
     latency, traffic, energy = (np.zeros(size) for _ in range(3))
     for block in blocks:

@@ -88,9 +88,7 @@ def _count_network(network: Network, inputs: Tensor) -> tuple[PaperBlockCost, ..
             counts.clear()
             inputs = block(inputs) if position else block(inputs, labels)
             forward, backward = (sum(work) for work in zip(*counts, strict=True))
-            costs.append(
-                PaperBlockCost(forward, backward, inputs.numel() * inputs.element_size())
-            )
+            costs.append(PaperBlockCost(forward, backward, inputs.numel() * inputs.element_size()))
     return tuple(costs)
 
 

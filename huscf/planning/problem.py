@@ -291,8 +291,9 @@ def _check_memory(
     needed = generator_bytes[:, :, None] + discriminator_bytes[:, None, :]
     room = np.array([_get_memory(unit) for unit in units])
     fits: NDArray[np.bool_] = needed <= room[:, None, None]
-    for unit, has_any, least in zip(units, fits.any(axis=(1, 2)), needed.min(axis=(1, 2)), strict=True):
-        if not has_any:
+    smallest = needed.min(axis=(1, 2))
+    for unit, least in zip(units, smallest, strict=True):
+        if least > _get_memory(unit):
             missing = least - _get_memory(unit)
             raise PlanError(
                 f"client {unit.client_ids[0]} (profile {unit.profile.name}): memory_mib is too "

@@ -157,8 +157,9 @@ def decide_by_turns(problem: PlanProblem) -> tuple[Ints, int]:
 def _solve(problem: PlanProblem, time_limit_s: float) -> _Found:
     answer = solve_program(problem, time_limit_s)
     if answer.solution is None:
-        reason = "no plan keeps all limits" if answer.lower_bound == np.inf else "time_limit_s ran out"
-        raise PlanError(f"strategy milp: {reason}")
+        if answer.lower_bound == np.inf:
+            raise PlanError("strategy milp: no plan keeps all limits")
+        raise PlanError(f"strategy milp: found no plan within time_limit_s {time_limit_s:g}")
     proof = "milp optimum" if answer.is_optimal else "milp bound at time_limit_s"
     return _Found(answer.solution, answer.lower_bound, f"{proof}, one set of cuts per group")
 

@@ -125,8 +125,7 @@ def stack_stages(stages: Sequence[Stage]) -> StageTables:
         for _, alternatives in stage.nodes
     )
     outputs = tuple(
-        (stage.name, column[s, stage.nodes[-1][0]], stage.repeats)
-        for s, stage in enumerate(stages)
+        (stage.name, column[s, stage.nodes[-1][0]], stage.repeats) for s, stage in enumerate(stages)
     )
     return StageTables(
         np.stack([stages[s].max_terms[name] for s, name in max_keys], axis=2),
