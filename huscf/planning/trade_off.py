@@ -57,8 +57,9 @@ def sweep_trade_off(
     most, least = (_measure(problem, against, solution) for solution in ends)
     solutions = list(ends)
     for limit in np.geomspace(most, least, num_points)[1:-1].tolist():
-        limits = replace(problem.constraints, max_bytes_per_step=limit)
-        if against == "energy":
+        if against == "bytes":
+            limits = replace(problem.constraints, max_bytes_per_step=limit)
+        else:
             limits = replace(problem.constraints, max_energy_j=limit)
         solutions.append(_search(replace(fast, constraints=limits), settings, np.stack(ends)))
     points = [
