@@ -3,6 +3,7 @@
 from .block_costs import BlockCost, PlanCosts, measure_block_costs, measure_plan_costs
 from .constraints import Constraints, Objective
 from .corrected_latency import CorrectedLatency, Move
+from .drift import DriftSchedule
 from .fleet import ClientDevice, DevicesFile, Fleet
 from .genetic import GeneticSettings, search_genetically
 from .latency import LatencyModel
@@ -12,7 +13,6 @@ from .planner import PlanOptions, PlanSubject, build_problem
 from .problem import PlanProblem, make_problem
 from .profiles import DeviceProfile, ServerProfile
 from .replanning import (
-    DriftSchedule,
     MovedBlock,
     ReplanDecision,
     Replanner,

@@ -29,11 +29,11 @@ class GeneticSettings:
             its own cuts after the search.
     """
 
-    population: int = 200
+    population: int = 400
     generations: int = 200
     tournament: int = 3
     elites: int = 4
-    patience: int = 30
+    patience: int = 40
     max_groups: int = 30
     polish_sweeps: int = 3
 
