@@ -5,8 +5,9 @@ import numpy as np
 from ..errors import PlanError
 from ..split import NETWORK_NAMES
 from .latency import UnitFigures
+from .network_choices import NetworkChoices
 from .paper_latency import PaperLatency, PaperTerms
-from .problem import NetworkChoices, PlanProblem
+from .problem import PlanProblem
 from .stage_tables import Floats, Ints
 
 

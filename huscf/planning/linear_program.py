@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .problem import NetworkChoices, PlanProblem
+from .network_choices import NetworkChoices
+from .problem import PlanProblem
 from .stage_tables import Floats, Ints
 
 

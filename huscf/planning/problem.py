@@ -8,41 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PlanError
-from ..split import NETWORK_NAMES, ClientCuts, ClientPlan, CutPlan, NetworkName
+from ..split import NETWORK_NAMES, ClientCuts, ClientPlan, CutPlan
 from .block_costs import PlanCosts
-from .constraints import (
-    Constraints,
-    Objective,
-    count_client_work,
-    count_traffic,
-    estimate_energy,
-    estimate_memory,
-)
+from .constraints import Constraints, Objective
 from .fleet import ClientDevice, Fleet
-from .latency import LatencyModel, Unit, UnitFigures, get_block_costs
-from .stage_tables import Floats, Ints, StageTables, stack_stages
+from .latency import LatencyModel, Unit, UnitFigures
+from .network_choices import NetworkChoices, make_choices, merge_choices, relax_choices
+from .stage_tables import Floats, Ints
 
-# Makes every plan that breaks a limit worse than any that keeps all.
-_PENALTY = 1e9
-
-
-@dataclass(frozen=True)
-class NetworkChoices:
-    """The options of one network and what each costs each unit.
-
-    Args:
-        options: (options, 2) head and tail blocks.
-        tables: Seconds.
-        traffic_bytes: (units, options), of all the unit's clients in a step.
-        energy_j: (units, options), of all the unit's clients in a step; 0 without power figures.
-        memory_bytes: (units, options), of one client.
-    """
-
-    options: Ints
-    tables: StageTables
-    traffic_bytes: Floats
-    energy_j: Floats
-    memory_bytes: Floats
+# Score of plans that break a limit: worse than any that keeps all, in any unit.
+_BROKEN = 1e30
 
 
 @dataclass(frozen=True)
@@ -107,8 +82,9 @@ class PlanProblem:
         return total
 
     def score(self, solutions: Ints) -> Floats:
-        """Return the objective, plus a large penalty by how much limits are broken."""
-        return self.value(solutions) + _PENALTY * self.excess(solutions)
+        """Return the objective, or for plans that break limits a huge score that grows with it."""
+        excess = self.excess(solutions)
+        return np.where(excess > 0, _BROKEN * (1 + excess), self.value(solutions))
 
     def excess(self, solutions: Ints) -> Floats:
         """Return by how much (plans, units, 2) solutions break limits; 0 breaks none."""
@@ -169,8 +145,8 @@ class PlanProblem:
         return replace(
             self,
             units=units,
-            generator=_merge_choices(self.generator, members),
-            discriminator=_merge_choices(self.discriminator, members),
+            generator=merge_choices(self.generator, members),
+            discriminator=merge_choices(self.discriminator, members),
             is_feasible=np.stack([self.is_feasible[group].all(axis=0) for group in members]),
         )
 
@@ -185,8 +161,8 @@ class PlanProblem:
         merged = self.merge(members)
         return replace(
             merged,
-            generator=_relax_choices(self.generator, members),
-            discriminator=_relax_choices(self.discriminator, members),
+            generator=relax_choices(self.generator, members),
+            discriminator=relax_choices(self.discriminator, members),
             is_feasible=np.stack([self.is_feasible[group].any(axis=0) for group in members]),
         )
 
@@ -226,7 +202,7 @@ def make_problem(
     figures = UnitFigures(units, fleet.server)
     _check_power(fleet, constraints, objective)
     choices = [
-        _make_choices(network, costs, model, constraints, figures) for network in NETWORK_NAMES
+        make_choices(network, costs, model, constraints, figures) for network in NETWORK_NAMES
     ]
     return PlanProblem(
         fleet,
@@ -251,29 +227,6 @@ def _group_clients(
     return tuple(
         Unit(group[0].profile, group[0].batch_size, tuple(c.client_id for c in group))
         for group in groups.values()
-    )
-
-
-def _make_choices(
-    network: NetworkName,
-    costs: PlanCosts,
-    model: LatencyModel,
-    constraints: Constraints,
-    figures: UnitFigures,
-) -> NetworkChoices:
-    num_blocks = len(get_block_costs(costs, network))
-    options = constraints.filter_options(network, model.list_options(network, num_blocks))
-    traffic = count_traffic(costs, network, options)
-    energy = np.zeros((len(figures.units), len(options)))
-    if all(unit.profile.power_w is not None for unit in figures.units):
-        work = count_client_work(costs, network, options)
-        energy = figures.counts * estimate_energy(traffic, work, figures)
-    return NetworkChoices(
-        options,
-        stack_stages(model.make_stages(network, options, figures)),
-        figures.counts * figures.batch * traffic,
-        energy,
-        estimate_memory(costs, network, options, figures),
     )
 
 
@@ -310,28 +263,3 @@ def _get_memory(unit: Unit) -> float:
 def _join_units(units: Sequence[Unit]) -> Unit:
     clients = sorted(client for unit in units for client in unit.client_ids)
     return Unit(units[0].profile, units[0].batch_size, tuple(clients))
-
-
-def _merge_choices(choices: NetworkChoices, members: Sequence[Ints]) -> NetworkChoices:
-    return NetworkChoices(
-        choices.options,
-        choices.tables.merge(members),
-        np.stack([choices.traffic_bytes[group].sum(axis=0) for group in members]),
-        np.stack([choices.energy_j[group].sum(axis=0) for group in members]),
-        np.stack([choices.memory_bytes[group].max(axis=0) for group in members]),
-    )
-
-
-def _relax_choices(choices: NetworkChoices, members: Sequence[Ints]) -> NetworkChoices:
-    def sum_best(figures: Floats) -> Floats:
-        return np.stack([len(group) * figures[group].min(axis=0) for group in members])
-
-    tables = choices.tables
-    least = np.stack([tables.max_table[group].min(axis=0) for group in members])
-    return NetworkChoices(
-        choices.options,
-        replace(tables, max_table=least, sum_table=sum_best(tables.sum_table)),
-        sum_best(choices.traffic_bytes),
-        sum_best(choices.energy_j),
-        np.stack([choices.memory_bytes[group].min(axis=0) for group in members]),
-    )
