@@ -108,7 +108,7 @@ def _sweep_network(
         )
         value = np.where(fits, value, np.inf)
         best = int(value.argmin())
-        if value[best] < value[current] - 1e-12 * abs(value[current]) or not fits[current]:
+        if not fits[current] or value[best] < value[current] - 1e-12 * abs(value[current]):
             solution[unit, index] = best
 
 

@@ -14,9 +14,11 @@ from .calibration import calibrate_profile, save_profile
 from .constraints import CUT_NAMES
 from .fleet import DevicesFile, Fleet, load_mapping
 from .planner import PlanOptions, PlanSubject, build_problem
+from .problem import PlanProblem
 from .profiles import read_number
 from .result import PlanResult, check_output
 from .search import STRATEGIES, search_plan
+from .trade_off import sweep_trade_off
 
 _NETWORK_DEFAULTS = {
     "channels": 1,
@@ -79,22 +81,28 @@ def _plan(arguments: argparse.Namespace) -> None:
     subject = _measure(job)
     problem = build_problem(subject, fleet, job.options)
     result = search_plan(problem, job.options.search_settings)
-    if arguments.output:
-        result.save(arguments.output, arguments.overwrite)
-    if arguments.picture or arguments.pareto:
-        # Imported here: drawing takes a second that a table need not cost.
-        from .pictures import draw_pareto, draw_plan
-        from .trade_off import sweep_trade_off
-
-        if arguments.picture:
-            draw_plan(result, problem, arguments.picture)
-        if arguments.pareto:
-            points = sweep_trade_off(problem, arguments.pareto_against, job.options.search_settings)
-            draw_pareto(points, arguments.pareto_against, arguments.pareto)
+    _write_files(arguments, job, problem, result)
     if arguments.json:
         print(json.dumps(result.to_dict(), allow_nan=False))
     else:
         _print_tables(result, fleet)
+
+
+def _write_files(
+    arguments: argparse.Namespace, job: _Job, problem: PlanProblem, result: PlanResult
+) -> None:
+    if arguments.picture or arguments.pareto:
+        # Imported here: drawing takes a second that a table need not cost.
+        from .pictures import draw_pareto, draw_plan
+
+        if arguments.pareto:
+            rival = arguments.pareto_against
+            points = sweep_trade_off(problem, rival, job.options.search_settings)
+            draw_pareto(points, rival, arguments.pareto)
+        if arguments.picture:
+            draw_plan(result, problem, arguments.picture)
+    if arguments.output:
+        result.save(arguments.output, arguments.overwrite)
 
 
 def _measure(job: _Job) -> PlanSubject:

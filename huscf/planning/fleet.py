@@ -98,12 +98,11 @@ class DevicesFile:
         Raises:
             PlanError: Naming the file and the key at fault.
         """
+        values = load_mapping(path)
         try:
-            return cls.from_dict(load_mapping(path))
+            return cls.from_dict(values)
         except PlanError as error:
-            raise PlanError(
-                f"{path}: {error}" if str(path) not in str(error) else str(error)
-            ) from (error)
+            raise PlanError(f"{path}: {error}") from error
 
     def client_ids(self) -> list[int]:
         """Return 0, 1, ... for as many clients as the file itself names.

@@ -16,10 +16,11 @@ class PlanResult:
     Args:
         plan: The cuts of all clients.
         latency_s: Seconds of one step.
-        lower_bound_s: Proven lower bound of the latency, or of the objective where it is another.
-        bound: Which bound that is and for which plans it holds.
-        gap: (objective - bound) / bound.
+        lower_bound_s: Proven lower bound of the latency.
         objective_value: What was made small; the latency by default.
+        objective_bound: Proven lower bound of it.
+        bound: Which bound that is, and for which plans it holds.
+        gap: objective_value / objective_bound - 1.
         seconds: Wall-clock time of search and proof.
         strategy: How it was found.
         latency_model: "paper" or "corrected".
@@ -33,9 +34,10 @@ class PlanResult:
     plan: CutPlan
     latency_s: float
     lower_bound_s: float
+    objective_value: float
+    objective_bound: float
     bound: str
     gap: float
-    objective_value: float
     seconds: float
     strategy: str
     latency_model: str
@@ -65,9 +67,10 @@ class PlanResult:
         return {
             "latency_s": self.latency_s,
             "lower_bound_s": self.lower_bound_s,
+            "objective_value": self.objective_value,
+            "objective_bound": self.objective_bound,
             "bound": self.bound,
             "gap": self.gap,
-            "objective_value": self.objective_value,
             "seconds": self.seconds,
             "strategy": self.strategy,
             "latency_model": self.latency_model,

@@ -1,13 +1,14 @@
 """Runs one strategy on one problem and puts a proven bound beside the plan."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from ..errors import PlanError
 from .best_response import anneal_by_turns
+from .constraints import Objective
 from .exact_sweep import sweep_thresholds
 from .genetic import (
     GeneticSettings,
@@ -188,7 +189,8 @@ def _describe(
     return PlanResult(
         plan=problem.to_plan(found.solution),
         latency_s=float(problem.latency_s(batch)[0]),
-        lower_bound_s=bound,
+        lower_bound_s=_bound_latency(problem, bound),
+        objective_bound=bound,
         bound=found.bound_name,
         # Solvers stop at 1e-9; a gap below that is none.
         gap=max(0.0, value / bound - 1) if bound and value > bound * (1 + 1e-9) else 0.0,
@@ -202,6 +204,12 @@ def _describe(
         traffic_bytes=float(problem.traffic_bytes(batch)[0]),
         energy_j=float(problem.energy_j(batch)[0]) if has_power else None,
     )
+
+
+def _bound_latency(problem: PlanProblem, bound: float) -> float:
+    if problem.objective.is_latency:
+        return bound / problem.objective.latency_weight
+    return prove_bound(replace(problem, objective=Objective()))[0]
 
 
 def _list_memory(problem: PlanProblem, solution: Ints) -> dict[int, int]:

@@ -64,6 +64,9 @@ def test_weighted_objectives_equal_exhaustive_search(small_subject, goal, strate
     best = problem.value(list_all(problem)).min()
     result = search_plan(problem, SearchSettings(strategy))
     assert result.objective_value == pytest.approx(best, rel=1e-9)
+    assert result.objective_bound <= best * (1 + 1e-9)
+    fastest = problem.latency_s(list_all(problem)).min()
+    assert 0 < result.lower_bound_s <= fastest * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("strategy", ["genetic", "milp"])
