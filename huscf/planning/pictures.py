@@ -42,7 +42,7 @@ def draw_plan(result: PlanResult, problem: PlanProblem, path: str | Path) -> Non
     bars, timeline = figure.subplots(2, 1, height_ratios=(height - 3.2, 2.4))
     _draw_bars(bars, result, problem)
     _draw_timeline(timeline, result)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")
 
 
 def draw_pareto(points: Sequence[TradeOffPoint], against: Rival, path: str | Path) -> None:
@@ -66,7 +66,7 @@ def draw_pareto(points: Sequence[TradeOffPoint], against: Rival, path: str | Pat
     )
     axes.set(xlabel=label, ylabel="latency of a step (s)", title="best plans under a limit")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")
 
 
 def _draw_bars(axes: Axes, result: PlanResult, problem: PlanProblem) -> None:
