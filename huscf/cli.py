@@ -14,6 +14,7 @@ from .callbacks import (
     ClosingSummary,
     ClusteredFederation,
     Evaluation,
+    Replanning,
     RoundProgressBar,
     RunFolder,
     SampleGrid,
@@ -44,6 +45,7 @@ class HuscfCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the sections of every run, and the links from data to model."""
         parser.add_lightning_class_args(ClusteredFederation, "federation")
+        parser.add_lightning_class_args(Replanning, "replanning")
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(SampleGrid, "samples")
         parser.add_lightning_class_args(RunFolder, "run")

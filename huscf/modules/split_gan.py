@@ -117,7 +117,8 @@ class SplitGAN(LightningModule):
             dict(batch_sizes),
             seed,
         )
-        cuts = (plan or UniformPlan()).make_plan(request)
+        self.plan_source = plan or UniformPlan()
+        cuts = self.plan_source.make_plan(request)
         self.parties = Parties(cuts, networks)
         self.ema_decay = ema_decay
         self.averaged: Parties | None = None

@@ -18,6 +18,7 @@ from .replanning import (
     Replanner,
     list_moves,
     match_clients,
+    measure_latency,
 )
 from .result import PlanResult
 from .search import SearchSettings, decide_by_turns, prove_bound, search_plan
@@ -58,6 +59,7 @@ __all__ = [
     "make_problem",
     "match_clients",
     "measure_block_costs",
+    "measure_latency",
     "measure_plan_costs",
     "prove_bound",
     "search_genetically",

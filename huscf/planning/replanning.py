@@ -152,6 +152,22 @@ class Replanner:
         return best
 
 
+def measure_latency(
+    running: CutPlan, subject: PlanSubject, fleet: Fleet, options: PlanOptions
+) -> float:
+    """Return the seconds of one step of a running plan on the present devices.
+
+    Args:
+        running: The plan in use, for exactly the clients of the fleet.
+        subject: The networks.
+        fleet: The clients with their present profiles.
+        options: Which latency model.
+    """
+    move = Move(running, 1) if options.latency_model == "corrected" else None
+    problem = build_problem(subject, fleet, options, move)
+    return float(problem.latency_s(problem.from_plan(match_clients(running, fleet))[None])[0])
+
+
 def match_clients(running: CutPlan, fleet: Fleet) -> CutPlan:
     """Return the running plan for the clients of the fleet; new ones get the smallest parts."""
     entries = []
