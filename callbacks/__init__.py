@@ -3,6 +3,7 @@
 from .closing_summary import ClosingSummary
 from .clustered_federation import ClusteredFederation
 from .evaluation import Evaluation
+from .replanning import Replanning
 from .round_progress_bar import RoundProgressBar
 from .run_folder import RunFolder
 from .run_report import RunReport
@@ -15,6 +16,7 @@ __all__ = [
     "ClosingSummary",
     "ClusteredFederation",
     "Evaluation",
+    "Replanning",
     "RoundProgressBar",
     "RunFolder",
     "RunReport",

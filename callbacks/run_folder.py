@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from ..datamodules import Domain
 from ..errors import HuscfError
 from ..modules import SplitGAN
+from ..planning import SearchedPlan
 
 
 class RunFolder(Callback):
@@ -60,7 +61,11 @@ class RunFolder(Callback):
         if self.config is not None:
             write_yaml(self.path / "config.yaml", self.config)
         write_yaml(self.path / "partition.yaml", trainer.datamodule.make_manifest())  # type: ignore[attr-defined]
-        pl_module.plan.save(self.path / "plan.yaml")
+        source = pl_module.plan_source
+        latency = {}
+        if isinstance(source, SearchedPlan) and source.result is not None:
+            latency = source.result.summarize()
+        pl_module.plan.save(self.path / "plan.yaml", **latency)
         self._num_bytes = pl_module.exchange.total_bytes()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,6 +2,7 @@
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ..errors import HuscfError
 from ..loops import UShapedLoop, install_step_loop
 
 
@@ -10,4 +11,14 @@ class SplitTraining(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the loop before the loops' progress is restored."""
+        if trainer.world_size > 1:
+            raise HuscfError(
+                f"trainer.devices: {trainer.world_size} processes, but all clients are simulated "
+                "in one: set trainer.devices to 1"
+            )
+        if trainer.precision == "16-mixed":
+            raise HuscfError(
+                "trainer.precision: 16-mixed needs loss scaling, which does not cross the cuts; "
+                "use bf16-mixed or 32-true"
+            )
         install_step_loop(trainer, UShapedLoop(trainer))

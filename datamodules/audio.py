@@ -8,9 +8,18 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from ..errors import DataError
 from .file_datamodule import FileDataModule
 from .log_mel import LogMel
-from .recordings import DIGIT_SETS, RECORDING_SUFFIXES, drop_mixed_rates, read_recording
+from .recordings import (
+    DIGITS,
+    RECORDING_SUFFIXES,
+    drop_mixed_rates,
+    list_audiomnist,
+    list_fsdd,
+    list_speech_commands,
+    read_recording,
+)
 from .sources import Source
 
 
@@ -18,7 +27,8 @@ class AudioDataModule(FileDataModule):
     """Recordings as spectrograms of one channel; each is computed once and cached.
 
     Args:
-        spectrogram: Sample rate, duration, size and loudness range of all samples.
+        spectrogram: Sample rate, duration, size and loudness range of all samples; None is
+            8 kHz, 0.64 s, 32 x 32 and 80 dB. It sets image_size and channels, too.
         mixed_rates: Accept different sample rates within a source: all are resampled. False
             counts files that differ from the source's most frequent rate as bad data.
         kwargs: As in FileDataModule and FederatedDataModule.
@@ -28,6 +38,8 @@ class AudioDataModule(FileDataModule):
         self, spectrogram: LogMel | None = None, mixed_rates: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        if self.image_size or self.channels:
+            raise DataError("image_size and channels are the spectrogram's: set spectrogram.size")
         self.spectrogram: LogMel = spectrogram or LogMel()
         self.mixed_rates = mixed_rates
 
@@ -53,24 +65,32 @@ class SpokenDigitsDataModule(AudioDataModule):
     """Spoken digits of public sets, ten classes each; the speaker is the natural key.
 
     Folders below root: free-spoken-digit-dataset/recordings, AudioMNIST/data and
-    SpeechCommands/speech_commands_v0.02 (its digit words).
+    SpeechCommands/speech_commands_v0.02.
 
     Args:
-        datasets: Which sets; each is a domain.
+        datasets: Which sets; each is a domain. None is fsdd.
+        words: The classes of speech_commands; None is its ten digits.
         kwargs: As in AudioDataModule, FileDataModule and FederatedDataModule.
     """
 
     def __init__(
         self,
         datasets: list[Literal["fsdd", "audiomnist", "speech_commands"]] | None = None,
+        words: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.datasets = datasets or ["fsdd"]
+        self.words = words or list(DIGITS)
 
     def list_recordings(self) -> list[Source]:
         """List the recordings of every set."""
-        return [DIGIT_SETS[name](self.root.resolve()) for name in self.datasets]
+        return [self._list(name, self.root.resolve()) for name in self.datasets]
+
+    def _list(self, name: str, root: Path) -> Source:
+        if name == "speech_commands":
+            return list_speech_commands(root, self.words)
+        return list_fsdd(root) if name == "fsdd" else list_audiomnist(root)
 
 
 class AudioFolderDataModule(AudioDataModule):
@@ -81,13 +101,17 @@ class AudioFolderDataModule(AudioDataModule):
     Args:
         sources: Folder or CSV file (path, label, optionally client and split) of every
             domain, relative to root and below it, by the domain's name.
+        classes: Allowed classes in order of label; None takes the sorted ones of each source.
         kwargs: As in AudioDataModule, FileDataModule and FederatedDataModule.
     """
 
-    def __init__(self, sources: dict[str, str], **kwargs: Any) -> None:
+    def __init__(
+        self, sources: dict[str, str], classes: list[str] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.sources = sources
+        self.classes = classes or []
 
     def list_recordings(self) -> list[Source]:
         """List the recordings of every domain."""
-        return self.list_inside_root(self.sources, RECORDING_SUFFIXES)
+        return self.list_inside_root(self.sources, RECORDING_SUFFIXES, self.classes)

@@ -215,6 +215,12 @@ class FederatedDataModule(LightningDataModule):
         parts = self.partitioner.partition(
             domain.train_labels.numpy(), domain.keys, num_clients, rng
         )
+        together = np.concatenate(parts)
+        if len(parts) != num_clients or len(np.unique(together)) != len(together):
+            raise DataError(
+                f"{type(self.partitioner).__name__}: needs {num_clients} parts without a sample "
+                f"in two of them, gave {len(parts)} parts"
+            )
         if self.samples_per_client is not None:
             limit = self.samples_per_client
             parts = [np.sort(rng.permutation(part)[:limit]) for part in parts]

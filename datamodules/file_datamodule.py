@@ -1,7 +1,7 @@
 """The base of datamodules whose domains have one file per sample: pictures, recordings."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ class FileDataModule(FederatedDataModule):
     A subclass says which files there are and how one is decoded.
 
     Args:
-        test_fraction: Part of each class (and client) to hold out where the source does not
-            say which files are for testing; in (0, 0.5].
-        classes: Allowed classes in order of label; None takes the sorted ones of each source.
+        test_fraction: Part of each class to hold out where the source does not say which
+            files are for testing; in (0, 0.5].
         cache_dir: Folder of the decoded samples; None takes the environment variable
             HUSCF_CACHE, else ~/.cache/huscf. It may be deleted at any time.
         kwargs: As in FederatedDataModule.
@@ -34,7 +33,6 @@ class FileDataModule(FederatedDataModule):
     def __init__(
         self,
         test_fraction: float = 0.2,
-        classes: list[str] | None = None,
         cache_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -42,7 +40,6 @@ class FileDataModule(FederatedDataModule):
         if not 0 < test_fraction <= 0.5:
             raise DataError(f"test_fraction is {test_fraction}, must be in (0, 0.5]")
         self.test_fraction = test_fraction
-        self.classes = classes or []
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
 
     @abstractmethod
@@ -65,11 +62,12 @@ class FileDataModule(FederatedDataModule):
         """List, decode and check the files of every domain."""
         return [self._load(source) for source in self.list_sources()]
 
-    def list_inside_root(self, sources: Mapping[str, str], suffixes: list[str]) -> list[Source]:
+    def list_inside_root(
+        self, sources: Mapping[str, str], suffixes: Sequence[str], classes: Sequence[str]
+    ) -> list[Source]:
         """List folders and CSV files that lie below root, by domain name."""
         return [
-            list_source(name, self.root, path, suffixes, self.classes)
-            for name, path in sources.items()
+            list_source(name, self.root, path, suffixes, classes) for name, path in sources.items()
         ]
 
     def _load(self, source: Source) -> Domain:
@@ -78,8 +76,11 @@ class FileDataModule(FederatedDataModule):
         kept = drop_lonely_keys(replace(source, files=stored.files, bad=source.bad + stored.bad))
         settle_bad_data(f"{source.name} ({source.folder})", kept.bad, self.on_bad_data)
         self.bad_data[source.name] = kept.bad
-        if not any(not file.is_test for file in kept.files):
-            raise DataError(f"{source.name} ({source.folder}): no usable training files")
+        if {file.is_test for file in kept.files} != {False, True}:
+            raise DataError(
+                f"{source.name} ({source.folder}): {len(kept.files)} usable files are too few to "
+                "train on some and hold out others: add files, or raise test_fraction"
+            )
         return _make_domain(kept, stored)
 
 

@@ -24,6 +24,7 @@ class FolderDataModule(FileDataModule):
         window: Values shown as black and white in 16-bit grey pictures and DICOM, for instance
             [0, 4095] for 12-bit data; None is the whole 16-bit range, and for DICOM the
             file's own window, else each picture's own extremes.
+        classes: Allowed classes in order of label; None takes the sorted ones of each source.
         image_size: Side in pixels.
         channels: 1 (grey) or 3 (colour).
         kwargs: As in FileDataModule and FederatedDataModule.
@@ -33,6 +34,7 @@ class FolderDataModule(FileDataModule):
         self,
         sources: dict[str, str],
         window: tuple[float, float] | None = None,
+        classes: list[str] | None = None,
         image_size: int = 64,
         channels: Literal[1, 3] = 1,
         **kwargs: Any,
@@ -41,11 +43,12 @@ class FolderDataModule(FileDataModule):
         if window is not None and not window[0] < window[1]:
             raise DataError(f"window is {window}, needs two ascending values")
         self.sources = sources
+        self.classes = classes or []
         self.window: Window | None = window
 
     def list_sources(self) -> list[Source]:
         """List the pictures of every domain."""
-        return self.list_inside_root(self.sources, PICTURE_SUFFIXES)
+        return self.list_inside_root(self.sources, PICTURE_SUFFIXES, self.classes)
 
     def read_sample(self, path: Path) -> Tensor:
         """Decode one picture to (C, S, S) uint8."""

@@ -59,7 +59,7 @@ class ImageDataModule(FederatedDataModule):
     their MD5 is that of the original files.
 
     Args:
-        datasets: Which sets; each is a domain of ten classes.
+        datasets: Which sets; each is a domain of ten classes. None is mnist and fashion_mnist.
         download: Fetch missing sets into root; otherwise nothing is ever downloaded.
         kwargs: As in FederatedDataModule.
     """

@@ -62,18 +62,26 @@ class NpzDataModule(FederatedDataModule):
         """
         class_names = tuple(self.class_names.get(name, ()))
         bad: list[BadInput] = []
-        halves: list[Tensor] = []
+        halves: dict[str, Tensor] = {}
         num_classes = len(class_names)
         for split in ("train", "test"):
             images, labels = _check_arrays(f"{name}, {split}", arrays, split)
-            num_classes = num_classes or (int(labels.max()) + 1 if len(labels) else 0)
+            num_classes = num_classes or _count_classes(name, labels)
             faults = _find_faults(images, labels, num_classes)
             bad += [BadInput(why, f"{split} row {row}") for row, why in sorted(faults.items())]
             kept = np.setdiff1d(np.arange(len(labels)), list(faults))
-            halves += [_to_samples(images[kept]), torch.from_numpy(labels[kept].astype(np.int64))]
+            halves[f"{split}_samples"] = _to_samples(images[kept])
+            halves[f"{split}_labels"] = torch.from_numpy(labels[kept].astype(np.int64))
         settle_bad_data(name, bad, self.on_bad_data)
         self.bad_data[name] = bad
-        return Domain(name, *halves, class_names=class_names)
+        return Domain(
+            name,
+            halves["train_samples"],
+            halves["train_labels"],
+            halves["test_samples"],
+            halves["test_labels"],
+            class_names=class_names,
+        )
 
 
 class MedicalDataModule(NpzDataModule):
@@ -85,7 +93,7 @@ class MedicalDataModule(NpzDataModule):
 
     Args:
         datasets: Names of MedMNIST sets, or .npz files below root (bccd28.npz); each is a
-            domain, named without the ending.
+            domain, named without the ending. None is breastmnist and pneumoniamnist.
         size: Side in pixels of the MedMNIST files: 28 reads breastmnist.npz, 64
             breastmnist_64.npz.
         download: Fetch missing MedMNIST sets into root; otherwise nothing is ever downloaded.
@@ -175,9 +183,20 @@ def _check_arrays(owner: str, arrays: Arrays, split: str) -> tuple[np.ndarray, n
     return images, labels.reshape(-1)
 
 
+def _count_classes(name: str, labels: np.ndarray) -> int:
+    """Count the classes by the training labels, which have to be 0, 1, 2, ... without a gap."""
+    found = np.unique(labels[labels >= 0])
+    if len(found) and int(found[-1]) >= len(found):
+        raise DataError(
+            f"{name}: the training labels reach {int(found[-1])}, but are only {len(found)} "
+            "different ones: say with class_names which classes there are"
+        )
+    return len(found)
+
+
 def _find_faults(images: np.ndarray, labels: np.ndarray, num_classes: int) -> dict[int, str]:
     """Return what is wrong with a row, by row."""
-    faults = {}
+    faults: dict[int, str] = {}
     if images.dtype.kind == "f":
         flat = images.reshape(len(images), -1)
         outside = ~((flat >= 0) & (flat <= 1)).all(1)

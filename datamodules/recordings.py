@@ -1,7 +1,7 @@
 """Reads and writes wav files, and lists the layouts of public sets of spoken words."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,7 +110,7 @@ def list_audiomnist(root: Path) -> Source:
     return _list_by_name("audiomnist", root, folder.glob("*/*.wav"), folder)
 
 
-def list_speech_commands(root: Path, words: Sequence[str] = DIGITS) -> Source:
+def list_speech_commands(root: Path, words: Sequence[str]) -> Source:
     """List some words of Speech Commands; the split is its own, validation files are left out.
 
     Layout: SpeechCommands/speech_commands_v0.02/{word}/{speaker}_nohash_{number}.wav, with
@@ -118,21 +118,17 @@ def list_speech_commands(root: Path, words: Sequence[str] = DIGITS) -> Source:
     """
     folder = root / "SpeechCommands" / "speech_commands_v0.02"
     split = {name: _read_list(folder / f"{name}_list.txt") for name in ("testing", "validation")}
-    files = []
+    files, bad = [], []
     for word in words:
-        for path in sorted((folder / word).glob("*.wav")):
+        paths = sorted((folder / word).glob("*.wav"))
+        if not paths:
+            bad.append(BadInput("class folder without files", shorten_path(folder / word, root)))
+        for path in paths:
             name = f"{word}/{path.name}"
             if name not in split["validation"]:
                 speaker = path.stem.split("_")[0]
                 files.append(SourceFile(path, word, speaker, name in split["testing"]))
-    return _require_files(Source("speech_commands", root, files, tuple(words)), folder)
-
-
-DIGIT_SETS: dict[str, Callable[[Path], Source]] = {
-    "fsdd": list_fsdd,
-    "audiomnist": list_audiomnist,
-    "speech_commands": list_speech_commands,
-}
+    return _require_files(Source("speech_commands", root, files, tuple(words), bad), folder)
 
 
 def _list_by_name(name: str, root: Path, paths: Iterable[Path], folder: Path) -> Source:

@@ -13,6 +13,7 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
+from ..errors import DataError
 from .bad_data import BadInput, BadSampleError
 from .sources import Source, SourceFile, shorten_path
 
@@ -48,17 +49,21 @@ def store_samples(
         read: Decodes one file to (C, S, S) uint8; raises BadSampleError for a bad one.
         settings: Everything the result of read depends on; plain values.
         cache_dir: Where the caches are kept.
+
+    Raises:
+        DataError: Where the cache cannot be written.
     """
     folder = cache_dir / _fingerprint(source, settings)
     if not folder.is_dir():
         partial = cache_dir / f"{folder.name}.partial-{os.getpid()}"
-        partial.mkdir(parents=True, exist_ok=True)
         try:
+            partial.mkdir(parents=True, exist_ok=True)
             _decode(source, read, partial)
             partial.rename(folder)
-        except OSError:
+        except OSError as error:
             if not folder.is_dir():  # otherwise another process was first with the same
-                raise
+                message = f"cannot write the cache {cache_dir}: {error}: set HUSCF_CACHE"
+                raise DataError(message) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return _open(source, folder)
@@ -84,7 +89,7 @@ def _decode(source: Source, read: ReadSample, folder: Path) -> None:
     """Fill the array front to back; rows that bad files leave over stay unused at its end."""
     rows: list[int] = []
     bad: list[tuple[str, str]] = []
-    samples: np.ndarray | None = None
+    samples: np.memmap | None = None
     for position, file in enumerate(source.files):
         try:
             sample = read(file.path).numpy()

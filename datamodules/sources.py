@@ -80,17 +80,17 @@ def list_source(
 
 
 def hold_out(files: Sequence[SourceFile], test_fraction: float) -> list[SourceFile]:
-    """Hold out the last of every 1/test_fraction files of each class and client.
+    """Hold out the last of every 1/test_fraction files of each class.
 
     Returns the files as they are where some are held out already; training files come first.
     """
     if not any(file.is_test for file in files):
         every = round(1 / test_fraction)
-        rank: Counter[tuple[str, str]] = Counter()
+        rank: Counter[str] = Counter()
         marked = []
         for file in files:
-            rank[file.class_name, file.key] += 1
-            is_test = rank[file.class_name, file.key] % every == 0
+            rank[file.class_name] += 1
+            is_test = rank[file.class_name] % every == 0
             marked.append(file._replace(is_test=is_test))
         files = marked
     return sorted(files, key=lambda file: file.is_test)
@@ -132,7 +132,7 @@ def _list_folder(folder: Path, suffixes: Sequence[str], root: Path) -> Listing:
     files: list[SourceFile] = []
     bad: list[BadInput] = []
     for split in ("train", "test") if is_split else (".",):
-        for class_folder in sorted(path for path in (folder / split).iterdir() if path.is_dir()):
+        for class_folder in _list_subfolders(folder / split):
             found = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in suffixes)
             if not found:
                 name = shorten_path(class_folder, root)
@@ -141,39 +141,45 @@ def _list_folder(folder: Path, suffixes: Sequence[str], root: Path) -> Listing:
     return files, bad
 
 
+def _list_subfolders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
 def _read_csv(path: Path) -> Listing:
     files: list[SourceFile] = []
     bad: list[BadInput] = []
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = csv.DictReader(stream)
-        columns = set(rows.fieldnames or ())
-        if not {"path", "label"} <= columns:
-            raise DataError(f"{path}: needs the columns path and label, has {sorted(columns)}")
-        try:
-            for number, row in enumerate(rows, start=2):
-                values = {name: (row[name] or "").strip() for name in columns}
-                reason = _find_row_fault(values)
-                if reason:
-                    bad.append(BadInput(reason, f"line {number}"))
-                    continue
-                is_test = values.get("split") == "test"
-                key = values.get("client", "")
-                files.append(
-                    SourceFile(path.parent / values["path"], values["label"], key, is_test)
-                )
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path} cannot be read as CSV: {error}") from error
+    for number, row in enumerate(_read_rows(path), start=2):
+        fault = _find_row_fault(row)
+        if fault:
+            bad.append(BadInput(fault, f"line {number}"))
+            continue
+        is_test = row.get("split") == "test"
+        place = path.parent / row["path"]
+        files.append(SourceFile(place, row["label"], row.get("client", ""), is_test))
     return files, bad
 
 
-def _find_row_fault(values: dict[str, str]) -> str:
-    if not values["path"] or not values["label"]:
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns = reader.fieldnames or ()
+            rows = [{name: (row[name] or "").strip() for name in columns} for row in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as CSV: {error}") from error
+    if not {"path", "label"} <= set(columns):
+        raise DataError(f"{path}: needs the columns path and label, has {sorted(columns)}")
+    return rows
+
+
+def _find_row_fault(row: dict[str, str]) -> str:
+    if not row["path"] or not row["label"]:
         return "row without path or label"
-    if "client" in values and not values["client"]:
+    if row.get("client") == "":
         return "row without client"
-    if values.get("split", "train") not in ("train", "test"):
+    if row.get("split", "train") not in ("train", "test"):
         return "split is neither train nor test"
-    return ""
+    return "path that no file can have" if "\0" in row["path"] else ""
 
 
 def _check_files(

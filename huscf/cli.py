@@ -17,6 +17,7 @@ from .callbacks import (
     ClosingSummary,
     ClusteredFederation,
     Evaluation,
+    Replanning,
     RoundProgressBar,
     RunFolder,
     RunReport,
@@ -32,6 +33,7 @@ from .modules import SplitGAN
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
+    "devices": 1,
     "logger": False,
     "max_epochs": 100,
     "num_sanity_val_steps": 0,
@@ -55,6 +57,7 @@ class HuscfCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the sections of every run, and the links from data to model."""
         parser.add_lightning_class_args(ClusteredFederation, "federation")
+        parser.add_lightning_class_args(Replanning, "replanning")
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(SampleGrid, "samples")
         parser.add_lightning_class_args(RunFolder, "run")
@@ -90,6 +93,8 @@ class HuscfCLI(LightningCLI):
         callbacks: list[Callback] = [SplitTraining()]
         if section.get("enable_progress_bar") is not False:
             callbacks.append(RoundProgressBar())
+        if self.subcommand != "fit":
+            section["enable_checkpointing"] = False
         if section.get("enable_checkpointing") is not False:
             callbacks.append(make_checkpoint(federation.every_n_epochs))
         section["callbacks"] = [*callbacks, *(section.get("callbacks") or [])]

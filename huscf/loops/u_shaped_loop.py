@@ -49,6 +49,7 @@ class UShapedLoop(ManualOptimizationLoop):
             losses[f"{phase.trains}_loss"] = exchange.run_phase(phase)
         for client_id in batch:
             module.client(client_id).forget()
+        module.update_average(step)
         return losses
 
 

@@ -1,12 +1,13 @@
 """A simulated client: its data of the step, its heads and tails, and nothing of the server."""
 
 import copy
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from ..models import Network
-from ..split import NETWORK_NAMES, ClientPlan, NetworkName, is_finite
-from .segment import Segment
+from ..split import ClientCuts, ClientPlan, NetworkName, is_finite
+from .segment import Segment, clone_block
 
 
 class Client(nn.Module):
@@ -14,19 +15,19 @@ class Client(nn.Module):
 
     Args:
         plan: The client's line in the cut plan.
-        networks: The full networks to copy the client's blocks from.
+        networks: The full networks, one or both, to copy the client's blocks from.
     """
 
-    def __init__(self, plan: ClientPlan, networks: dict[NetworkName, Network]) -> None:
+    def __init__(self, plan: ClientPlan, networks: Mapping[NetworkName, Network]) -> None:
         super().__init__()
         self.client_id = plan.client_id
-        for network in NETWORK_NAMES:
-            blocks = networks[network]
-            count = len(blocks)
-            head = range(plan.cuts.head(network))
-            tail = range(count - plan.cuts.tail(network), count)
-            self.add_module(f"{network}_head", _copy_blocks(blocks, head))
-            self.add_module(f"{network}_tail", _copy_blocks(blocks, tail))
+        for network in networks:
+            own = held_indices(plan.cuts, network, len(networks[network]))
+            blocks = (
+                copy.deepcopy(block) if index in own else block
+                for index, block in enumerate(networks[network])
+            )
+            self._hold_blocks(plan.cuts, network, Network(blocks))
         self.forget()
 
     def segment(self, network: NetworkName, end: str) -> Segment:
@@ -39,6 +40,29 @@ class Client(nn.Module):
         """Return the blocks that the client holds, by index in the full network."""
         segments = (self.segment(network, "head"), self.segment(network, "tail"))
         return {index: segment.block(index) for segment in segments for index in segment.indices}
+
+    def take_over(
+        self, cuts: ClientCuts, network: NetworkName, before: Network
+    ) -> dict[nn.Parameter, nn.Parameter]:
+        """Hold exactly the blocks of new cuts; those that it did not have come as clones.
+
+        Args:
+            cuts: The new cuts.
+            network: Which network.
+            before: The client's whole network under the old cuts.
+
+        Returns:
+            For every parameter of a clone the parameter that it was cloned from.
+        """
+        own = self.blocks(network)
+        wanted = held_indices(cuts, network, len(before))
+        cloned_from: dict[nn.Parameter, nn.Parameter] = {}
+        blocks = [
+            clone_block(block, cloned_from) if index in wanted and index not in own else block
+            for index, block in enumerate(before)
+        ]
+        self._hold_blocks(cuts, network, Network(blocks))
+        return cloned_from
 
     def is_finite(self) -> bool:
         """Return whether no parameter or buffer is NaN or Inf."""
@@ -60,6 +84,15 @@ class Client(nn.Module):
         """Drop the step's private tensors."""
         self.samples = self.labels = self.noise = None
 
+    def _hold_blocks(self, cuts: ClientCuts, network: NetworkName, blocks: Network) -> None:
+        count = len(blocks)
+        head, tail = cuts.head(network), count - cuts.tail(network)
+        ends = {"head": range(head), "tail": range(tail, count)}
+        for end, indices in ends.items():
+            segment = Segment({index: blocks[index] for index in indices})
+            self.add_module(f"{network}_{end}", segment)
 
-def _copy_blocks(network: Network, indices: range) -> Segment:
-    return Segment({index: copy.deepcopy(network[index]) for index in indices})
+
+def held_indices(cuts: ClientCuts, network: NetworkName, num_blocks: int) -> set[int]:
+    """Return the indices of the blocks that a client with these cuts holds."""
+    return set(range(num_blocks)) - set(cuts.server_range(network, num_blocks))

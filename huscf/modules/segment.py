@@ -1,11 +1,15 @@
 """A run of blocks that one party holds."""
 
+import copy
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from ..models import run_blocks
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class Segment(LightningModule):
@@ -46,3 +50,15 @@ class Segment(LightningModule):
         """
         chosen = self.indices if indices is None else indices
         return run_blocks((self.blocks[str(index)] for index in chosen), inputs, labels)
+
+
+def clone_block(block: ModuleT, cloned_from: dict[nn.Parameter, nn.Parameter]) -> ModuleT:
+    """Return a deep copy, and note for each of its parameters where it comes from.
+
+    Args:
+        block: A block or a whole segment.
+        cloned_from: Gets clone -> original.
+    """
+    clone = copy.deepcopy(block)
+    cloned_from.update(zip(clone.parameters(), block.parameters(), strict=True))
+    return clone

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ..federation import ActivationStatistics
 from ..models import Network
-from ..split import NETWORK_NAMES, CutPlan, NetworkName
-from .segment import Segment
+from ..split import CutPlan, NetworkName
+from .segment import Segment, clone_block
 
 
 class Server(nn.Module):
@@ -19,14 +19,15 @@ class Server(nn.Module):
 
     Args:
         plan: Cuts of all clients.
-        networks: The full networks to copy the server's blocks from.
+        networks: The full networks, one or both, to copy the server's blocks from.
     """
 
     def __init__(self, plan: CutPlan, networks: Mapping[NetworkName, Network]) -> None:
         super().__init__()
         self.plan = plan
         self.route = dict.fromkeys(plan.client_ids, 0)
-        for network in NETWORK_NAMES:
+        self.network_names = tuple(networks)
+        for network in self.network_names:
             blocks = {
                 index: copy.deepcopy(networks[network][index])
                 for index in plan.server_blocks(network)
@@ -37,7 +38,7 @@ class Server(nn.Module):
     @property
     def num_copies(self) -> int:
         """Return the number of copies of the middle segments."""
-        return len(self.copies("generator"))
+        return len(self.copies(self.network_names[0]))
 
     def copies(self, network: NetworkName) -> list[Segment]:
         """Return all copies of the middle segment of one network."""
@@ -64,19 +65,47 @@ class Server(nn.Module):
         first = {which: client for client, which in sorted(route.items(), reverse=True)}
         sources = [self.route[first[which]] if which in first else 0 for which in range(count)]
         cloned_from: dict[nn.Parameter, nn.Parameter] = {}
-        for network in NETWORK_NAMES:
+        for network in self.network_names:
             old = self.copies(network)
             new: list[Segment] = []
             for which, source in enumerate(sources):
                 original = old[source]
                 if source in sources[:which]:
-                    new.append(copy.deepcopy(original))
-                    pairs = zip(new[-1].parameters(), original.parameters(), strict=True)
-                    cloned_from.update(pairs)
+                    new.append(clone_block(original, cloned_from))
                 else:
                     new.append(original)
             self.add_module(network, nn.ModuleList(new))
         self.route = dict(route)
+        return cloned_from
+
+    def take_over(
+        self, plan: CutPlan, before: Mapping[tuple[int, NetworkName], Network]
+    ) -> dict[nn.Parameter, nn.Parameter]:
+        """Hold exactly the blocks that a new plan leaves to the server, in every copy.
+
+        Args:
+            plan: The new plan.
+            before: Every client's whole network under the old plan. A block that the server did
+                not have is cloned from the first client that each copy serves.
+
+        Returns:
+            For every parameter of a clone the parameter that it was cloned from.
+        """
+        cloned_from: dict[nn.Parameter, nn.Parameter] = {}
+        for network in self.network_names:
+            segments = []
+            for which, old in enumerate(self.copies(network)):
+                first = min(c for c, copy in self.route.items() if copy == which)
+                blocks = {}
+                for index in plan.server_blocks(network):
+                    if index in old.indices:
+                        blocks[index] = old.block(index)
+                    else:
+                        blocks[index] = clone_block(before[first, network][index], cloned_from)
+                segments.append(Segment(blocks))
+            self.add_module(network, nn.ModuleList(segments))
+        self.plan = plan
+        self.statistics = ActivationStatistics(observed_boundary(plan))
         return cloned_from
 
     def forward(

@@ -1,6 +1,5 @@
 """The root module: builds clients and server from one set of weights, logs, samples, saves."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from ..errors import CheckpointError, HuscfError
-from ..federation import block_tensors, mix_tensors, mixing_matrix
 from ..metrics import EvaluationSettings
 from ..models import (
     AdversarialLoss,
@@ -32,11 +30,11 @@ from ..split import (
     PlanSource,
     UniformPlan,
     UPass,
-    cuts_of,
 )
 from .client import Client
 from .evaluation import DomainEvaluator, DomainScores, spread_out
-from .optimizer_state import Moments, copy_state, mix_state, replace_parameters
+from .optimizer_state import Moments, copy_state, replace_parameters
+from .parties import Parties
 from .server import Server
 
 OnNonFinite = Literal["stop", "drop"]
@@ -62,6 +60,8 @@ class SplitGAN(LightningModule):
         discriminator_lr: Adam's learning rate of all discriminator parts.
         betas: Adam's decay rates.
         weight_std: Standard deviation of the initial weights; None keeps PyTorch's own scale.
+        ema_decay: Samples are drawn from an exponential moving average over steps of every
+            generator part, with this decay and a warm-up; 0 draws from the trained parts.
         server_gradient: How clients count in the server's gradient: "uniform" or "samples"
             (in proportion to their number of training samples).
         on_nonfinite: When a client yields NaN or Inf: "stop" naming it, or "drop" it from the
@@ -86,6 +86,7 @@ class SplitGAN(LightningModule):
         discriminator_lr: float = 5e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         weight_std: float | None = 0.02,
+        ema_decay: float = 0.98,
         server_gradient: Literal["uniform", "samples"] = "uniform",
         on_nonfinite: OnNonFinite = "stop",
         num_evaluated_per_class: int = 500,
@@ -106,7 +107,6 @@ class SplitGAN(LightningModule):
         self.num_evaluated_clients = num_evaluated_clients
         self.seed = seed
         self.exchange = Exchange()
-        self.clusters = dict.fromkeys(sorted(batch_sizes), 0)
         self.num_dropped = dict.fromkeys(sorted(batch_sizes), 0)
         self.num_rounds = 0
         self.round_metrics: dict[str, float] = {}
@@ -123,19 +123,35 @@ class SplitGAN(LightningModule):
             dict(batch_sizes),
             seed,
         )
-        self.plan = (plan or UniformPlan()).make_plan(request)
-        self.clients = nn.ModuleDict(
-            {str(c.client_id): Client(c, networks) for c in self.plan.clients}
-        )
-        self.server = Server(self.plan, networks)
+        self.plan_source = plan or UniformPlan()
+        cuts = self.plan_source.make_plan(request)
+        self.parties = Parties(cuts, networks)
+        self.ema_decay = ema_decay
+        self.averaged: Parties | None = None
+        if ema_decay > 0:
+            self.averaged = Parties(cuts, {"generator": networks["generator"]})
+            self.averaged.requires_grad_(False)
 
     # What the loop calls
 
+    @property
+    def plan(self) -> CutPlan:
+        """Return the cuts of all clients."""
+        return self.parties.plan
+
+    @property
+    def clusters(self) -> dict[int, int]:
+        """Return the cluster of every client."""
+        return self.parties.clusters
+
+    @property
+    def server(self) -> Server:
+        """Return the server."""
+        return self.parties.server
+
     def client(self, client_id: int) -> Client:
         """Return one client."""
-        client = self.clients[str(client_id)]
-        assert isinstance(client, Client)
-        return client
+        return self.parties.client(client_id)
 
     def training_step(self, batch: Any, batch_idx: int, step: Step | None = None) -> None:
         """Log the mean losses of the step that the loop hands in and that runs it."""
@@ -186,6 +202,17 @@ class SplitGAN(LightningModule):
             ),
         )
 
+    def update_average(self, step: int) -> None:
+        """Let the averaged generators follow the trained ones.
+
+        Args:
+            step: Number of the step just made; early steps count more, so that the average
+                does not remember the initial weights.
+        """
+        if self.averaged is not None:
+            decay = min(self.ema_decay, (1 + step) / (10 + step))
+            self.averaged.follow(self.parties, decay)
+
     def server_shares(self, client_ids: Sequence[int]) -> dict[int, float]:
         """Return each participant's share in the server's gradient; they sum to 1."""
         sizes = {c: self.client_sizes[c] for c in client_ids}
@@ -199,20 +226,11 @@ class SplitGAN(LightningModule):
         assert isinstance(optimizers, list)
         return optimizers[NETWORK_NAMES.index(network)]
 
-    def network_parameters(self, network: NetworkName) -> list[nn.Parameter]:
-        """Return the parameters of all parts of one network, clients first, in fixed order."""
-        segments: list[nn.Module] = []
-        for client_id in self.plan.client_ids:
-            client = self.client(client_id)
-            segments += [client.segment(network, "head"), client.segment(network, "tail")]
-        segments += self.server.copies(network)
-        return [p for segment in segments for p in segment.parameters()]
-
     def configure_optimizers(self) -> list[Optimizer]:
         """Return one fused Adam per network; it works element by element, so parties stay apart."""
         return [
             Adam(
-                self.network_parameters(network),
+                self.parties.parameters_of(network),
                 lr=self.learning_rates[network],
                 betas=self.betas,
                 fused=True,
@@ -221,16 +239,6 @@ class SplitGAN(LightningModule):
         ]
 
     # What a federation calls
-
-    def block(self, network: NetworkName, client_id: int, index: int) -> nn.Module:
-        """Return the copy of a block that a client uses, its own or the server's."""
-        own = self.client(client_id).blocks(network)
-        return own[index] if index in own else self.server.segment(network, client_id).block(index)
-
-    def merged_network(self, network: NetworkName, client_id: int) -> Network:
-        """Return a client's whole network, its blocks and the server's, sharing their tensors."""
-        count = self.plan.num_blocks(network)
-        return Network(self.block(network, client_id, index) for index in range(count))
 
     def federate(
         self,
@@ -247,54 +255,35 @@ class SplitGAN(LightningModule):
             per_cluster_server: Whether each cluster has a copy of the server's blocks.
             moments: What happens to the moments of averaged blocks.
         """
-        self.set_clusters(clusters, per_cluster_server)
-        self.average_clusters(weights, moments)
-        self._count_federation()
+        self._follow(self.parties.set_clusters(clusters, per_cluster_server))
+        self.parties.average(weights, self._raw_optimizers(), moments)
+        if self.averaged is not None:
+            self.averaged.set_clusters(clusters, per_cluster_server)
+            self.averaged.average(weights, {})
+        for client_id, cut, num_bytes in self.parties.federation_bytes():
+            self.exchange.count(client_id, cut, "uplink", num_bytes)
+            self.exchange.count(client_id, cut, "downlink", num_bytes)
         self.server.statistics.reset()
         self.num_rounds += 1
+
+    def apply_plan(self, plan: CutPlan) -> None:
+        """Move blocks between clients and server, with their optimiser state.
+
+        Args:
+            plan: New cuts of the same clients and networks; meant for a round's boundary.
+        """
+        self._follow(self.parties.apply_plan(plan))
+        if self.averaged is not None:
+            self.averaged.apply_plan(plan)
 
     def report(self, name: str, value: float) -> None:
         """Log a figure of the round that just ended; it becomes a column of metrics.csv."""
         self.round_metrics[name] = value
         self.log(name, value, logger=False, batch_size=1)
 
-    def set_clusters(self, clusters: Mapping[int, int], per_cluster_server: bool) -> None:
-        """Take over an assignment and, if asked, give every cluster its own server copy.
-
-        Args:
-            clusters: Cluster of every client, 0..k-1.
-            per_cluster_server: Whether each cluster has a copy of the server's blocks.
-        """
-        self.clusters = dict(clusters)
-        if not per_cluster_server:
-            return
-        cloned_from = self.server.set_copies(max(clusters.values()) + 1, self.clusters)
-        for network, optimizer in self._raw_optimizers().items():
-            parameters = self.network_parameters(network)
-            copy_state(optimizer, cloned_from)
-            replace_parameters(optimizer, parameters)
-
-    def average_clusters(self, weights: Mapping[int, float], moments: Moments) -> None:
-        """Average every block within every cluster, over unequal cuts.
-
-        A member that left a block to the server is represented by the server's copy. The result
-        goes to all members that hold the block and to the server's copy of the cluster; a copy
-        that several clusters share takes the mean of all its users.
-
-        Args:
-            weights: Weight of every client; those of a cluster sum to 1.
-            moments: What happens to Adam's moments: "keep" each copy's own, "average" them like
-                the parameters, or "reset" them to zero.
-        """
-        optimizers = self._raw_optimizers()
-        for network in NETWORK_NAMES:
-            for index in range(self.plan.num_blocks(network)):
-                holders = {c: self.block(network, c, index) for c in self.clusters}
-                users = self._users_of_copies(network, index, holders)
-                matrix = mixing_matrix(holders, users, self.clusters, weights)
-                mix_tensors([block_tensors(block) for block in users], matrix)
-                if network in optimizers:
-                    mix_state(optimizers[network], list(users), matrix, moments)
+    def sampling_network(self, client_id: int) -> Network:
+        """Return the generator that a client draws from, sharing the run's tensors."""
+        return (self.averaged or self.parties).merged_network("generator", client_id)
 
     def sample(self, client_id: int, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Draw samples as one client would; changes no state.
@@ -307,7 +296,7 @@ class SplitGAN(LightningModule):
         Returns:
             (N, C, H, W) float32 in [-1, 1], on the CPU.
         """
-        network = self.merged_network("generator", client_id)
+        network = self.sampling_network(client_id)
         modes = [(module, module.training) for module in network.modules()]
         network.eval()
         try:
@@ -370,7 +359,6 @@ class SplitGAN(LightningModule):
             "plan": self.plan.to_dict(),
             "clusters": self.clusters,
             "route": self.server.route,
-            "num_copies": self.server.num_copies,
             "statistics": self.server.statistics.state_dict(),
             "num_bytes": [[*key, count] for key, count in self.exchange.num_bytes.items()],
             "num_dropped": self.num_dropped,
@@ -385,12 +373,15 @@ class SplitGAN(LightningModule):
             plan = CutPlan.from_dict(saved["plan"])
         except KeyError as error:
             raise CheckpointError(f"not a checkpoint of huscf: {error} is missing") from error
-        if plan.to_dict() != self.plan.to_dict():
+        sizes = (plan.generator_blocks, plan.discriminator_blocks, plan.client_ids)
+        own = (self.plan.generator_blocks, self.plan.discriminator_blocks, self.plan.client_ids)
+        if sizes != own:
             raise CheckpointError(
-                "the checkpoint was made with another cut plan: use the run's own configuration"
+                "the checkpoint is of other networks or clients (blocks, blocks, client ids): "
+                f"{sizes}, here {own}"
             )
-        self.clusters = dict(saved["clusters"])
-        self.server.set_copies(saved["num_copies"], saved["route"])
+        for parties in filter(None, (self.parties, self.averaged)):
+            parties.restore(plan, saved["clusters"], saved["route"])
         _check_same_network(checkpoint["state_dict"], self.state_dict())
         self.server.statistics.load_state_dict(saved["statistics"])
         self.exchange.num_bytes.clear()
@@ -436,39 +427,17 @@ class SplitGAN(LightningModule):
                     initialize_weights(network, weight_std)
         return networks
 
-    def _count_federation(self) -> None:
-        """Count the parameters that members of real clusters sent and received."""
-        alone = {cluster for cluster, n in Counter(self.clusters.values()).items() if n == 1}
-        for client_id, cluster in self.clusters.items():
-            for network in NETWORK_NAMES if cluster not in alone else ():
-                for end, cut in zip(("head", "tail"), cuts_of(network), strict=True):
-                    segment = self.client(client_id).segment(network, end)
-                    num_bytes = sum(t.nbytes for t in block_tensors(segment))
-                    self.exchange.count(client_id, cut, "uplink", num_bytes)
-                    self.exchange.count(client_id, cut, "downlink", num_bytes)
+    def _follow(self, cloned_from: Mapping[nn.Parameter, nn.Parameter]) -> None:
+        """Let the optimisers hold the parties' present parameters."""
+        for network, optimizer in self._raw_optimizers().items():
+            copy_state(optimizer, cloned_from)
+            replace_parameters(optimizer, self.parties.parameters_of(network))
 
     def _raw_optimizers(self) -> dict[NetworkName, Optimizer]:
         if self._trainer is None:
             return {}
         raw = self.trainer.optimizers
         return dict(zip(NETWORK_NAMES, raw, strict=True))
-
-    def _users_of_copies(
-        self, network: NetworkName, index: int, holders: Mapping[int, nn.Module]
-    ) -> dict[nn.Module, list[int]]:
-        """Return every copy of a block, in a fixed order, and the clients it stands for.
-
-        A server copy stands for the clients that use it, or for all that are routed to it where
-        each of them holds the block itself: so it stays fit for use after a change of cuts.
-        """
-        users: dict[nn.Module, list[int]] = {}
-        for client_id, holder in holders.items():
-            users.setdefault(holder, []).append(client_id)
-        for which, segment in enumerate(self.server.copies(network)):
-            routed = [c for c, copy in self.server.route.items() if copy == which]
-            if index in segment.indices and segment.block(index) not in users and routed:
-                users[segment.block(index)] = routed
-        return users
 
 
 def _check_same_network(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

@@ -18,34 +18,41 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 MARKERS = "osD^vPX*<>"
 STYLES = ("-", "--", ":", "-.")
 
-#: Heading and columns of metrics.csv of every panel.
+#: Heading, columns of metrics.csv, and least upper end of the y axis of every panel.
 PANELS = (
-    ("Losses", "train/*_loss"),
-    ("Label accuracy (judge)", "eval/*/label_accuracy"),
-    ("Generation score", "eval/*/generation_score"),
-    ("Frechet distance (less is better)", "eval/*/frechet_distance"),
-    ("Clusters against domains: adjusted Rand index", "federation/ari"),
-    ("Number of clusters", "federation/num_clusters"),
-    ("Traffic, MB a round", "traffic/mbytes"),
-    ("Seconds a round", "seconds"),
+    ("Losses", "train/*_loss", 0.0),
+    ("Label accuracy (judge)", "eval/*/label_accuracy", 1.0),
+    ("Generation score", "eval/*/generation_score", 0.0),
+    ("Frechet distance (less is better)", "eval/*/frechet_distance", 0.0),
+    ("Clusters against domains: adjusted Rand index", "federation/ari", 1.0),
+    ("Number of clusters", "federation/num_clusters", 3.0),
+    ("Traffic, MB a round", "traffic/mbytes", 0.0),
+    ("Seconds a round", "seconds", 0.0),
+    ("Planned latency, seconds a step", "plan/latency_s", 0.0),
 )
-CUTS = ("generator_head", "generator_tail", "discriminator_head", "discriminator_tail")
 CLIENT_COLOUR, SERVER_COLOUR = "#e8a33d", "#4a6fa5"
 
 
-def draw_panels(runs: Sequence[RunRecord]) -> bytes:
-    """Return the curves of runs by round; one run by series, several by colour per run."""
-    shown = [(heading, _names(runs, pattern)) for heading, pattern in PANELS]
-    shown = [(heading, names) for heading, names in shown if names]
+def draw_panels(runs: Sequence[RunRecord], names: Sequence[str] = ("",)) -> bytes:
+    """Return the curves of runs by round.
+
+    Args:
+        runs: One, drawn with a colour per series, or several, with a colour per run.
+        names: How the legend calls each of several runs.
+    """
+    shown = [(heading, _names(runs, pattern), top) for heading, pattern, top in PANELS]
+    shown = [panel for panel in shown if panel[1]]
     rows = max(1, -(-len(shown) // 2))
     figure = _new_figure(11, 2.7 * rows)
-    for position, (heading, names) in enumerate(shown):
+    for position, (heading, columns, top) in enumerate(shown):
         axes = figure.add_subplot(rows, 2, position + 1)
-        _draw_series(axes, runs, names)
+        _draw_series(axes, dict(zip(names, runs, strict=True)), columns)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(0.0, low), max(top, high) * 1.05)
         axes.set_title(heading, loc="left", fontsize=10, fontweight="bold")
         axes.set_xlabel("round", fontsize=8)
         _tidy(axes)
-        if len(runs) * len(names) > 1:
+        if len(runs) * len(columns) > 1:
             axes.legend(fontsize=7, frameon=False)
     if not shown:
         figure.text(0.5, 0.5, "no round has ended", ha="center")
@@ -141,14 +148,15 @@ def _names(runs: Sequence[RunRecord], pattern: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _draw_series(axes: "Axes", runs: Sequence[RunRecord], names: Sequence[str]) -> None:
-    for which, run in enumerate(runs):
-        for position, name in enumerate(names):
-            rounds, values = run.series(name)
-            colour = COLOURS[(which if len(runs) > 1 else position) % len(COLOURS)]
-            style = STYLES[position % len(STYLES)] if len(runs) > 1 else "-"
+def _draw_series(axes: "Axes", runs: Mapping[str, RunRecord], columns: Sequence[str]) -> None:
+    is_alone = len(runs) == 1
+    for which, (name, run) in enumerate(runs.items()):
+        for position, column in enumerate(columns):
+            rounds, values = run.series(column)
+            colour = COLOURS[(position if is_alone else which) % len(COLOURS)]
+            style = "-" if is_alone else STYLES[position % len(STYLES)]
             marker = "o" if len(rounds) <= 30 else ""
-            label = _label(name) if len(runs) == 1 else f"{run.name} {_label(name)}"
+            label = f"{name} {_label(column)}".strip()
             axes.plot(rounds, values, style, c=colour, marker=marker, ms=3.5, lw=1.6, label=label)
 
 

@@ -20,8 +20,8 @@ def print_comparison(runs: Sequence[RunRecord]) -> None:
     settings = Table(title="Differing configuration", title_justify="left")
     for table, heading in ((figures, "figure"), (settings, "key")):
         table.add_column(heading)
-        for run in runs:
-            table.add_column(run.name, justify="right", overflow="fold")
+        for name in name_apart(runs):
+            table.add_column(name, justify="right", overflow="fold")
     last = [run.last() for run in runs]
     for name in dict.fromkeys(name for row in last for name in row):
         figures.add_row(name, *(f"{row[name]:.4g}" if name in row else "-" for row in last))
@@ -30,6 +30,12 @@ def print_comparison(runs: Sequence[RunRecord]) -> None:
     console.print(figures)
     if len(runs) > 1:
         console.print(settings if settings.rows else "The configurations do not differ.")
+
+
+def name_apart(runs: Sequence[RunRecord]) -> list[str]:
+    """Return the runs' names, or their folders as given where names repeat."""
+    names = [run.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
 
 def differing_keys(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -42,7 +48,7 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]
 
 def draw_comparison(runs: Sequence[RunRecord]) -> bytes:
     """Return a PNG of the runs' curves, one colour per run."""
-    return draw_panels(runs)
+    return draw_panels(runs, name_apart(runs))
 
 
 def _flatten(values: object, prefix: str = "") -> dict[str, object]:

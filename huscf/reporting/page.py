@@ -121,7 +121,7 @@ def _scores(run: RunRecord) -> str:
     last = run.last()
     names = [name for name in run.domains if f"eval/{name}/judge_accuracy" in last]
     rows = [
-        [heading, *(_number(last.get(f"eval/{name}/{key}")) for name in names)]
+        [heading, *(_score(last.get(f"eval/{name}/{key}")) for name in names)]
         for key, heading, _ in FIGURES
         if any(f"eval/{name}/{key}" in last for name in names)
     ]
@@ -132,7 +132,7 @@ def _scores(run: RunRecord) -> str:
 
 
 def _tested(domain: Mapping[str, Any], key: str) -> str:
-    together = _number(domain["together"].get(key))
+    together = _score(domain["together"].get(key))
     spread = domain["over_clients"].get(key)
     return together if spread is None else f"{together} ({format_spread(spread)})"
 
@@ -250,6 +250,10 @@ def _brief(values: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _shorten(text: str) -> str:

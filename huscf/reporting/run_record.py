@@ -22,7 +22,7 @@ class RunRecord:
     Args:
         folder: The run's folder.
         config: Its full configuration.
-        plan: plan.yaml: the cuts, with latency figures where a search made them.
+        plan: The cuts at the end of the run, with latency figures where a search made them.
         rows: One row a round; figures that were not measured in a round are missing.
         clients: One record per client: clients.csv, or the plan alone where that is missing.
         scores: The newest metrics.json of `huscf test`, {} where there is none.
@@ -45,7 +45,8 @@ class RunRecord:
         folder = Path(folder)
         try:
             config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-            plan = yaml.safe_load((folder / "plan.yaml").read_text(encoding="utf-8"))
+            plans = [folder / "plan.yaml", *sorted(folder.glob("plan-round-*.yaml"))]
+            plan = yaml.safe_load(plans[-1].read_text(encoding="utf-8"))
             rows = [_to_numbers(row) for row in _read_csv(folder / "metrics.csv")]
             clients = _read_csv(folder / "clients.csv") or _clients_of(plan)
             newest = max(folder.glob("metrics*.json"), key=_age, default=None)

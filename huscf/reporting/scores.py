@@ -82,7 +82,7 @@ def make_score_tables(summary: Mapping[str, Any]) -> list["Table"]:
     domains = summary["domains"]
     tables = [_domain_table(domains, summary["seed"])] if domains else []
     if summary["clusters"]:
-        tables.append(_cluster_table(summary["clusters"], next(iter(domains.values()))))
+        tables.append(_cluster_table(summary["clusters"]))
     return tables
 
 
@@ -108,10 +108,10 @@ def make_evaluation_table(row: Mapping[str, float]) -> "Table":
 
 
 def format_spread(spread: Mapping[str, float] | None) -> str:
-    """Return "mean ± std", or the mean alone of a single value, or a dash."""
+    """Return "mean ± std", the mean alone where nothing varies, or a dash."""
     if spread is None:
         return "-"
-    if spread["n"] < 2:
+    if spread["n"] < 2 or spread["std"] == 0:
         return f"{spread['mean']:.3f}"
     return f"{spread['mean']:.3f} ± {spread['std']:.3f}"
 
@@ -151,20 +151,22 @@ def _explain(domain: Mapping[str, Any]) -> str:
     measured, count = len(domain["clients_measured"]), domain["num_clients"]
     return (
         f"{text}\nper client: mean ± standard deviation over {measured} of {count} clients, "
-        f"{domain['client_num_per_class']} samples of each class each; distances grow with fewer "
-        "samples, so compare them within a column kind."
+        f"{domain['client_num_per_class']} samples of each class each. Distances grow with fewer "
+        "samples: compare them within their column."
     )
 
 
-def _cluster_table(clusters: Mapping[str, Any], domain: Mapping[str, Any]) -> "Table":
+def _cluster_table(clusters: Mapping[str, Any]) -> "Table":
     from rich.table import Table
 
-    shown = [f for f in FIGURES if f[0] in domain["over_clients"]][:8]
-    table = Table(title="Scores by cluster, mean ± std over its clients", title_justify="left")
-    for heading in ("cluster", "clients", "domains", *(heading for _, heading, _ in shown)):
-        table.add_column(heading, justify="right" if heading not in ("domains",) else "left")
+    title = "Scores by cluster, mean ± standard deviation over its measured clients"
+    table = Table("cluster", "clients", "domains", title=title, title_justify="left")
+    chosen = ("judge_accuracy", "label_accuracy", "generation_score", "frechet_distance")
+    for key, heading, _ in FIGURES:
+        if key in chosen:
+            table.add_column(heading, justify="right")
     for name, cluster in clusters.items():
-        cells = [format_spread(cluster["over_clients"].get(key)) for key, _, _ in shown]
+        cells = [format_spread(cluster["over_clients"].get(key)) for key in chosen]
         table.add_row(name, str(len(cluster["clients"])), ", ".join(cluster["domains"]), *cells)
     return table
 

@@ -26,7 +26,7 @@ def merge_cluster(module: SplitGAN, members: Sequence[int]) -> Network:
         module: The trained root module.
         members: The clients, at least one.
     """
-    networks = [module.merged_network("generator", client) for client in members]
+    networks = [module.sampling_network(client) for client in members]
     merged = copy.deepcopy(networks[0]).cpu()
     states = [network.state_dict() for network in networks]
     mean = {}

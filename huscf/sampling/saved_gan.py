@@ -103,6 +103,7 @@ def _build_module(
             **_build_networks(model),
             plan=_CheckpointPlan(plan),
             latent_dim=model["latent_dim"],
+            ema_decay=model["ema_decay"],
             seed=model["seed"],
         )
         module.on_load_checkpoint(checkpoint)

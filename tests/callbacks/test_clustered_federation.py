@@ -58,7 +58,7 @@ def test_rules_for_one_cluster_and_for_each_alone():
 
 def test_a_client_that_sent_nothing_keeps_its_cluster():
     module = make_gan(CUTS)
-    module.clusters = {0: 0, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1}
+    module.parties.clusters = {0: 0, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1}
     observe(module, only=[0, 1, 3, 4, 5])
     assignment = ClusteredFederation().assign(module)
     assert assignment.clusters == module.clusters

@@ -1,16 +1,18 @@
 import os
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-CHECKOUT = Path(__file__).parents[2]
+from tests.conftest import REPOSITORY, SHARED_DATA
 
 
 @pytest.fixture
 def shared_data():
     """The small real sets beside the checkout, or those of HUSCF_DATA."""
-    root = Path(os.environ.get("HUSCF_DATA") or CHECKOUT.parent / "shared" / "data")
+    root = Path(os.environ.get("HUSCF_DATA") or SHARED_DATA)
     if not (root / "MNIST").is_dir():
         pytest.skip(f"no real data in {root}")
     return root
@@ -26,3 +28,15 @@ def no_private_folders(monkeypatch, tmp_path_factory):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    """A folder of a user's own, with the guide's stripes.py and stripes.yaml as printed."""
+    guide = (REPOSITORY / "docs" / "datamodules.md").read_text()
+    for language, name in (("python", "stripes.py"), ("yaml", "stripes.yaml")):
+        block = re.search(rf"```{language}\n(.*?)```", guide, re.DOTALL).group(1)
+        (tmp_path / name).write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("stripes", None)

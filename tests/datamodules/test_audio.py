@@ -122,10 +122,14 @@ def test_audiomnist_and_speech_commands_layouts(tmp_path):
     (commands / "testing_list.txt").write_text("zero/b2_nohash_0.wav\none/b2_nohash_0.wav\n")
     (commands / "validation_list.txt").write_text("zero/c3_nohash_0.wav\none/c3_nohash_0.wav\n")
     names = ["audiomnist", "speech_commands"]
-    data = SpokenDigitsDataModule(names, root=str(tmp_path), clients_per_domain=2)
+    words = ["zero", "one"]
+    data = SpokenDigitsDataModule(names, words, root=str(tmp_path), clients_per_domain=2)
     sizes = [(len(d.train_labels), len(d.test_labels)) for d in data.domains.values()]
     assert sizes == [(40, 20), (4, 2)]
     assert set(data.domains["speech_commands"].keys) == {"a1"}
+    assert data.domains["speech_commands"].class_names == ("zero", "one")
+    with pytest.raises(DataError, match=r"8 x class folder without files .*/two"):
+        _ = SpokenDigitsDataModule(["speech_commands"], root=str(tmp_path)).domains
     assert set(data.domains["audiomnist"].keys) == {"01", "02"}
 
 
@@ -177,6 +181,11 @@ def test_bad_recordings_are_named_then_fatal_or_skipped(tmp_path):
         domain = AudioFolderDataModule(on_bad_data="skip", **arguments).domains["words"]
     assert len(domain.train_labels) + len(domain.test_labels) == 20
     assert domain.class_names == ("high", "low")
+
+
+def test_the_size_of_sound_is_set_in_one_place():
+    with pytest.raises(DataError, match=r"set spectrogram\.size"):
+        SpokenDigitsDataModule(image_size=64)
 
 
 def test_mixed_rates_can_be_accepted(tmp_path):

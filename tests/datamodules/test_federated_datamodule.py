@@ -11,6 +11,7 @@ from huscf.datamodules import (
     Domain,
     FederatedDataModule,
     LabelExclusionPartitioner,
+    Partitioner,
     scale_samples,
 )
 from huscf.errors import DataError
@@ -111,6 +112,15 @@ def test_a_domain_that_does_not_fit_is_refused(change, message):
     good |= {"test_samples": samples, "test_labels": labels, "class_names": ("a", "b")}
     with pytest.raises(DataError, match=message):
         Domain("x", **(good | change))
+
+
+def test_a_partitioner_that_gives_a_sample_twice_is_refused():
+    class Careless(Partitioner):
+        def partition(self, labels, keys, num_clients, rng):
+            return [np.arange(4)] * num_clients
+
+    with pytest.raises(DataError, match="Careless: needs 2 parts without a sample in two"):
+        _ = TwoDomains(clients_per_domain=2, partitioner=Careless()).clients
 
 
 def test_scaling_reaches_both_ends():

@@ -59,6 +59,13 @@ def test_pictures_are_decoded_once_and_mapped_from_disk(tmp_path, monkeypatch):
     monkeypatch.undo()
 
 
+def test_a_cache_that_cannot_be_written_says_so(tmp_path):
+    make_clinic(tmp_path / "clinic")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot write the cache .*set HUSCF_CACHE"):
+        _ = make_module(tmp_path, cache_dir=str(tmp_path / "file")).domains
+
+
 def test_a_changed_picture_is_decoded_anew(tmp_path):
     make_clinic(tmp_path / "clinic")
     cache = str(tmp_path / "cache")
@@ -222,9 +229,11 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
 def test_sources_that_hold_nothing_say_so(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong.csv").write_text("file,class\n")
+    (tmp_path / "binary.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
     for source, message in (
         ("empty", "no class folders"),
         ("gone", "no folder or CSV file .*gone: set root or HUSCF_DATA"),
+        ("binary.csv", "cannot be read as CSV"),
         ("wrong.csv", "needs the columns path and label"),
         ("..", "outside the data folder"),
     ):
@@ -238,6 +247,6 @@ def test_nothing_usable_is_an_error_even_when_skipping(tmp_path):
         (tmp_path / "clinic" / name / "x.png").write_bytes(b"")
     with (
         pytest.warns(UserWarning, match="2 bad inputs"),
-        pytest.raises(DataError, match="no usable training files"),
+        pytest.raises(DataError, match="0 usable files are too few"),
     ):
         _ = make_module(tmp_path, on_bad_data="skip").domains

@@ -74,6 +74,12 @@ def test_a_test_label_that_training_never_saw_is_bad(tmp_path, arrays):
         load(tmp_path, arrays)
 
 
+def test_a_stray_label_makes_no_classes(tmp_path, arrays):
+    arrays["train_labels"][4] = 200
+    with pytest.raises(DataError, match="reach 200, but are only 4 different ones"):
+        load(tmp_path, arrays)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

@@ -90,8 +90,8 @@ def test_losses_are_logged_and_parameters_move():
     assert set(module.last_losses) == {"generator_loss", "discriminator_loss"}
     assert trainer.callback_metrics["train/generator_loss"] > 0
     moved = [k for k, v in module.state_dict().items() if not torch.equal(v, before[k])]
-    assert any(k.startswith("clients.0.generator_head") for k in moved)
-    assert any(k.startswith("server.discriminator") for k in moved)
+    assert any(k.startswith("parties.clients.0.generator_head") for k in moved)
+    assert any(k.startswith("parties.server.discriminator") for k in moved)
 
 
 def test_clients_forget_their_private_tensors_after_a_step():

@@ -24,9 +24,9 @@ def equal_states(one, other):
 def test_everybody_starts_from_one_set_of_weights():
     module = make_gan(CUTS, depth=5)
     for network in ("generator", "discriminator"):
-        first = module.merged_network(network, 0).state_dict()
+        first = module.parties.merged_network(network, 0).state_dict()
         for client in CUTS:
-            assert equal_states(module.merged_network(network, client).state_dict(), first)
+            assert equal_states(module.parties.merged_network(network, client).state_dict(), first)
 
 
 def test_segments_are_lightning_modules_named_by_block():
@@ -50,10 +50,10 @@ def test_averaging_identical_models_is_the_identity():
 def test_each_client_alone_changes_nothing_after_a_step():
     module = make_gan(CUTS, depth=5)
     run_step(module, make_batch(CUTS))
-    merged = {c: copy.deepcopy(module.merged_network("generator", c)) for c in CUTS}
+    merged = {c: copy.deepcopy(module.parties.merged_network("generator", c)) for c in CUTS}
     module.federate({c: c for c in CUTS}, dict.fromkeys(CUTS, 1.0))
     for client, before in merged.items():
-        after = module.merged_network("generator", client)
+        after = module.parties.merged_network("generator", client)
         assert equal_states(after.state_dict(), before.state_dict())
 
 
@@ -63,7 +63,7 @@ def test_clustered_averages_equal_the_closed_form_over_unequal_cuts():
         run_step(module, make_batch(CUTS, seed=step), step)
     clusters, weights = {0: 0, 1: 0, 2: 1, 3: 1}, {0: 0.3, 1: 0.7, 2: 0.6, 3: 0.4}
     before = {
-        (c, n): copy.deepcopy(module.merged_network(n, c).state_dict())
+        (c, n): copy.deepcopy(module.parties.merged_network(n, c).state_dict())
         for c in CUTS
         for n in ("generator", "discriminator")
     }
@@ -71,7 +71,7 @@ def test_clustered_averages_equal_the_closed_form_over_unequal_cuts():
     assert module.server.num_copies == 2
     for network in ("generator", "discriminator"):
         for client, cluster in clusters.items():
-            after = module.merged_network(network, client).state_dict()
+            after = module.parties.merged_network(network, client).state_dict()
             for key, value in after.items():
                 if not value.is_floating_point():
                     continue
@@ -84,9 +84,9 @@ def test_all_members_of_a_cluster_share_one_model_after_a_round_even_with_one_se
     module = make_gan(CUTS, depth=5)
     run_step(module, make_batch(CUTS))
     module.federate(dict.fromkeys(CUTS, 0), dict.fromkeys(CUTS, 0.25), per_cluster_server=False)
-    first = module.merged_network("discriminator", 0).state_dict()
+    first = module.parties.merged_network("discriminator", 0).state_dict()
     for client in CUTS:
-        other = module.merged_network("discriminator", client).state_dict()
+        other = module.parties.merged_network("discriminator", client).state_dict()
         for key, value in first.items():
             if value.is_floating_point():
                 torch.testing.assert_close(other[key], value, rtol=1e-6, atol=1e-7)
@@ -95,7 +95,7 @@ def test_all_members_of_a_cluster_share_one_model_after_a_round_even_with_one_se
 def test_new_server_copies_inherit_parameters_and_are_trained_apart():
     module = make_gan(CUTS, depth=5)
     run_step(module, make_batch(CUTS))
-    module.set_clusters({0: 0, 1: 1, 2: 0, 3: 1}, per_cluster_server=True)
+    module.parties.set_clusters({0: 0, 1: 1, 2: 0, 3: 1}, per_cluster_server=True)
     one, other = module.server.copies("discriminator")
     assert equal_states(one.state_dict(), other.state_dict())
     assert not {id(p) for p in one.parameters()} & {id(p) for p in other.parameters()}
@@ -155,7 +155,7 @@ def test_a_dropped_client_is_counted_and_poisons_nobody(poison):
     poisoned_step(module, poison)
     assert module.num_dropped == {0: 0, 1: 0, 2: 1, 3: 0}
     for client in (0, 1, 3):
-        merged = [module.merged_network(n, client) for n in ("generator", "discriminator")]
+        merged = [module.parties.merged_network(n, client) for n in ("generator", "discriminator")]
         for tensor in (t for network in merged for t in network.state_dict().values()):
             assert tensor.isfinite().all()
 

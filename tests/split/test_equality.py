@@ -56,7 +56,7 @@ def start(module, batch):
     for client, (samples, labels) in batch.items():
         module.start_step(client, samples, labels, 0)
     return {
-        client: {name: copy.deepcopy(module.merged_network(name, client)) for name in NAMES}
+        client: {name: copy.deepcopy(module.parties.merged_network(name, client)) for name in NAMES}
         for client in batch
     }
 
@@ -79,7 +79,7 @@ def test_one_client_equals_the_uncut_networks_for_every_legal_cut(depth):
         losses = run_step(fresh, batch)
         for name in NAMES:
             assert losses[name] == pytest.approx(expected_losses[name], abs=1e-5)
-            merged = fresh.merged_network(name, 0)
+            merged = fresh.parties.merged_network(name, 0)
             pairs = zip(merged.parameters(), expected_gradients[name], strict=True)
             for parameter, gradient in pairs:
                 torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
@@ -105,7 +105,7 @@ def test_many_clients_get_their_own_gradients_and_the_server_the_mean():
         gradients = iter(results[client][1]["discriminator"])
         own = module.client(client).blocks("discriminator")
         for index in range(5):
-            for parameter in module.block("discriminator", client, index).parameters():
+            for parameter in module.parties.block("discriminator", client, index).parameters():
                 gradient = next(gradients)
                 if index in own:
                     torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
@@ -133,11 +133,15 @@ def test_shares_by_samples_scale_the_servers_gradient_only():
 def test_frozen_discriminator_gets_no_gradients_in_the_generator_phase():
     module = make_gan({0: [1, 1, 1, 1]})
     run_step(module, make_batch([0]))
-    before = [p.grad.clone() for p in module.merged_network("discriminator", 0).parameters()]
+    before = [
+        p.grad.clone() for p in module.parties.merged_network("discriminator", 0).parameters()
+    ]
     module.optimizer("discriminator").zero_grad(set_to_none=True)
     run_generator_phase(module)
     assert len(before) > 0
-    assert all(p.grad is None for p in module.merged_network("discriminator", 0).parameters())
+    assert all(
+        p.grad is None for p in module.parties.merged_network("discriminator", 0).parameters()
+    )
 
 
 def run_generator_phase(module):

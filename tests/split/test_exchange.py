@@ -76,7 +76,7 @@ def private_tensors(module, batch):
         held = module.client(client)
         tensors += [samples, labels, held.samples, held.labels, held.noise]
         with torch.no_grad():
-            fakes = module.merged_network("generator", client)(held.noise, held.labels)
+            fakes = module.parties.merged_network("generator", client)(held.noise, held.labels)
         tensors.append(fakes)
     return tensors
 

@@ -1,0 +1,192 @@
+"""The clients and the server of a run, and what a federation or new cuts do to their blocks."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ..federation import block_tensors, mix_tensors, mixing_matrix
+from ..models import Network
+from ..split import Cut, CutPlan, NetworkName, cuts_of
+from .client import Client
+from .optimizer_state import Moments, mix_state
+from .segment import Segment
+from .server import Server
+
+
+class Parties(nn.Module):
+    """Clients and server as separate objects, all sliced from one pair of networks.
+
+    Args:
+        plan: Cuts of all clients.
+        networks: The full networks, one or both; every party gets copies of its blocks.
+    """
+
+    def __init__(self, plan: CutPlan, networks: Mapping[NetworkName, Network]) -> None:
+        super().__init__()
+        self.plan = plan
+        self.network_names = tuple(networks)
+        self.clusters = dict.fromkeys(plan.client_ids, 0)
+        self.clients = nn.ModuleDict(
+            {str(entry.client_id): Client(entry, networks) for entry in plan.clients}
+        )
+        self.server = Server(plan, networks)
+
+    def client(self, client_id: int) -> Client:
+        """Return one client."""
+        client = self.clients[str(client_id)]
+        assert isinstance(client, Client)
+        return client
+
+    def block(self, network: NetworkName, client_id: int, index: int) -> nn.Module:
+        """Return the copy of a block that a client uses, its own or the server's."""
+        own = self.client(client_id).blocks(network)
+        return own[index] if index in own else self.server.segment(network, client_id).block(index)
+
+    def merged_network(self, network: NetworkName, client_id: int) -> Network:
+        """Return a client's whole network, its blocks and the server's, sharing their tensors."""
+        count = self.plan.num_blocks(network)
+        return Network(self.block(network, client_id, index) for index in range(count))
+
+    def parameters_of(self, network: NetworkName) -> list[nn.Parameter]:
+        """Return the parameters of all parts of one network, clients first, in fixed order."""
+        return [p for segment in self._segments(network) for p in segment.parameters()]
+
+    @torch.no_grad()
+    def follow(self, other: "Parties", decay: float) -> None:
+        """Move towards the parties that train: x <- decay * x + (1 - decay) * other's x.
+
+        Args:
+            other: Parties of the same structure, with at least these networks.
+            decay: 0 copies them, 1 changes nothing. Counters are copied.
+        """
+        for network in self.network_names:
+            own, theirs = (
+                [t for segment in p._segments(network) for t in block_tensors(segment)]
+                for p in (self, other)
+            )
+            floats = [i for i, tensor in enumerate(own) if tensor.is_floating_point()]
+            torch._foreach_lerp_([own[i] for i in floats], [theirs[i] for i in floats], 1 - decay)
+            for i in set(range(len(own))) - set(floats):
+                own[i].copy_(theirs[i])
+
+    def _segments(self, network: NetworkName) -> list[Segment]:
+        segments: list[Segment] = []
+        for client_id in self.plan.client_ids:
+            client = self.client(client_id)
+            segments += [client.segment(network, "head"), client.segment(network, "tail")]
+        return segments + self.server.copies(network)
+
+    def set_clusters(
+        self, clusters: Mapping[int, int], per_cluster_server: bool
+    ) -> dict[nn.Parameter, nn.Parameter]:
+        """Take over an assignment and, if asked, give every cluster its own server copy.
+
+        Args:
+            clusters: Cluster of every client, 0..k-1.
+            per_cluster_server: Whether each cluster has a copy of the server's blocks.
+
+        Returns:
+            For every parameter of a new copy the parameter that it was cloned from.
+        """
+        self.clusters = dict(clusters)
+        if not per_cluster_server:
+            return {}
+        return self.server.set_copies(max(clusters.values()) + 1, self.clusters)
+
+    def average(
+        self,
+        weights: Mapping[int, float],
+        optimizers: Mapping[NetworkName, Optimizer],
+        moments: Moments = "keep",
+    ) -> None:
+        """Average every block within every cluster, over unequal cuts.
+
+        A member that left a block to the server is represented by the server's copy. The result
+        goes to all members that hold the block and to the server's copy of the cluster; a copy
+        that several clusters share takes the mean of all its users. Running statistics of
+        normalisation are averaged like parameters, counters are not.
+
+        Args:
+            weights: Weight of every client; those of a cluster sum to 1.
+            optimizers: Whose moments are treated; may be empty.
+            moments: What happens to Adam's moments: "keep" each copy's own, "average" them like
+                the parameters, or "reset" them to zero.
+        """
+        for network in self.network_names:
+            for index in range(self.plan.num_blocks(network)):
+                holders = {c: self.block(network, c, index) for c in self.clusters}
+                users = self._users_of_copies(network, index, holders)
+                matrix = mixing_matrix(holders, users, self.clusters, weights)
+                mix_tensors([block_tensors(block) for block in users], matrix)
+                if network in optimizers:
+                    mix_state(optimizers[network], list(users), matrix, moments)
+
+    def federation_bytes(self) -> Iterator[tuple[int, Cut, int]]:
+        """Yield client, cut and bytes that each member of a real cluster sends and receives."""
+        sizes = Counter(self.clusters.values())
+        for client_id, cluster in self.clusters.items():
+            for network in self.network_names if sizes[cluster] > 1 else ():
+                for end, cut in zip(("head", "tail"), cuts_of(network), strict=True):
+                    segment = self.client(client_id).segment(network, end)
+                    yield client_id, cut, sum(t.nbytes for t in block_tensors(segment))
+
+    def apply_plan(self, plan: CutPlan) -> dict[nn.Parameter, nn.Parameter]:
+        """Move blocks between clients and server so that they stand as a new plan says.
+
+        Every client keeps the network that it had: a block that comes to a client is a clone of
+        the server copy that it used; a block that goes to the server becomes the server's copy
+        where there is none, and is dropped where there is one (after a federation inside the
+        cluster the two are equal). Server blocks that nobody uses any more are removed.
+
+        Args:
+            plan: New cuts of the same clients and networks.
+
+        Returns:
+            For every parameter of a clone the parameter that it was cloned from.
+        """
+        before = {
+            (client_id, network): self.merged_network(network, client_id)
+            for client_id in plan.client_ids
+            for network in self.network_names
+        }
+        cloned_from = self.server.take_over(plan, before)
+        for entry in plan.clients:
+            for network in self.network_names:
+                blocks = before[entry.client_id, network]
+                client = self.client(entry.client_id)
+                cloned_from |= client.take_over(entry.cuts, network, blocks)
+        self.plan = plan
+        return cloned_from
+
+    def restore(self, plan: CutPlan, clusters: Mapping[int, int], route: Mapping[int, int]) -> None:
+        """Take over the structure of a checkpoint, whose parameters are loaded next.
+
+        Args:
+            plan: Cuts at the time of the checkpoint.
+            clusters: Cluster of every client.
+            route: Server copy of every client.
+        """
+        if plan != self.plan:
+            self.apply_plan(plan)
+        self.clusters = dict(clusters)
+        self.server.set_copies(max(route.values()) + 1, route)
+
+    def _users_of_copies(
+        self, network: NetworkName, index: int, holders: Mapping[int, nn.Module]
+    ) -> dict[nn.Module, list[int]]:
+        """Return every copy of a block, in a fixed order, and the clients it stands for.
+
+        A server copy stands for the clients that use it, or for all that are routed to it where
+        each of them holds the block itself: so it stays fit for use after a change of cuts.
+        """
+        users: dict[nn.Module, list[int]] = {}
+        for client_id, holder in holders.items():
+            users.setdefault(holder, []).append(client_id)
+        for which, segment in enumerate(self.server.copies(network)):
+            routed = [c for c, copy in self.server.route.items() if copy == which]
+            if index in segment.indices and segment.block(index) not in users and routed:
+                users[segment.block(index)] = routed
+        return users

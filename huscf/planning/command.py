@@ -1,0 +1,292 @@
+"""The command `huscf plan`: from a devices file to a plan, a table, JSON and pictures."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..errors import HuscfError, PlanError
+from ..models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
+from ..split import ClientPlan
+from .calibration import calibrate_profile, save_profile
+from .constraints import CUT_NAMES
+from .fleet import DevicesFile, Fleet, load_mapping
+from .planner import PlanOptions, PlanSubject, build_problem
+from .problem import PlanProblem
+from .profiles import read_number
+from .result import PlanResult, check_output
+from .search import STRATEGIES, search_plan
+from .trade_off import sweep_trade_off
+
+_NETWORK_DEFAULTS = {
+    "channels": 1,
+    "image_size": 28,
+    "num_classes": 10,
+    "latent_dim": 100,
+    "width": 64,
+    "depth": 5,
+}
+_DEVICE_KEYS = ("profiles", "server", "assignment")
+_OPTION_KEYS = tuple(entry.name for entry in fields(PlanOptions))
+
+_EXAMPLES = """examples:
+  huscf plan --config configs/paper/devices.yaml
+  huscf plan --config configs/paper/devices.yaml --strategy milp --output plan.yaml
+  huscf plan --config configs/paper/devices.yaml --latency_model paper --json
+  huscf plan --config configs/paper/devices.yaml --min_discriminator_head 2 --picture plan.png
+  huscf plan --calibrate here.yaml --uplink_mbit_per_s 40 --downlink_mbit_per_s 100
+
+Cuts are numbers of blocks that a client holds: generator head, generator tail, discriminator
+head, discriminator tail. A training run takes the plan that --output writes with
+  model.plan: {class_path: huscf.split.SavedPlan, init_args: {path: plan.yaml}}
+or searches its own with class_path: huscf.planning.SearchedPlan."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A planning task as read from the file and the command line."""
+
+    devices: DevicesFile
+    networks: Mapping[str, int]
+    batch_size: int
+    options: PlanOptions
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `huscf plan` with these arguments; return the exit code (0, or 2 for bad input)."""
+    arguments = _make_parser().parse_args(argv)
+    try:
+        if arguments.calibrate:
+            _calibrate(arguments)
+        else:
+            _plan(arguments)
+    except (HuscfError, OSError) as error:
+        print(f"huscf plan: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    if not arguments.config:
+        raise PlanError("--config is missing: the YAML file of devices, server and assignment")
+    for path in (arguments.output, arguments.picture, arguments.pareto):
+        if path:
+            check_output(path, arguments.overwrite)
+    job = _read_job(arguments)
+    fleet = job.devices.make_fleet(
+        {client: job.batch_size for client in job.devices.client_ids()}, job.options.seed
+    )
+    subject = _measure(job)
+    problem = build_problem(subject, fleet, job.options)
+    result = search_plan(problem, job.options.search_settings)
+    _write_files(arguments, job, problem, result)
+    if arguments.json:
+        print(json.dumps(result.to_dict(), allow_nan=False))
+    else:
+        _print_tables(result, fleet)
+
+
+def _write_files(
+    arguments: argparse.Namespace, job: _Job, problem: PlanProblem, result: PlanResult
+) -> None:
+    if arguments.picture or arguments.pareto:
+        # Imported here: drawing takes a second that a table need not cost.
+        from .pictures import draw_pareto, draw_plan
+
+        if arguments.pareto:
+            rival = arguments.pareto_against
+            points = sweep_trade_off(problem, rival, job.options.search_settings)
+            draw_pareto(points, rival, arguments.pareto)
+        if arguments.picture:
+            draw_plan(result, problem, arguments.picture)
+    if arguments.output:
+        result.save(arguments.output, arguments.overwrite)
+
+
+def _measure(job: _Job) -> PlanSubject:
+    sizes = job.networks
+    shape = SampleShape(sizes["channels"], sizes["image_size"], sizes["num_classes"])
+    width, depth = sizes["width"], sizes["depth"]
+    networks = (
+        ConditionalGenerator(shape, sizes["latent_dim"], width, depth),
+        ConditionalDiscriminator(shape, width, depth),
+    )
+    return PlanSubject.measure(networks, shape, sizes["latent_dim"], job.batch_size)
+
+
+def _read_job(arguments: argparse.Namespace) -> _Job:
+    path = arguments.config
+    values = load_mapping(path)
+    known = {*_DEVICE_KEYS, *_OPTION_KEYS, "networks", "batch_size"}
+    for key in values:
+        if key not in known:
+            raise PlanError(f"{path}: unknown key {key}; known: {', '.join(sorted(known))}")
+    given = {key: value for key, value in vars(arguments).items() if value is not None}
+    if "forbid" in given:
+        given["forbidden_cuts"] = _parse_forbidden(given["forbid"])
+    merged = {**values, **{k: v for k, v in given.items() if k in known}}
+    if merged.get("forbidden_cuts", {}) is None:
+        merged.pop("forbidden_cuts")
+    try:
+        networks = _read_networks(merged.get("networks", {}))
+        batch_size = _read_whole({"batch_size": 64, **merged}, "batch_size", "plan")
+        options = _read_options(merged)
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from error
+    return _Job(DevicesFile.load(path), networks, batch_size, options)
+
+
+def _read_options(values: Mapping[str, Any]) -> PlanOptions:
+    chosen = {key: values[key] for key in _OPTION_KEYS if key in values}
+    for entry in fields(PlanOptions):
+        value = chosen.get(entry.name)
+        if value is None or isinstance(entry.default, str) or entry.name == "forbidden_cuts":
+            continue
+        if entry.type is int:
+            _read_whole(chosen, entry.name, "plan")
+        else:
+            chosen[entry.name] = read_number(chosen, entry.name, "plan", can_be_zero=True)
+    forbidden = chosen.get("forbidden_cuts", {})
+    if not isinstance(forbidden, Mapping) or not all(
+        isinstance(counts, list) for counts in forbidden.values()
+    ):
+        raise PlanError("forbidden_cuts: must map names of cuts to lists of block counts")
+    return PlanOptions(**chosen)
+
+
+def _read_networks(values: Any) -> dict[str, int]:
+    if not isinstance(values, Mapping):
+        raise PlanError("networks: must be a mapping of sizes")
+    for key in values:
+        if key not in _NETWORK_DEFAULTS:
+            raise PlanError(f"networks: unknown key {key}; known: {', '.join(_NETWORK_DEFAULTS)}")
+    merged = {**_NETWORK_DEFAULTS, **values}
+    for key in merged:
+        if _read_whole(merged, key, "networks") < 1:
+            raise PlanError(f"networks: {key} is {merged[key]}, must be >= 1")
+    return merged
+
+
+def _read_whole(values: Mapping[str, Any], key: str, owner: str) -> int:
+    value = values[key]
+    if type(value) is not int or value < 0:
+        raise PlanError(f"{owner}: {key} is {value!r}, must be a whole number >= 0")
+    return value
+
+
+def _parse_forbidden(entries: Sequence[str]) -> dict[str, list[int]]:
+    forbidden: dict[str, list[int]] = {}
+    for entry in entries:
+        name, _, count = entry.partition("=")
+        if name not in CUT_NAMES or not count.isdecimal():
+            raise PlanError(
+                f"--forbid {entry}: write NAME=BLOCKS with a name of {', '.join(CUT_NAMES)}"
+            )
+        forbidden.setdefault(name, []).append(int(count))
+    return forbidden
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
+    check_output(arguments.calibrate, arguments.overwrite)
+    links = {}
+    for name in ("uplink_mbit_per_s", "downlink_mbit_per_s"):
+        if getattr(arguments, name) is None:
+            raise PlanError(
+                f"--calibrate: --{name} is missing; a link cannot be measured from here"
+            )
+        links[name] = read_number(vars(arguments), name, "--calibrate")
+    profile = calibrate_profile(links["uplink_mbit_per_s"], links["downlink_mbit_per_s"])
+    save_profile(profile, arguments.calibrate)
+    if arguments.json:
+        print(json.dumps(profile))
+    else:
+        print(f"{arguments.calibrate}: {profile['speed_gflops']} GFLOP/s")
+
+
+def _print_tables(result: PlanResult, fleet: Fleet) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    clients = Table(title=f"plan ({result.strategy}, latency_model {result.latency_model})")
+    clients.add_column("profile")
+    for name in ("clients", "gen head/tail", "disc head/tail", "memory MiB"):
+        clients.add_column(name, justify="right")
+    for profile, entries in _group_entries(result).items():
+        cuts, size = entries[0].cuts, result.memory_bytes[entries[0].client_id]
+        clients.add_row(
+            profile[0],
+            str(len(entries)),
+            f"{cuts.generator_head} / {cuts.generator_tail}",
+            f"{cuts.discriminator_head} / {cuts.discriminator_tail}",
+            f"{size / 2**20:.1f}",
+        )
+    stages = Table(title="time by stage")
+    stages.add_column("stage")
+    for name in ("seconds", "share"):
+        stages.add_column(name, justify="right")
+    for name, seconds in result.stages.items():
+        stages.add_row(name, f"{seconds:.4f}", f"{seconds / result.latency_s:.1%}")
+    console.print(clients, stages)
+    console.print(
+        f"latency {result.latency_s:.6f} s   bound {result.lower_bound_s:.6f} ({result.bound})   "
+        f"gap {result.gap:.4%}   search {result.seconds:.3f} s   {len(fleet.clients)} clients   "
+        f"seed {result.seed}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _group_entries(result: PlanResult) -> dict[tuple[str, Any, int], list[ClientPlan]]:
+    groups: dict[tuple[str, Any, int], list[ClientPlan]] = {}
+    for entry in result.plan.clients:
+        key = (entry.profile, entry.cuts, result.memory_bytes[entry.client_id])
+        groups.setdefault(key, []).append(entry)
+    return dict(sorted(groups.items(), key=lambda item: item[0][0]))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="huscf plan",
+        description="Search where to cut both networks on every client, and prove how good it is.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config", help="YAML file: profiles, server, assignment, and any option below by name")
+    add("--json", action="store_true", help="print one JSON object and nothing else")
+    add("--output", help="write the plan as YAML, ready for a training run")
+    add("--picture", help="write a PNG: who holds what, and the timeline of one step")
+    add("--pareto", help="write a PNG: latency against traffic (or energy) of the best plans")
+    add("--pareto_against", choices=("bytes", "energy"), default="bytes", help="its other axis")
+    add("--overwrite", action="store_true", help="replace files that exist")
+    _add_search_options(parser.add_argument_group("search").add_argument)
+    _add_goal_options(parser.add_argument_group("goal and limits").add_argument)
+    add = parser.add_argument_group("calibration").add_argument
+    add("--calibrate", metavar="FILE", help="measure this machine and write its profile instead")
+    add("--uplink_mbit_per_s", type=float, help="link of this machine, for --calibrate")
+    add("--downlink_mbit_per_s", type=float, help="link of this machine, for --calibrate")
+    return parser
+
+
+def _add_search_options(add: Any) -> None:
+    add("--strategy", choices=STRATEGIES, help="default genetic; milp proves, exact is for paper")
+    add("--latency_model", choices=("corrected", "paper"), help="paper: the published figures")
+    add("--seed", type=int, help="of the search and of which client has which device")
+    add("--batch_size", type=int, help="samples per step of every client (default 64)")
+    add("--steps_per_round", type=int, help="spread the federation's traffic; 0 leaves it out")
+    add("--time_limit_s", type=float, help="limit of the solver in strategy milp (default 60)")
+
+
+def _add_goal_options(add: Any) -> None:
+    add("--latency_weight", type=float, help="of a second of a step (default 1)")
+    add("--bytes_weight", type=float, help="of a byte of a step's traffic (default 0)")
+    add("--energy_weight", type=float, help="of a joule of a step (default 0); needs power_w")
+    add("--max_latency_s", type=float, help="upper limit of a step's seconds")
+    add("--max_bytes_per_step", type=float, help="upper limit of a step's traffic")
+    add("--max_energy_j", type=float, help="upper limit of a step's energy")
+    add("--min_generator_head", type=int, help="blocks every client keeps at the input, >= 1")
+    add("--min_discriminator_head", type=int, help="the same: a floor for privacy, >= 1")
+    add("--forbid", action="append", metavar="NAME=BLOCKS", help="forbid a cut; may be repeated")

@@ -1,0 +1,158 @@
+"""From options as they stand in YAML or on the command line to a planning problem."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from ..errors import PlanError
+from ..models import Network, SampleShape
+from ..split import ClientCuts
+from .block_costs import PlanCosts, measure_plan_costs
+from .constraints import Constraints, Objective
+from .corrected_latency import CorrectedLatency, Move
+from .fleet import ClientDevice, Fleet
+from .latency import LatencyModel
+from .paper_costs import count_paper_costs
+from .paper_latency import PaperLatency
+from .problem import PlanProblem, make_problem
+from .search import SearchSettings, Strategy
+
+LatencyModelName = Literal["corrected", "paper"]
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """All that a user may choose about the planning, beside the devices.
+
+    Args:
+        latency_model: "corrected", or "paper" for the published figures.
+        strategy: "uniform", "random", "genetic", "exact", "milp" or "decentralized".
+        seed: Seed of the search and of who gets which profile.
+        steps_per_round: Steps between two federations, over which their traffic is spread;
+            0 leaves it out.
+        latency_weight: Weight of a second of a step in what is made small.
+        bytes_weight: Weight of a byte of all clients' traffic in a step.
+        energy_weight: Weight of a joule of all clients in a step; needs power_w in all profiles.
+        max_latency_s: Upper limit of a step's seconds, or None.
+        max_bytes_per_step: Upper limit of all clients' bytes in a step, or None.
+        max_energy_j: Upper limit of all clients' joules in a step, or None.
+        min_generator_head: Blocks of the generator that every client keeps at its input.
+        min_discriminator_head: Blocks of the discriminator that every client keeps at its
+            input: a floor for privacy.
+        forbidden_cuts: Cut name (such as generator_head) -> block counts nobody may hold there.
+        time_limit_s: Limit of the solver in strategy milp.
+    """
+
+    latency_model: LatencyModelName = "corrected"
+    strategy: Strategy = "genetic"
+    seed: int = 0
+    steps_per_round: int = 0
+    latency_weight: float = 1.0
+    bytes_weight: float = 0.0
+    energy_weight: float = 0.0
+    max_latency_s: float | None = None
+    max_bytes_per_step: float | None = None
+    max_energy_j: float | None = None
+    min_generator_head: int = 1
+    min_discriminator_head: int = 1
+    forbidden_cuts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    time_limit_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.latency_model not in get_args(LatencyModelName):
+            known = ", ".join(get_args(LatencyModelName))
+            raise PlanError(f"latency_model is {self.latency_model!r}; known: {known}")
+        if self.steps_per_round < 0:
+            raise PlanError(f"steps_per_round is {self.steps_per_round}, must be >= 0")
+        # Built once here, so that a bad value is refused before anything is measured.
+        _ = self.constraints, self.objective, self.search_settings
+
+    @property
+    def constraints(self) -> Constraints:
+        """Return the hard limits."""
+        return Constraints(**_pick(self, Constraints))
+
+    @property
+    def objective(self) -> Objective:
+        """Return what is to be made small."""
+        return Objective(**_pick(self, Objective))
+
+    @property
+    def search_settings(self) -> SearchSettings:
+        """Return how to search."""
+        return SearchSettings(self.strategy, self.seed, time_limit_s=self.time_limit_s)
+
+
+@dataclass(frozen=True)
+class PlanSubject:
+    """The networks that are planned for, with their measured costs.
+
+    Args:
+        networks: Generator and discriminator.
+        shape: Shape of the samples.
+        latent_dim: Length of the noise vector.
+        costs: Measured costs.
+    """
+
+    networks: tuple[Network, Network]
+    shape: SampleShape
+    latent_dim: int
+    costs: PlanCosts
+
+    @classmethod
+    def measure(
+        cls,
+        networks: tuple[Network, Network],
+        shape: SampleShape,
+        latent_dim: int,
+        batch_size: int,
+    ) -> "PlanSubject":
+        """Measure the networks in the number format of their parameters."""
+        dtype = next(networks[0].parameters()).dtype
+        costs = measure_plan_costs(networks, shape, latent_dim, batch_size, dtype)
+        return cls(networks, shape, latent_dim, costs)
+
+
+def build_problem(
+    subject: PlanSubject, fleet: Fleet, options: PlanOptions, move: Move | None = None
+) -> PlanProblem:
+    """Build the planning problem that the options describe.
+
+    Args:
+        subject: The networks.
+        fleet: The clients and the server.
+        options: The choices.
+        move: Count the cost of leaving a running plan (latency_model corrected only); clients
+            with different running cuts are then planned apart.
+
+    Raises:
+        PlanError: Naming the option or profile at fault.
+    """
+
+    def get_running_cuts(client: ClientDevice) -> ClientCuts | None:
+        entry = None if move is None else move.running.by_client.get(client.client_id)
+        return None if entry is None else entry.cuts
+
+    return make_problem(
+        fleet,
+        subject.costs,
+        _make_model(subject, options, move),
+        options.constraints,
+        options.objective,
+        get_running_cuts,
+    )
+
+
+def _make_model(subject: PlanSubject, options: PlanOptions, move: Move | None) -> LatencyModel:
+    if options.latency_model == "corrected":
+        return CorrectedLatency(subject.costs, options.steps_per_round, move)
+    if move is not None:
+        raise PlanError("latency_model paper: cannot count the cost of moving; use corrected")
+    if options.steps_per_round:
+        raise PlanError("latency_model paper: knows no steps_per_round; use corrected or 0")
+    return PaperLatency(count_paper_costs(subject.networks, subject.shape, subject.latent_dim))
+
+
+def _pick(options: PlanOptions, kind: type) -> dict[str, Any]:
+    values = asdict(options)
+    return {entry.name: values[entry.name] for entry in fields(kind)}

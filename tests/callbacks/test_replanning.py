@@ -1,0 +1,124 @@
+"""Cuts change while training when devices drift; networks, moments and resume survive it."""
+
+import csv
+
+import pytest
+import torch
+import yaml
+
+from huscf.__main__ import main
+from huscf.callbacks import Replanning
+from huscf.errors import HuscfError
+from tests.conftest import REPOSITORY, make_gan
+
+DEVICES = {
+    "profiles": {
+        "fast": {"speed_gflops": 50, "uplink_mbit_per_s": 100, "downlink_mbit_per_s": 100},
+        "slow": {"speed_gflops": 0.05, "uplink_mbit_per_s": 100, "downlink_mbit_per_s": 100},
+    },
+    "server": {"speed_gflops": 5, "uplink_mbit_per_s": 1000, "downlink_mbit_per_s": 1000},
+    "assignment": {"counts": {"fast": 2, "slow": 2}},
+}
+DRIFT = {"events": [{"round": 2, "profile": "fast", "speed_factor": 0.0005}]}
+
+
+def fit(root, rounds, *options):
+    devices, drift = root / "devices.yaml", root / "drift.yaml"
+    devices.write_text(yaml.safe_dump(DEVICES))
+    drift.write_text(yaml.safe_dump(DRIFT))
+    config = root / "config.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "data": {
+                    "class_path": "huscf.datamodules.DigitsDataModule",
+                    "init_args": {"clients_per_domain": 2, "batch_size": 8, "steps_per_epoch": 2},
+                },
+                "model": {
+                    "generator": small("ConditionalGenerator"),
+                    "discriminator": small("ConditionalDiscriminator"),
+                    "plan": {
+                        "class_path": "huscf.planning.SearchedPlan",
+                        "init_args": {"devices": str(devices)},
+                    },
+                },
+                "replanning": {"every_n_rounds": 1, "drift": str(drift)},
+                "evaluation": {"every_n_rounds": -1},
+                "trainer": {"enable_progress_bar": False, "accelerator": "cpu"},
+            }
+        )
+    )
+    runs = [f"--trainer.default_root_dir={root / 'runs'}", f"--trainer.max_epochs={rounds}"]
+    return main(["fit", "--config", str(config), *runs, *options])
+
+
+def small(name):
+    return {"class_path": f"huscf.models.{name}", "init_args": {"width": 4, "depth": 5}}
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def plans(folder):
+    return sorted(p.name for p in folder.glob("plan-round-*.yaml"))
+
+
+def test_a_drift_moves_blocks_once_and_says_why(tmp_path, capsys):
+    assert fit(tmp_path, 3) == 0
+    folder = tmp_path / "runs" / "run-1"
+    table = rows(folder)
+    assert all(float(row["plan/latency_s"]) > 0 for row in table)
+    assert [float(row["plan/moved_mbytes"]) > 0 for row in table] == [False, True, False]
+    assert plans(folder) == ["plan-round-0002.yaml"]
+    new = yaml.safe_load((folder / "plan-round-0002.yaml").read_text())
+    old = yaml.safe_load((folder / "plan.yaml").read_text())
+    assert new["clients"] != old["clients"]
+    assert {block["client_id"] for block in new["moved"]} <= {0, 1, 2, 3}
+    assert old["latency_s"] > 0
+    assert "round 2: cuts replaced: saves" in capsys.readouterr().out
+    losses = [float(row["train/generator_loss"]) for row in table]
+    assert max(losses) < 2 * min(losses)
+
+
+def test_resuming_after_a_move_is_bit_exact(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    assert fit(whole, 3) == 0
+    assert fit(parts, 2) == 0
+    differing = parts / "runs" / "run-1"
+    shared = ["--model.plan.init_args.devices", str(whole / "devices.yaml")]
+    assert plans(differing) == ["plan-round-0002.yaml"]
+    # The devices file's path is a hyper-parameter: resume with the very same configuration.
+    last = differing / "checkpoints" / "last.ckpt"
+    assert fit(parts, 3, *shared, f"--ckpt_path={last}") == 2
+    assert fit(parts, 3, f"--ckpt_path={last}") == 0
+    one, other = (
+        torch.load(f / "runs" / "run-1" / "checkpoints" / "last.ckpt", weights_only=True)
+        for f in (whole, parts)
+    )
+    assert one["huscf"]["plan"] == other["huscf"]["plan"]
+    assert one["state_dict"].keys() == other["state_dict"].keys()
+    for key, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][key]), key
+
+
+def test_only_searched_plans_can_be_re_planned():
+    module = make_gan({0: [1, 1, 1, 1]})
+    Replanning().on_fit_start(None, module)
+    with pytest.raises(HuscfError, match=r"huscf\.planning\.SearchedPlan"):
+        Replanning(every_n_rounds=2).on_fit_start(None, module)
+    with pytest.raises(HuscfError, match="every_n_rounds is -1"):
+        Replanning(every_n_rounds=-1)
+
+
+def test_the_papers_devices_are_planned_as_one_json_object(capsys):
+    import json
+
+    config = REPOSITORY / "configs" / "paper" / "devices.yaml"
+    assert main(["plan", "--config", str(config), "--latency_model", "paper", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["latency_s"] == pytest.approx(8.140490, abs=5e-7)
+    assert len(values["clients"]) == 100

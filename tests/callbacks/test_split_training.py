@@ -1,0 +1,18 @@
+from types import SimpleNamespace
+
+import pytest
+
+from huscf.callbacks import SplitTraining
+from huscf.errors import HuscfError
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ({"world_size": 2, "precision": "32-true"}, "set trainer.devices to 1"),
+        ({"world_size": 1, "precision": "16-mixed"}, "use bf16-mixed or 32-true"),
+    ],
+)
+def test_what_the_loop_cannot_do_is_refused(trainer, message):
+    with pytest.raises(HuscfError, match=message):
+        SplitTraining().on_fit_start(SimpleNamespace(**trainer), None)

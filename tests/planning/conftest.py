@@ -1,0 +1,27 @@
+from collections.abc import Callable
+
+import pytest
+import yaml
+from planning_cases import DEVICES, PAPER_MIX, make_subject
+
+from huscf.planning import DevicesFile, PlanOptions, PlanProblem, PlanSubject, build_problem
+
+
+@pytest.fixture(scope="session")
+def paper_subject() -> PlanSubject:
+    return make_subject()
+
+
+@pytest.fixture(scope="session")
+def make_paper_problem(paper_subject: PlanSubject) -> Callable[..., PlanProblem]:
+    """Build a problem on the paper's devices from counts per profile and options."""
+    values = yaml.safe_load(DEVICES.read_text())
+
+    def make(counts: tuple[int, ...] = PAPER_MIX, **options: object) -> PlanProblem:
+        names = list(values["profiles"])
+        used = {name: count for name, count in zip(names, counts, strict=False) if count}
+        devices = DevicesFile.from_dict({**values, "assignment": {"counts": used}})
+        fleet = devices.make_fleet(dict.fromkeys(devices.client_ids(), 64), seed=0)
+        return build_problem(paper_subject, fleet, PlanOptions(**options))
+
+    return make

@@ -1,0 +1,215 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from planning_cases import DEVICES
+
+from huscf.models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
+from huscf.planning import SearchedPlan
+from huscf.planning.command import main
+from huscf.split import CutPlan, PlanRequest
+
+KEYS = {
+    "latency_s",
+    "lower_bound_s",
+    "gap",
+    "seconds",
+    "strategy",
+    "latency_model",
+    "seed",
+    "stages",
+    "clients",
+}
+
+
+def read_devices():
+    """The paper's devices, with narrow networks that are measured fast."""
+    values = yaml.safe_load(DEVICES.read_text())
+    values["networks"]["width"] = 8
+    return values
+
+
+def run(tmp_path, values, *flags):
+    path = tmp_path / "devices.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return main(["--config", str(path), *flags])
+
+
+def test_json_is_one_object_and_nothing_else(capsys):
+    assert main(["--config", str(DEVICES), "--json", "--seed", "3"]) == 0
+    output = capsys.readouterr()
+    values = json.loads(output.out)
+    assert set(values) >= KEYS
+    assert output.err == ""
+    assert values["seed"] == 3 and len(values["clients"]) == 100
+    assert sum(values["stages"].values()) == pytest.approx(values["latency_s"])
+    assert set(values["clients"][0]) == {"client", "profile", "cuts", "memory_bytes"}
+    profiles = [client["profile"] for client in values["clients"]]
+    assert profiles.count("device1") == 15 and profiles[:15] != ["device1"] * 15
+
+
+def test_paper_figures_through_the_command(capsys):
+    flags = ["--latency_model", "paper", "--strategy", "exact", "--json"]
+    assert main(["--config", str(DEVICES), *flags]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["latency_s"] == pytest.approx(8.140490, abs=5.1e-7)
+    assert values["gap"] == 0
+
+
+def test_table_names_profiles_stages_and_bound(capsys):
+    assert main(["--config", str(DEVICES)]) == 0
+    text = capsys.readouterr().out
+    for word in ("device7", "generator_forward", "latency 28.1453", "bound", "gap", "seed 0"):
+        assert word in text
+
+
+def test_outputs_are_written_and_never_overwritten_unasked(tmp_path, capsys):
+    names = ("plan.yaml", "plan.png", "pareto.png")
+    plan, picture, pareto = (tmp_path / name for name in names)
+    flags = ["--output", str(plan), "--picture", str(picture), "--pareto", str(pareto)]
+    assert run(tmp_path, read_devices(), "--json", *flags) == 0
+    clients = json.loads(capsys.readouterr().out)["clients"]
+    loaded = CutPlan.load(plan)
+    assert [entry.cuts.as_list() for entry in loaded.clients] == [c["cuts"] for c in clients]
+    assert picture.read_bytes()[:4] == pareto.read_bytes()[:4] == b"\x89PNG"
+    before = plan.read_bytes()
+    assert run(tmp_path, read_devices(), *flags) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert plan.read_bytes() == before
+    assert run(tmp_path, read_devices(), "--overwrite", "--output", str(plan)) == 0
+
+
+def drop(*path):
+    def change(values):
+        for key in path[:-1]:
+            values = values[key]
+        del values[path[-1]]
+
+    return change
+
+
+def put(value, *path):
+    def change(values):
+        for key in path[:-1]:
+            values = values[key]
+        values[path[-1]] = value
+
+    return change
+
+
+BAD_FILES = [
+    (drop("profiles", "device2", "uplink_mbit_per_s"), "device2: uplink_mbit_per_s is missing"),
+    (drop("profiles", "device1", "clock_mhz"), "device1: speed_gflops"),
+    (put(0, "profiles", "device3", "downlink_mbit_per_s"), "downlink_mbit_per_s is 0"),
+    (put("50 Mbit", "profiles", "device3", "uplink_mbit_per_s"), "uplink_mbit_per_s is '50 Mbit'"),
+    (put(float("nan"), "server", "clock_mhz"), "server: clock_mhz is nan"),
+    (put(50, "profiles", "device3", "uplink"), "unknown key uplink"),
+    (put(10, "assignment", "num_clients"), "counts sum to 100, num_clients is 10"),
+    (put(-1, "assignment", "counts", "device1"), "device1 is -1"),
+    (put(3, "assignment", "counts", "tablet"), "name the profile tablet"),
+    (put({"shares": {"device1": 0.4}}, "assignment"), "shares sum to 0.4"),
+    (put({"shares": {"device1": 1}}, "assignment"), "num_clients is missing"),
+    (put(0.001, "profiles", "device4", "memory_mib"), "profile device4): memory_mib"),
+    (put(3, "networks", "depth"), "depth 3 is too small"),
+    (put(2.5, "networks", "width"), "networks: width is 2.5"),
+    (put("fast", "strategy"), "strategy is 'fast'"),
+    (put(1, "clients"), "unknown key clients"),
+    (put(0, "batch_size"), "batch_size is 0"),
+    (drop("server"), "server is missing"),
+    (put([], "profiles"), "profiles: must map"),
+    (put({"generator_head": 2}, "forbidden_cuts"), "forbidden_cuts: must map"),
+    (put(7, "min_generator_head"), "min_generator_head 7"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), BAD_FILES, ids=[message for _, message in BAD_FILES]
+)
+def test_bad_files_get_one_clear_line(tmp_path, capsys, change, message):
+    values = read_devices()
+    change(values)
+    output = tmp_path / "plan.yaml"
+    assert run(tmp_path, values, "--output", str(output)) == 2
+    streams = capsys.readouterr()
+    assert message in streams.err
+    assert streams.err.count("\n") == 1 and streams.out == ""
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--config is missing"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["--config", str(DEVICES), "--forbid", "head=1"], "--forbid head=1"),
+        (["--config", str(DEVICES), "--output", "no/folder/plan.yaml"], "does not exist"),
+        (["--config", str(DEVICES), "--max_latency_s", "0.1"], "max_latency_s"),
+        (["--config", str(DEVICES), "--energy_weight", "1"], "power_w is missing"),
+        (["--calibrate", "x.yaml"], "--uplink_mbit_per_s is missing"),
+    ],
+)
+def test_bad_flags_get_one_clear_line(capsys, flags, message):
+    assert main(flags) == 2
+    streams = capsys.readouterr()
+    assert message in streams.err and streams.err.count("\n") == 1 and streams.out == ""
+
+
+def test_failed_trade_off_writes_nothing(tmp_path, capsys):
+    plan, pareto = tmp_path / "plan.yaml", tmp_path / "pareto.png"
+    flags = ["--output", str(plan), "--pareto", str(pareto), "--pareto_against", "energy"]
+    assert run(tmp_path, read_devices(), *flags) == 2
+    assert "no power_w" in capsys.readouterr().err
+    assert not plan.exists() and not pareto.exists()
+
+
+def test_calibration_writes_a_profile_that_is_read(tmp_path, capsys):
+    path = tmp_path / "here.yaml"
+    links = ["--uplink_mbit_per_s", "40", "--downlink_mbit_per_s", "80"]
+    assert main(["--calibrate", str(path), *links]) == 0
+    values = read_devices()
+    values["profiles"] |= yaml.safe_load(path.read_text())["profiles"]
+    values["assignment"] = {"shares": {"this_machine": 0.5, "device1": 0.5}, "num_clients": 5}
+    capsys.readouterr()
+    assert run(tmp_path, values, "--json") == 0
+    profiles = [c["profile"] for c in json.loads(capsys.readouterr().out)["clients"]]
+    assert sorted(profiles) in (
+        ["device1"] * 2 + ["this_machine"] * 3,
+        ["device1"] * 3 + ["this_machine"] * 2,
+    )
+
+
+def make_request(depth=5, number=3):
+    shape = SampleShape(1, 28, 10)
+    networks = ConditionalGenerator(shape, 16, 8, depth), ConditionalDiscriminator(shape, 8, depth)
+    sizes = {10 * client: 8 for client in range(number)}
+    return PlanRequest(*networks, shape, 16, sizes, seed=5)
+
+
+def test_searched_plan_serves_a_training_run():
+    shares = {"shares": {"device1": 1 / 3, "device7": 2 / 3}}
+    source = SearchedPlan({**read_devices(), "assignment": shares}, latency_model="paper")
+    plan = source.make_plan(make_request())
+    assert plan.client_ids == [0, 10, 20]
+    assert sorted(entry.profile for entry in plan.clients) == ["device1", "device7", "device7"]
+    assert source.result is not None and source.result.plan == plan
+    assert source.result.seed == 5 and source.result.latency_s > 0
+    with pytest.raises(ValueError, match="needs networks of 5 blocks"):
+        source.make_plan(make_request(depth=6))
+    with pytest.raises(ValueError, match="counts sum to 100, but there are 3 clients"):
+        SearchedPlan(str(DEVICES)).make_plan(make_request())
+    with pytest.raises(ValueError, match="latency_model is 'new'"):
+        SearchedPlan(str(DEVICES), latency_model="new")
+
+
+def test_planning_needs_neither_lightning_nor_drawing():
+    code = (
+        "import sys; from huscf.planning.command import main; "
+        f"main(['--config', {str(DEVICES)!r}, '--json', '--latency_model', 'paper']); "
+        "bad = {'lightning', 'sklearn', 'matplotlib', 'scipy', 'torch._dynamo'}; "
+        "bad &= set(sys.modules); "
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
