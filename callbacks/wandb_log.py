@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from ..modules import SplitGAN
 from ..reporting import RunRecord
+from ..reporting.wandb_media import make_media, make_tables
 from .run_folder import RunFolder
 
 
@@ -82,7 +83,7 @@ class WandbLog(Callback):
         charts = {f"charts/{p.stem}": p for p in sorted((folder / "charts").glob("*.png"))}
         self._log({**finals, **sounds, **charts}, pl_module.num_rounds)
         experiment = self.logger.experiment
-        experiment.log({"round": pl_module.num_rounds, **_make_tables(run)})
+        experiment.log({"round": pl_module.num_rounds, **make_tables(run)})
         experiment.summary.update(run.last())
         self._close(0)
         place = Path(experiment.dir).parent
@@ -134,13 +135,8 @@ class WandbLog(Callback):
         return self.offline
 
     def _log(self, files: Mapping[str, Path], num_rounds: int) -> None:
-        import wandb
-
         assert self.logger is not None
-        media = {
-            name: (wandb.Audio if path.suffix == ".wav" else wandb.Image)(str(path))
-            for name, path in files.items()
-        }
+        media = {name: make_media(path) for name, path in files.items()}
         self.logger.experiment.log({"round": num_rounds, **media})
 
     def _close(self, exit_code: int) -> None:
@@ -152,24 +148,6 @@ class WandbLog(Callback):
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _make_tables(run: RunRecord) -> dict[str, Any]:
-    """The plan and the clients (clusters, weights, traffic) as W&B tables."""
-    import wandb
-
-    plan = [
-        [str(c["client"]), c["profile"], *(str(n) for n in c["cuts"])] for c in run.plan["clients"]
-    ]
-    headings = ["client", "profile", "G head", "G tail", "D head", "D tail"]
-    tables = {"plan": wandb.Table(headings, plan)}
-    if run.clients and "cluster" in run.clients[0]:
-        columns = list(run.clients[0])
-        tables["clients"] = wandb.Table(columns, [list(c.values()) for c in run.clients])
-        columns = ["client", "uplink_mbytes", "downlink_mbytes"]
-        traffic = [[c["client"], *(float(c[name]) for name in columns[1:])] for c in run.clients]
-        tables["traffic_by_client"] = wandb.Table(columns, traffic)
-    return tables
 
 
 def _find_folder(trainer: Trainer) -> RunFolder:

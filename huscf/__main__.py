@@ -17,7 +17,7 @@ commands:
   export     a cluster's generator     huscf export --ckpt_path C --cluster 0 --output generator.pt
   compare    runs side by side         huscf compare runs/one runs/another --output curves.png
   report     write report.html anew    huscf report runs/one
-  predict    samples within Python     (LightningCLI's predict; for files use generate)
+  predict    samples as batches        Lightning's own; to have files use generate
   plan       choose the cuts           huscf plan --config configs/paper/devices.yaml
 
 Every key of a configuration file can be given on the command line, later values win:

@@ -216,10 +216,12 @@ def lend_config(arguments: Sequence[str]) -> list[str]:
     options = ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--config", "-c")
     options.add_argument("--ckpt_path")
+    options.add_argument("--trainer.default_root_dir", dest="root", default="runs", type=Path)
     found, _ = options.parse_known_args(list(arguments[1:]))
-    if arguments[0] == "fit" or found.config or found.ckpt_path in (None, "last"):
+    if arguments[0] == "fit" or found.config or found.ckpt_path is None:
         return []
-    config = read_checkpoint(found.ckpt_path).get("huscf_config")
+    path = find_last_checkpoint(found.root) if found.ckpt_path == "last" else found.ckpt_path
+    config = read_checkpoint(path).get("huscf_config")
     if config is None:
         return []
     return ["--config", json.dumps({key: config[key] for key in LENT_KEYS if key in config})]
@@ -232,6 +234,8 @@ def _quieten() -> None:
         ".*does not have many workers.*",
         ".*args parameter is intended to run from within Python.*",
         ".*LeafSpec.*",
+        ".*callbacks used to create the checkpoint need to be provided.*ModelCheckpoint.*",
+        ".*smaller than the logging interval.*",
         ".*`instantiate_classes` was deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from huscf.__main__ import main
+from huscf.__main__ import COMMANDS, main
 from tests.conftest import REPOSITORY
 
 QUICKSTART = str(REPOSITORY / "configs" / "quickstart.yaml")
@@ -22,6 +22,7 @@ SMALL = [
     "--federation.every_n_epochs=1",
     "--samples.every_n_rounds=0",
     "--evaluation.every_n_rounds=-1",
+    "--report.enabled=false",
     "--trainer.enable_progress_bar=false",
     "--trainer.accelerator=cpu",
 ]
@@ -206,7 +207,7 @@ def test_an_unwritable_run_folder_is_named(tmp_path, capsys):
 def test_help_needs_no_torch():
     code = "import sys, huscf.__main__ as m; m.main(['--help']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in ("fit", "validate", "test", "predict", "plan"):
+    for command in COMMANDS:
         assert f"\n  {command} " in done.stdout
 
 

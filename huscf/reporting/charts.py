@@ -81,7 +81,9 @@ def draw_cluster_map(clients: Sequence[Mapping[str, str]]) -> bytes | None:
             if group:
                 x, y = ([float(c[axis]) for c in group] for axis in ("map_x", "map_y"))
                 colour, label = COLOURS[cluster % len(COLOURS)], f"cluster {cluster}, {domain}"
-                axes.scatter(x, y, 70, colour, marker, alpha=0.75, edgecolors="white", label=label)
+                axes.scatter(
+                    *(x, y, 70, colour), marker=marker, alpha=0.75, edgecolors="white", label=label
+                )
     if len(placed) <= 40:
         for client in placed:
             place = (float(client["map_x"]), float(client["map_y"]))

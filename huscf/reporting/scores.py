@@ -29,6 +29,9 @@ FIGURES = (
     ("downstream_fpr", "downstream FPR", False),
 )
 
+#: Figures of the short tables.
+BRIEF = ("judge_accuracy", "label_accuracy", "generation_score", "frechet_distance")
+
 
 def summarize_scores(
     scores: Sequence[DomainScores], clusters: Mapping[int, int], seed: int
@@ -96,8 +99,7 @@ def make_evaluation_table(row: Mapping[str, float]) -> "Table":
 
     domains = list(dict.fromkeys(key.split("/")[1] for key in row if key.startswith("eval/")))
     table = Table("domain", title="Scores of all clients together", title_justify="left")
-    chosen = ("judge_accuracy", "label_accuracy", "generation_score", "frechet_distance")
-    chosen = (*chosen, "nearest_real_ratio", "downstream_accuracy")
+    chosen = (*BRIEF, "nearest_real_ratio", "downstream_accuracy")
     headings = {key: heading for key, heading, _ in FIGURES}
     for key in chosen:
         table.add_column(headings[key], justify="right")
@@ -161,12 +163,11 @@ def _cluster_table(clusters: Mapping[str, Any]) -> "Table":
 
     title = "Scores by cluster, mean ± standard deviation over its measured clients"
     table = Table("cluster", "clients", "domains", title=title, title_justify="left")
-    chosen = ("judge_accuracy", "label_accuracy", "generation_score", "frechet_distance")
-    for key, heading, _ in FIGURES:
-        if key in chosen:
-            table.add_column(heading, justify="right")
+    headings = {key: heading for key, heading, _ in FIGURES}
+    for key in BRIEF:
+        table.add_column(headings[key], justify="right")
     for name, cluster in clusters.items():
-        cells = [format_spread(cluster["over_clients"].get(key)) for key in chosen]
+        cells = [format_spread(cluster["over_clients"].get(key)) for key in BRIEF]
         table.add_row(name, str(len(cluster["clients"])), ", ".join(cluster["domains"]), *cells)
     return table
 

@@ -1,0 +1,80 @@
+"""`huscf export`: a generator that works without this package, and who may have one."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from huscf.__main__ import main
+from huscf.sampling import load_gan, merge_cluster
+
+ALONE = """
+import sys, torch
+script, state = torch.jit.load(sys.argv[1]), torch.load(sys.argv[2], weights_only=True)
+assert not any(name.startswith(("huscf", "lightning")) for name in sys.modules)
+torch.manual_seed(5)
+samples = script(torch.randn(7, 100), torch.arange(7))
+torch.save((samples, sorted(state)), sys.argv[3])
+"""
+
+
+def export(checkpoint, output, *options):
+    return main(["export", f"--ckpt_path={checkpoint}", f"--output={output}", *options])
+
+
+def test_an_exported_generator_works_alone_and_draws_what_the_cluster_draws(checkpoint, tmp_path):
+    script, state = tmp_path / "generator.pt", tmp_path / "generator.state_dict.pt"
+    assert export(checkpoint, script, "--cluster=1") == 0
+    drawn = tmp_path / "drawn.pt"
+    command = [sys.executable, "-c", ALONE, str(script), str(state), str(drawn)]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    samples, names = torch.load(drawn, weights_only=True)
+    module = load_gan(checkpoint).module
+    for member in (2, 3):
+        network = module.sampling_network(member).eval()
+        torch.manual_seed(5)
+        with torch.no_grad():
+            expected = network(torch.randn(7, 100), torch.arange(7))
+        torch.testing.assert_close(samples, expected, rtol=0, atol=1e-6)
+        assert names == sorted(network.state_dict())
+
+
+def test_members_that_drifted_apart_are_averaged(checkpoint):
+    module = load_gan(checkpoint).module
+    first, second = (module.sampling_network(client) for client in (2, 3))
+    name = next(n for n, p in first.named_parameters() if p is not second.get_parameter(n))
+    with torch.no_grad():
+        second.get_parameter(name).add_(2.0)
+    merged = merge_cluster(module, [2, 3]).get_parameter(name)
+    torch.testing.assert_close(merged, first.get_parameter(name) + 1.0)
+
+
+def test_a_client_gets_a_full_generator_only_if_the_configuration_says_so(
+    checkpoint, tmp_path, capsys
+):
+    assert export(checkpoint, tmp_path / "g.pt", "--client=1") == 2
+    error = capsys.readouterr().err
+    assert "client 1 may not have a full generator" in error
+    assert "--run.share_generator true" in error
+    assert list(tmp_path.iterdir()) == []
+    content = torch.load(checkpoint, weights_only=True)
+    content["huscf_config"]["run"]["share_generator"] = True
+    torch.save(content, tmp_path / "shared.ckpt")
+    assert export(tmp_path / "shared.ckpt", tmp_path / "g.pt", "--client=1") == 0
+    assert (tmp_path / "g.pt").exists()
+
+
+@pytest.mark.parametrize("existing", ["g.pt", "g.state_dict.pt"])
+def test_nothing_is_overwritten(existing, checkpoint, tmp_path, capsys):
+    (tmp_path / existing).write_text("mine")
+    assert export(checkpoint, tmp_path / "g.pt", "--cluster=0") == 2
+    assert "exists already; nothing was written" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == [existing]
+
+
+def test_an_unknown_cluster_and_a_missing_folder_are_one_line(checkpoint, tmp_path, capsys):
+    assert export(checkpoint, tmp_path / "g.pt", "--cluster=9") == 2
+    assert "there is no cluster 9; there are 0, 1" in capsys.readouterr().err
+    assert export(checkpoint, tmp_path / "no" / "g.pt", "--cluster=0") == 2
+    assert "no does not exist" in capsys.readouterr().err

@@ -1,0 +1,154 @@
+"""`huscf generate` as a user meets it, and sample sets as values."""
+
+import wave
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from huscf.__main__ import main
+from huscf.datamodules import LogMel
+from huscf.errors import HuscfError
+from huscf.randomness import make_generator
+from huscf.sampling import draw_sample_set, load_gan, write_sample_set
+
+
+def generate(checkpoint, output, *options):
+    return main(["generate", f"--ckpt_path={checkpoint}", f"--output={output}", *options])
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_samples_are_balanced_and_the_pictures_are_those_of_the_archive(checkpoint, tmp_path):
+    assert generate(checkpoint, tmp_path / "out", "--num_samples=43") == 0
+    with np.load(tmp_path / "out" / "samples.npz") as archive:
+        found = dict(archive)
+    assert found["samples"].shape == (43, 1, 8, 8)
+    assert found["samples"].dtype == np.float32
+    assert np.abs(found["samples"]).max() <= 1
+    assert set(np.bincount(found["labels"])) == {4, 5}
+    assert set(np.bincount(found["client"])) <= {10, 13}
+    assert found["cluster"].tolist() == [int(c >= 2) for c in found["client"]]
+    pictures = sorted((tmp_path / "out").glob("*/*.png"))
+    assert len(pictures) == 43
+    for path in pictures:
+        index = int(path.stem)
+        assert path.parent.name == str(found["labels"][index])
+        expected = (found["samples"][index, 0] + 1) * 127.5
+        assert np.abs(np.asarray(Image.open(path)) - expected).max() <= 0.51
+
+
+def test_the_same_command_gives_the_same_bytes_and_another_seed_does_not(checkpoint, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        assert generate(checkpoint, tmp_path / name, "--num_samples=20", f"--seed={seed}") == 0
+    one, same, other = (contents(tmp_path / name) for name in "abc")
+    assert one == same
+    assert one.keys() == other.keys()
+    assert one != other
+
+
+def test_clients_clusters_and_classes_can_be_chosen(checkpoint, tmp_path):
+    options = ["--num_samples=12", "--classes", "7", "2"]
+    assert generate(checkpoint, tmp_path / "a", *options, "--client", "3", "0") == 0
+    assert generate(checkpoint, tmp_path / "b", *options, "--cluster", "1") == 0
+    with np.load(tmp_path / "a" / "samples.npz") as archive:
+        assert set(archive["client"]) == {0, 3}
+        assert np.bincount(archive["labels"]).tolist() == [0, 0, 6, 0, 0, 0, 0, 6]
+    with np.load(tmp_path / "b" / "samples.npz") as archive:
+        assert set(archive["client"]) == {2, 3}
+        assert set(archive["cluster"]) == {1}
+
+
+def test_samples_are_those_of_the_trained_module(checkpoint):
+    saved = load_gan(checkpoint)
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    own = saved.module.state_dict()
+    assert own.keys() == state.keys()
+    assert all(torch.equal(own[name], state[name]) for name in state)
+    before = torch.get_rng_state()
+    drawn = draw_sample_set(load_gan(checkpoint).module, 20, [1])
+    assert torch.equal(before, torch.get_rng_state())
+    network = saved.module.sampling_network(1).eval()
+    noise = torch.randn(20, 100, generator=make_generator(0, "generate", 1))
+    with torch.no_grad():
+        assert torch.equal(drawn.samples, network(noise, drawn.labels))
+
+
+def damage(kind, source, target):
+    """Write a checkpoint with one thing wrong."""
+    content = torch.load(source, weights_only=True)
+    if kind == "truncated":
+        target.write_bytes(source.read_bytes()[:2000])
+        return
+    if kind == "foreign":
+        content = {"state_dict": content["state_dict"]}
+    elif kind == "untrained":
+        content["global_step"] = 0
+    elif kind == "other network":
+        content["huscf_config"]["model"]["generator"]["init_args"]["width"] = 8
+    elif kind == "diverged":
+        for tensor in content["state_dict"].values():
+            tensor.fill_(float("nan")) if tensor.is_floating_point() else None
+    torch.save(content, target)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("truncated", "damaged"),
+        ("foreign", "not a checkpoint of huscf"),
+        ("untrained", "untrained, it has made no step"),
+        ("other network", "the checkpoint is of another network"),
+        ("diverged", "draws NaN or Inf"),
+    ],
+)
+def test_a_checkpoint_that_cannot_serve_is_one_line(kind, message, checkpoint, tmp_path, capsys):
+    damage(kind, checkpoint, tmp_path / "bad.ckpt")
+    assert generate(tmp_path / "bad.ckpt", tmp_path / "out") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num_samples=0"], "num_samples is 0, must be at least 1"),
+        (["--client", "4"], "there is no client 4; there are 0 to 3"),
+        (["--cluster", "2"], "there is no cluster 2; there are 0, 1"),
+        (["--classes", "3", "10"], "there is no class 10; there are 0 to 9"),
+    ],
+)
+def test_wishes_that_cannot_be_met_are_one_line(options, message, checkpoint, tmp_path, capsys):
+    assert generate(checkpoint, tmp_path / "out", *options) == 2
+    assert capsys.readouterr().err == f"huscf: error: {message}\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_files_is_refused_and_left_alone(checkpoint, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert generate(checkpoint, tmp_path) == 2
+    assert "has files in it; nothing was written" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_sounds_are_wav_files_in_folders_named_after_the_classes(checkpoint, tmp_path):
+    saved = load_gan(checkpoint)
+    drawn = draw_sample_set(saved.module, 4, [0], classes=[0, 1])
+    spectrogram = LogMel(sample_rate=8000, duration_s=0.64, size=8)
+    for name in "ab":
+        write_sample_set(drawn, tmp_path / name, ("zero", "o/ne"), spectrogram)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    sounds = sorted((tmp_path / "a").glob("*/*.wav"))
+    assert [p.parent.name for p in sounds] == ["0-zero", "0-zero", "1-o_ne", "1-o_ne"]
+    with wave.open(str(sounds[0])) as file:
+        assert (file.getframerate(), file.getnframes()) == (8000, spectrogram.num_samples)
+
+
+def test_an_unknown_class_is_refused_by_the_function_too(checkpoint):
+    with pytest.raises(HuscfError, match="there is no class -1"):
+        draw_sample_set(load_gan(checkpoint).module, 4, [0], classes=[-1])

@@ -1,0 +1,93 @@
+"""W&B offline: what was logged, and that nothing lies outside the run's folder."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from huscf.callbacks import WandbLog
+from tests.conftest import REPOSITORY
+from tests.reporting.conftest import fit
+from tests.reporting.wandb_file import read_records, to_dict
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    """Run folder, home folder, and records of a run with the overlay."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setenv("WANDB_MODE", "offline")
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        overlay = REPOSITORY / "configs" / "wandb.yaml"
+        run = fit(tmp_path_factory.mktemp("runs"), "--config", str(overlay))
+        assert list(Path.cwd().iterdir()) == []
+    (file,) = run.glob("wandb/offline-run-*/*.wandb")
+    return run, home, list(read_records(file))
+
+
+def read_rows(run):
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def history(records):
+    return [to_dict(r.history.item) for r in records if r.WhichOneof("record_type") == "history"]
+
+
+def test_rounds_are_the_x_axis_and_every_figure_of_the_csv_is_there(logged):
+    run, _, records = logged
+    merged = {}
+    for row in history(records):
+        merged.setdefault(row.get("round"), {}).update(row)
+    for row in read_rows(run):
+        found = merged[int(row["round"])]
+        assert {n: float(v) for n, v in row.items()} == {n: float(found[n]) for n in row}
+    defined = [r.metric for r in records if r.WhichOneof("record_type") == "metric"]
+    steps = {m.glob_name or m.name: m.step_metric for m in defined}
+    assert steps["train/*"] == steps["eval/*"] == steps["federation/*"] == "round"
+
+
+def test_configuration_pictures_tables_and_summary_are_there(logged):
+    run, _, records = logged
+    config = {}
+    for record in records:
+        config.update(to_dict(record.config.update))
+        config.update(to_dict(record.run.config.update))
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["generator_lr"] == saved["model"]["generator_lr"]
+    logged_values = {key: value for row in history(records) for key, value in row.items()}
+    types = {key.removesuffix("/_type"): v for key, v in logged_values.items() if "/_type" in key}
+    for name in ("samples/digits", "samples/negatives", "charts/clusters", "charts/plan"):
+        assert types[name] == "image-file", name
+    for name in ("plan", "clients", "traffic_by_client"):
+        assert types[name] == "table-file", name
+    grids = [row for row in history(records) if "samples/digits/path" in row]
+    assert [row["round"] for row in grids] == [1, 2, 2]
+    summary = {}
+    for record in records:
+        summary.update(to_dict(record.summary.update))
+    for name, value in read_rows(run)[-1].items():
+        assert summary[name] == pytest.approx(float(value)), name
+
+
+def test_everything_stays_below_the_run_folder_and_configs_do_not_clash(logged):
+    run, home, _ = logged
+    written = [p for p in home.rglob("*") if p.is_file() and "wandb" in str(p).lower()]
+    assert written == []
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["wandb"]["enabled"] is True
+    assert saved["model"]["latent_dim"] == 100
+    assert (run / "report.html").exists()
+
+
+def test_offline_unless_there_is_a_key(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr("wandb.api", type("Api", (), {"api_key": None}))
+    assert WandbLog()._is_offline()
+    monkeypatch.setattr("wandb.api", type("Api", (), {"api_key": "key"}))
+    assert not WandbLog()._is_offline()
+    assert WandbLog(offline=True)._is_offline()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert WandbLog(offline=False)._is_offline()
