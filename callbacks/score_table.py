@@ -6,13 +6,14 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..modules import SplitGAN
-from ..reporting import make_score_tables, summarize_scores
+from ..reporting import RunRecord, make_score_tables, summarize_scores, write_page
 
 
 class ScoreTable(Callback):
     """Prints scores per domain and per cluster; a test also writes them into the run's folder.
 
-    An earlier metrics.json stays; the next test writes metrics-2.json, and so on.
+    An earlier metrics.json stays; the next test writes metrics-2.json, and so on. The run's page,
+    if there is one, is written anew with the figures.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -25,10 +26,13 @@ class ScoreTable(Callback):
         assert isinstance(pl_module, SplitGAN)
         self._print(pl_module)
         summary = summarize_scores(pl_module.scores, pl_module.clusters, pl_module.seed)
-        path = find_free_name(choose_folder(trainer), "metrics")
+        folder = choose_folder(trainer)
+        path = find_free_name(folder, "metrics")
         content = {"checkpoint": str(trainer.ckpt_path), "round": pl_module.num_rounds, **summary}
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         print(f"figures: {path}")
+        if (folder / "report.html").exists():
+            print(f"page, with these figures: {write_page(RunRecord.read(folder))}")
 
     def _print(self, module: LightningModule) -> None:
         from rich.console import Console

@@ -183,6 +183,9 @@ def _tidy(axes: "Axes") -> None:
     axes.spines[["left", "bottom"]].set_color("#9aa3ad")
     axes.tick_params(labelsize=8, color="#9aa3ad")
     if axes.get_xlabel() == "round":
+        left, right = axes.get_xlim()
+        if right - left < 1:
+            axes.set_xlim(left - 1, right + 1)  # a single round
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

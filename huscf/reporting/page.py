@@ -84,7 +84,7 @@ def _describe(run: RunRecord) -> str:
         "rounds": str(len(run.rows)),
         "clients": str(len(run.clients)),
         "clusters found": "-" if clusters is None else f"{clusters:.0f}",
-        "adjusted Rand index": _number(last.get("federation/ari")),
+        "adjusted Rand index": _score(last.get("federation/ari")),
         "training time": f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.0f} s",
         "traffic": f"{gigabytes:.2f} GB",
         "seed": str(run.config.get("seed_everything", "-")),

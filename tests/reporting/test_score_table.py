@@ -45,6 +45,8 @@ def test_test_needs_the_checkpoint_only_and_keeps_earlier_figures(
     spread = digits["over_clients"]["frechet_distance"]
     assert spread["mean"] == pytest.approx(sum(values) / 2)
     assert spread["std"] == pytest.approx(abs(values[0] - values[1]) / math.sqrt(2))
+    accuracy = digits["together"]["label_accuracy"]
+    assert f"<td>label accuracy</td><td>{accuracy:.3f} (" in (copied / "report.html").read_text()
     first = (copied / "metrics.json").read_bytes()
     assert main(["test", f"--ckpt_path={checkpoint}", *FEW]) == 0
     assert (copied / "metrics.json").read_bytes() == first
