@@ -1,12 +1,17 @@
 """LightningCLI with the project's classes, links from data to model, and run folders."""
 
+import difflib
+import importlib
+import inspect
 import json
 import logging
+import re
+import sys
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -43,12 +48,56 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 
 #: Sections of the configuration that may differ when a run is resumed.
 FREE_KEYS = (
-    *("trainer", "run", "samples", "evaluation", "report", "wandb"),
+    *("trainer", "training", "run", "samples", "evaluation", "report", "wandb"),
     *("ckpt_path", "weights_only"),
 )
 
 #: Sections that a checkpoint's run lends to validate, test and predict.
 LENT_KEYS = ("seed_everything", "model", "data", "federation", "evaluation", "samples", "run")
+#: Keys that follow others: nobody sets them.
+LINKED_KEYS = ("model.seed", "model.sample_shape", "model.batch_sizes", "model.client_sizes")
+
+
+class OneLineParser(LightningArgumentParser):
+    """Says in one line which key is wrong and what is allowed there, instead of the whole usage."""
+
+    known_keys: ClassVar[list[str]] = []
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # An abbreviation that happens to fit one key would hide a misspelled one.
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and exit with 2."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        line = " ".join(message.split())
+        print(f"huscf: error: {line}{self._suggest(line)}", file=sys.stderr)
+        sys.exit(2)
+
+    def _suggest(self, line: str) -> str:
+        """Return the keys that stand where an unknown one was given, the likeliest first."""
+        if of_class := re.search(r"class_path[ =]'([\w.]+)'.*Option '\w+' is not accepted", line):
+            return _name_arguments(of_class.group(1))
+        if of_class := re.search(r"Option '\w+' is not accepted.*class_path='([\w.]+)'", line):
+            return _name_arguments(of_class.group(1))
+        match = re.search(r"(?:accept option |unrecognized arguments: )'?-*([\w.]+)", line)
+        if match is None:
+            return ""
+        section = match.group(1).rpartition(".")[0]
+        there = [key for key in self.known_keys if key.rpartition(".")[0] == section]
+        near = difflib.get_close_matches(match.group(1), there, n=1)
+        names = ", ".join(key.rpartition(".")[2] for key in there)
+        hints = [f"; did you mean {key}?" for key in near]
+        hints += [f"; allowed in {section}: {names}"] if section and there else []
+        return "".join(hints)
+
+
+def _name_arguments(class_path: str) -> str:
+    """Return what the class or function that a class_path names takes."""
+    module, _, name = class_path.rpartition(".")
+    names = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    return f"; {name} takes: {', '.join(names)}"
 
 
 class HuscfCLI(LightningCLI):
@@ -56,6 +105,7 @@ class HuscfCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the sections of every run, and the links from data to model."""
+        parser.add_lightning_class_args(SplitTraining, "training")
         parser.add_lightning_class_args(ClusteredFederation, "federation")
         parser.add_lightning_class_args(Replanning, "replanning")
         parser.add_lightning_class_args(Evaluation, "evaluation")
@@ -64,9 +114,12 @@ class HuscfCLI(LightningCLI):
         parser.add_lightning_class_args(RunReport, "report")
         parser.add_lightning_class_args(WandbLog, "wandb")
         parser.link_arguments("seed_everything", "data.init_args.seed")
-        parser.link_arguments("seed_everything", "model.seed")
-        for name in ("sample_shape", "batch_sizes", "client_sizes"):
-            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+        parser.link_arguments("seed_everything", LINKED_KEYS[0])
+        for key in LINKED_KEYS[1:]:
+            source = key.replace("model.", "data.")
+            parser.link_arguments(source, key, apply_on="instantiate")
+        keys = [action.dest for action in parser._actions]
+        OneLineParser.known_keys = [key for key in keys if key not in LINKED_KEYS]
 
     def _parse_ckpt_path(self) -> None:
         """Resolve "last"; our checkpoints carry the configuration in the run folder instead."""
@@ -90,7 +143,7 @@ class HuscfCLI(LightningCLI):
         run.config = self.config_dump
         run.resumed_from = self.config_dump["ckpt_path"]
         section = self._get(self.config_init, "trainer")
-        callbacks: list[Callback] = [SplitTraining()]
+        callbacks: list[Callback] = []
         if section.get("enable_progress_bar") is not False:
             callbacks.append(RoundProgressBar())
         if self.subcommand != "fit":
@@ -200,6 +253,7 @@ def run(arguments: list[str]) -> None:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
+            parser_class=OneLineParser,
             parser_kwargs={"prog": "huscf"},
             args=arguments,
         )

@@ -183,7 +183,14 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, capsys, option
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.generator_learning_rate=1"], "generator_learning_rate"),
+        (
+            ["--model.generator_lr_=1"],
+            "did you mean model.generator_lr?; allowed in model: gen",
+        ),
+        (["--federation.wieghting=kld"], "allowed in federation: every_n_epochs, rule, warmup"),
+        (["--trainer.max_epoch=3"], "did you mean trainer.max_epochs?"),
+        (["--data.init_args.batchsize=3"], "DigitsDataModule takes: root, clients_per_domain"),
+        (["--model.generator.init_args.widht=3"], "ConditionalGenerator takes: shape, latent_dim"),
         (["--federation.weighting=kl"], "'kld'"),
         (["--model.on_nonfinite=ignore"], "'drop'"),
         (["--data.class_path=huscf.datamodules.Nothing"], "Nothing"),
@@ -193,7 +200,9 @@ def test_unknown_keys_and_values_are_named_with_what_is_allowed(tmp_path, capsys
     with pytest.raises(SystemExit) as exit_info:
         fit(tmp_path, *options)
     assert exit_info.value.code == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 

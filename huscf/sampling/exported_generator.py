@@ -73,11 +73,19 @@ def export_generator(saved: SavedGAN, members: Sequence[int], output: Path) -> t
 
 
 def _trace(network: Network, latent_dim: int) -> torch.jit.ScriptModule:
-    example = (torch.zeros(2, latent_dim), torch.zeros(2, dtype=torch.long))
-    with warnings.catch_warnings():
+    """Trace a generator, and check that the trace holds for other numbers of samples too."""
+    inputs, others = (
+        (torch.randn(count, latent_dim), torch.zeros(count, dtype=torch.long)) for count in (2, 5)
+    )
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
         # Deviation: torch recommends torch.export, whose files other versions may not read.
         warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated.*")
-        script = torch.jit.trace(network, example)
+        try:
+            script = torch.jit.trace(network, inputs)
+            torch.testing.assert_close(script(*others), network(*others))
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise HuscfError(f"this generator cannot be exported: {reason}") from error
     assert isinstance(script, torch.jit.ScriptModule)
     return script
 

@@ -2,9 +2,9 @@ from collections.abc import Callable
 
 import pytest
 import yaml
-from planning_cases import DEVICES, PAPER_MIX, make_subject
 
 from huscf.planning import DevicesFile, PlanOptions, PlanProblem, PlanSubject, build_problem
+from tests.planning.planning_cases import DEVICES, PAPER_MIX, make_subject
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from planning_cases import draw_choices, draw_fleet, make_subject
 
 from huscf.planning import (
     BlockCost,
@@ -12,6 +11,7 @@ from huscf.planning import (
     ServerProfile,
     make_problem,
 )
+from tests.planning.planning_cases import draw_choices, draw_fleet, make_subject
 
 MINIMAL, MAXIMAL = (0, 0, 0, 0), (1, 1, 1, 1)
 OPTIMUM = {

@@ -4,12 +4,12 @@ import sys
 
 import pytest
 import yaml
-from planning_cases import DEVICES
 
 from huscf.models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
 from huscf.planning import SearchedPlan
 from huscf.planning.command import main
 from huscf.split import CutPlan, PlanRequest
+from tests.planning.planning_cases import DEVICES
 
 KEYS = {
     "latency_s",

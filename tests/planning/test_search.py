@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planning_cases import draw_choices, draw_fleet, make_subject
 
 from huscf.errors import PlanError
 from huscf.planning import (
@@ -23,6 +22,7 @@ from huscf.planning.exact_sweep import sweep_thresholds
 from huscf.planning.genetic import cluster_points
 from huscf.planning.search import STRATEGIES
 from huscf.split import CutPlan, SavedPlan
+from tests.planning.planning_cases import draw_choices, draw_fleet, make_subject
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from huscf.__main__ import main
-from huscf.sampling import load_gan, merge_cluster
+from huscf.errors import HuscfError
+from huscf.models import Network
+from huscf.sampling import export_generator, load_gan, merge_cluster
 
 ALONE = """
 import sys, torch
@@ -78,3 +80,18 @@ def test_an_unknown_cluster_and_a_missing_folder_are_one_line(checkpoint, tmp_pa
     assert "there is no cluster 9; there are 0, 1" in capsys.readouterr().err
     assert export(checkpoint, tmp_path / "no" / "g.pt", "--cluster=0") == 2
     assert "no does not exist" in capsys.readouterr().err
+
+
+class FixedBatch(torch.nn.Module):
+    """A block whose output has the same size whatever comes in."""
+
+    def forward(self, noise, labels):
+        return noise.new_zeros(int(noise.shape[0]), 1, 8, 8)
+
+
+def test_a_generator_that_does_not_trace_is_refused(checkpoint, tmp_path):
+    saved = load_gan(checkpoint)
+    saved.module.sampling_network = lambda client: Network([FixedBatch()])
+    with pytest.raises(HuscfError, match="this generator cannot be exported"):
+        export_generator(saved, [0], tmp_path / "g.pt")
+    assert list(tmp_path.iterdir()) == []
