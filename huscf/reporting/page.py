@@ -79,14 +79,14 @@ def _describe(run: RunRecord) -> str:
     last = run.last()
     clusters = last.get("federation/num_clusters")
     seconds = sum(row.get("seconds", 0.0) for row in run.rows)
-    gigabytes = sum(row.get("traffic/mbytes", 0.0) for row in run.rows) / 1e3
+    mbytes = sum(row.get("traffic/mbytes", 0.0) for row in run.rows)
     facts = {
         "rounds": str(len(run.rows)),
         "clients": str(len(run.clients)),
         "clusters found": "-" if clusters is None else f"{clusters:.0f}",
         "adjusted Rand index": _score(last.get("federation/ari")),
         "training time": f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.0f} s",
-        "traffic": f"{gigabytes:.2f} GB",
+        "traffic": f"{mbytes / 1e3:.2f} GB" if mbytes >= 1e3 else f"{mbytes:.3g} MB",
         "seed": str(run.config.get("seed_everything", "-")),
     }
     cards = "".join(f"<div><b>{escape(v)}</b><span>{k}</span></div>" for k, v in facts.items())
@@ -165,7 +165,7 @@ def _clusters(run: RunRecord, charts: Mapping[str, bytes]) -> str:
 
 
 def _plan(run: RunRecord, charts: Mapping[str, bytes]) -> str:
-    html = _picture(charts.get("plan"), "Who holds which block")
+    html = _picture(charts.get("plan"), "Who holds which block, the most frequent cuts first")
     figures = [
         (label, _number(run.plan[key]))
         for key, label in (
