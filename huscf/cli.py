@@ -1,17 +1,9 @@
 """LightningCLI with the project's classes, links from data to model, and run folders."""
 
-import difflib
-import importlib
-import inspect
-import json
 import logging
-import re
-import sys
 import warnings
-from argparse import ArgumentParser
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -33,8 +25,10 @@ from .callbacks import (
 )
 from .checkpoint_io import SafeCheckpointIO, read_checkpoint
 from .datamodules import FederatedDataModule
-from .errors import CheckpointError, HuscfError
+from .errors import HuscfError
 from .modules import SplitGAN
+from .one_line_parser import OneLineParser
+from .saved_config import check_same_config, check_same_model, find_last_checkpoint, lend_config
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -45,59 +39,8 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,
 }
 
-
-#: Sections of the configuration that may differ when a run is resumed.
-FREE_KEYS = (
-    *("trainer", "training", "run", "samples", "evaluation", "report", "wandb"),
-    *("ckpt_path", "weights_only"),
-)
-
-#: Sections that a checkpoint's run lends to validate, test and predict.
-LENT_KEYS = ("seed_everything", "model", "data", "federation", "evaluation", "samples", "run")
 #: Keys that follow others: nobody sets them.
 LINKED_KEYS = ("model.seed", "model.sample_shape", "model.batch_sizes", "model.client_sizes")
-
-
-class OneLineParser(LightningArgumentParser):
-    """Says in one line which key is wrong and what is allowed there, instead of the whole usage."""
-
-    known_keys: ClassVar[list[str]] = []
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # An abbreviation that happens to fit one key would hide a misspelled one.
-        super().__init__(*args, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message and exit with 2."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        line = " ".join(message.split())
-        print(f"huscf: error: {line}{self._suggest(line)}", file=sys.stderr)
-        sys.exit(2)
-
-    def _suggest(self, line: str) -> str:
-        """Return the keys that stand where an unknown one was given, the likeliest first."""
-        if of_class := re.search(r"class_path[ =]'([\w.]+)'.*Option '\w+' is not accepted", line):
-            return _name_arguments(of_class.group(1))
-        if of_class := re.search(r"Option '\w+' is not accepted.*class_path='([\w.]+)'", line):
-            return _name_arguments(of_class.group(1))
-        match = re.search(r"(?:accept option |unrecognized arguments: )'?-*([\w.]+)", line)
-        if match is None:
-            return ""
-        section = match.group(1).rpartition(".")[0]
-        there = [key for key in self.known_keys if key.rpartition(".")[0] == section]
-        near = difflib.get_close_matches(match.group(1), there, n=1)
-        names = ", ".join(key.rpartition(".")[2] for key in there)
-        hints = [f"; did you mean {key}?" for key in near]
-        hints += [f"; allowed in {section}: {names}"] if section and there else []
-        return "".join(hints)
-
-
-def _name_arguments(class_path: str) -> str:
-    """Return what the class or function that a class_path names takes."""
-    module, _, name = class_path.rpartition(".")
-    names = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-    return f"; {name} takes: {', '.join(names)}"
 
 
 class HuscfCLI(LightningCLI):
@@ -164,28 +107,15 @@ class HuscfCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Refuse a checkpoint of another model."""
-        self._check_model()
+        check_same_model(self.config_dump)
 
     def before_test(self) -> None:
         """Refuse a checkpoint of another model."""
-        self._check_model()
+        check_same_model(self.config_dump)
 
     def before_predict(self) -> None:
         """Refuse a checkpoint of another model."""
-        self._check_model()
-
-    def _check_model(self) -> None:
-        path = self.config_dump["ckpt_path"]
-        if path is None:
-            raise HuscfError(f"{self.subcommand} needs --ckpt_path runs/.../last.ckpt")
-        saved = read_checkpoint(path).get("huscf_config")
-        if saved is not None:
-            free = ("num_evaluated_per_class", "num_evaluated_clients")
-            models = (
-                {name: value for name, value in config["model"].items() if name not in free}
-                for config in (saved, self.config_dump)
-            )
-            check_same_config(*({"model": model} for model in models))
+        check_same_model(self.config_dump)
 
 
 def make_checkpoint(every_n_epochs: int) -> ModelCheckpoint:
@@ -200,36 +130,6 @@ def make_checkpoint(every_n_epochs: int) -> ModelCheckpoint:
         every_n_epochs=every_n_epochs,
         save_on_train_epoch_end=True,
     )
-
-
-def find_last_checkpoint(root: Path) -> str:
-    """Return the newest last.ckpt of the runs below a folder.
-
-    Raises:
-        CheckpointError: Where there is none.
-    """
-    found = sorted(root.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise CheckpointError(
-            f"--ckpt_path last: no run with a checkpoint below {root}; "
-            "name a file, or the folder with --trainer.default_root_dir"
-        )
-    return str(found[-1])
-
-
-def check_same_config(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Raise a CheckpointError that lists the differences between two configurations."""
-    old, new = _flatten(saved), _flatten(current)
-    differing = [
-        f"{key}: {old.get(key, '-')} -> {new.get(key, '-')}"
-        for key in sorted(old.keys() | new.keys())
-        if key.split(".")[0] not in FREE_KEYS and old.get(key) != new.get(key)
-    ]
-    if differing:
-        raise CheckpointError(
-            "the checkpoint belongs to other hyper-parameters (checkpoint -> now): "
-            + "; ".join(differing)
-        )
 
 
 def run(arguments: list[str]) -> None:
@@ -261,26 +161,6 @@ def run(arguments: list[str]) -> None:
         raise HuscfError(str(error)) from error
 
 
-def lend_config(arguments: Sequence[str]) -> list[str]:
-    """Return options that give the configuration of --ckpt_path's run, where none is given.
-
-    Args:
-        arguments: Subcommand and its options.
-    """
-    options = ArgumentParser(add_help=False, allow_abbrev=False)
-    options.add_argument("--config", "-c")
-    options.add_argument("--ckpt_path")
-    options.add_argument("--trainer.default_root_dir", dest="root", default="runs", type=Path)
-    found, _ = options.parse_known_args(list(arguments[1:]))
-    if arguments[0] == "fit" or found.config or found.ckpt_path is None:
-        return []
-    path = find_last_checkpoint(found.root) if found.ckpt_path == "last" else found.ckpt_path
-    config = read_checkpoint(path).get("huscf_config")
-    if config is None:
-        return []
-    return ["--config", json.dumps({key: config[key] for key in LENT_KEYS if key in config})]
-
-
 def _quieten() -> None:
     """Silence notes that tell a user of this tool nothing."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
@@ -293,13 +173,3 @@ def _quieten() -> None:
         ".*`instantiate_classes` was deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-def _flatten(values: object, prefix: str = "") -> dict[str, object]:
-    if not isinstance(values, dict) or not values:
-        return {prefix: values}
-    return {
-        key: value
-        for name, nested in values.items()
-        for key, value in _flatten(nested, f"{prefix}.{name}" if prefix else str(name)).items()
-    }

@@ -18,6 +18,8 @@ LAYERS = [
     "modules",
     "loops",
     "checkpoint_io",
+    "saved_config",
+    "one_line_parser",
     "datamodules",
     "sampling",
     "reporting",

@@ -1,0 +1,52 @@
+"""A parser whose errors are one line that helps."""
+
+import difflib
+import importlib
+import inspect
+import re
+import sys
+from typing import Any, ClassVar, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+
+class OneLineParser(LightningArgumentParser):
+    """Says in one line which key is wrong and what is allowed there, instead of the whole usage."""
+
+    known_keys: ClassVar[list[str]] = []
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # An abbreviation that happens to fit one key would hide a misspelled one.
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and exit with 2."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        line = " ".join(message.split())
+        print(f"huscf: error: {line}{self._suggest(line)}", file=sys.stderr)
+        sys.exit(2)
+
+    def _suggest(self, line: str) -> str:
+        """Return the keys that stand where an unknown one was given, the likeliest first."""
+        if of_class := re.search(r"class_path[ =]'([\w.]+)'.*Option '\w+' is not accepted", line):
+            return _name_arguments(of_class.group(1))
+        if of_class := re.search(r"Option '\w+' is not accepted.*class_path='([\w.]+)'", line):
+            return _name_arguments(of_class.group(1))
+        match = re.search(r"(?:accept option |unrecognized arguments: )'?-*([\w.]+)", line)
+        if match is None:
+            return ""
+        section = match.group(1).rpartition(".")[0]
+        there = [key for key in self.known_keys if key.rpartition(".")[0] == section]
+        near = difflib.get_close_matches(match.group(1), there, n=1)
+        names = ", ".join(key.rpartition(".")[2] for key in there)
+        hints = [f"; did you mean {key}?" for key in near]
+        hints += [f"; allowed in {section}: {names}"] if section and there else []
+        return "".join(hints)
+
+
+def _name_arguments(class_path: str) -> str:
+    """Return what the class or function that a class_path names takes."""
+    module, _, name = class_path.rpartition(".")
+    names = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    return f"; {name} takes: {', '.join(names)}"

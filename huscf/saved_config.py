@@ -1,0 +1,102 @@
+"""The configuration that a checkpoint carries: compared when resuming, lent to later commands."""
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .checkpoint_io import read_checkpoint
+from .errors import CheckpointError, HuscfError
+
+#: Sections of the configuration that may differ when a run is resumed.
+FREE_KEYS = (
+    *("trainer", "training", "run", "samples", "evaluation", "report", "wandb"),
+    *("ckpt_path", "weights_only"),
+)
+
+#: Sections that a checkpoint's run lends to validate, test and predict.
+LENT_KEYS = ("seed_everything", "model", "data", "federation", "evaluation", "samples", "run")
+
+#: Keys of the model that only say how it is evaluated.
+EVALUATION_KEYS = ("num_evaluated_per_class", "num_evaluated_clients")
+
+
+def find_last_checkpoint(root: Path) -> str:
+    """Return the newest last.ckpt of the runs below a folder.
+
+    Raises:
+        CheckpointError: Where there is none.
+    """
+    found = sorted(root.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise CheckpointError(
+            f"--ckpt_path last: no run with a checkpoint below {root}; "
+            "name a file, or the folder with --trainer.default_root_dir"
+        )
+    return str(found[-1])
+
+
+def check_same_config(saved: dict[str, Any], current: dict[str, Any]) -> None:
+    """Raise a CheckpointError that lists the differences between two configurations."""
+    old, new = _flatten(saved), _flatten(current)
+    differing = [
+        f"{key}: {old.get(key, '-')} -> {new.get(key, '-')}"
+        for key in sorted(old.keys() | new.keys())
+        if key.split(".")[0] not in FREE_KEYS and old.get(key) != new.get(key)
+    ]
+    if differing:
+        raise CheckpointError(
+            "the checkpoint belongs to other hyper-parameters (checkpoint -> now): "
+            + "; ".join(differing)
+        )
+
+
+def check_same_model(config: dict[str, Any]) -> None:
+    """Refuse to use a checkpoint with another model than its own.
+
+    Args:
+        config: The present configuration, with the checkpoint's path under "ckpt_path".
+
+    Raises:
+        HuscfError: Where no checkpoint is given, or listing the differences.
+    """
+    if config["ckpt_path"] is None:
+        raise HuscfError("this command needs --ckpt_path runs/.../last.ckpt")
+    saved = read_checkpoint(config["ckpt_path"]).get("huscf_config")
+    if saved is not None:
+        models = [
+            {name: value for name, value in each["model"].items() if name not in EVALUATION_KEYS}
+            for each in (saved, config)
+        ]
+        check_same_config({"model": models[0]}, {"model": models[1]})
+
+
+def lend_config(arguments: Sequence[str]) -> list[str]:
+    """Return options that give the configuration of --ckpt_path's run, where none is given.
+
+    Args:
+        arguments: Subcommand and its options.
+    """
+    options = ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--config", "-c")
+    options.add_argument("--ckpt_path")
+    options.add_argument("--trainer.default_root_dir", dest="root", default="runs", type=Path)
+    found, _ = options.parse_known_args(list(arguments[1:]))
+    if arguments[0] == "fit" or found.config or found.ckpt_path is None:
+        return []
+    path = find_last_checkpoint(found.root) if found.ckpt_path == "last" else found.ckpt_path
+    config = read_checkpoint(path).get("huscf_config")
+    if config is None:
+        return []
+    return ["--config", json.dumps({key: config[key] for key in LENT_KEYS if key in config})]
+
+
+def _flatten(values: object, prefix: str = "") -> dict[str, object]:
+    if not isinstance(values, dict) or not values:
+        return {prefix: values}
+    return {
+        key: value
+        for name, nested in values.items()
+        for key, value in _flatten(nested, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
