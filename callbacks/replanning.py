@@ -113,7 +113,7 @@ class Replanning(Callback):
         if run and run[0].path is not None:
             path = run[0].path / f"plan-round-{module.num_rounds:04d}.yaml"
             moved = [vars(block) for block in decision.moved]
-            module.plan.save(path, reason=reason, moved=moved)
+            module.plan.save(path, latency_s=decision.latency_after_s, reason=reason, moved=moved)
         return decision.num_bytes
 
     def _tell(self, num_rounds: int, reason: str, decision: ReplanDecision) -> None:

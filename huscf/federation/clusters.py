@@ -36,13 +36,14 @@ class KMeansClusters(ClusterRule):
         num_clusters: Fixed number of clusters, or None to estimate it.
         max_clusters: Largest number tried when estimating; never more than clients - 1.
         min_silhouette: Below this the clients count as one cluster. 0 always splits, 1 never.
+            Measured: clients of one domain reach at most 0.32, two domains at least 0.39.
     """
 
     def __init__(
         self,
         num_clusters: int | None = None,
         max_clusters: int = 8,
-        min_silhouette: float = 0.25,
+        min_silhouette: float = 0.35,
     ) -> None:
         if num_clusters is not None and num_clusters < 1:
             raise HuscfError(f"num_clusters is {num_clusters}, must be at least 1")
