@@ -13,9 +13,9 @@ from ..federation import (
     KMeansClusters,
     Weighting,
     kl_from_others,
+    make_features,
     match_labels,
     member_weights,
-    scale_features,
 )
 from ..modules import Moments, SplitGAN
 from ..randomness import derive_seed
@@ -124,7 +124,7 @@ class ClusteredFederation(Callback):
         observed = statistics.client_ids
         if len(observed) < 2:
             return dict(previous)
-        features = scale_features(statistics.features().double().numpy())
+        features = make_features(statistics.features().double().numpy())
         found = self.rule.assign(features, seed)
         matched = match_labels(dict(zip(observed, found.tolist(), strict=True)), previous)
         # Clients that the server saw nothing of stay where they were, if that still exists.

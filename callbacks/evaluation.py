@@ -29,7 +29,7 @@ class Evaluation(Callback):
     def __init__(
         self,
         every_n_rounds: int = 0,
-        num_per_class: int = 200,
+        num_per_class: int = 500,
         level: Literal["quick", "full"] = "quick",
         max_time_share: float = 0.1,
     ) -> None:

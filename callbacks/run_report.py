@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..federation import scale_features
+from ..federation import make_features
 from ..modules import SplitGAN
 from .clustered_federation import ClusteredFederation
 from .run_folder import RunFolder
@@ -80,7 +80,7 @@ def _locate_clients(module: SplitGAN) -> dict[int, list[float]]:
     statistics = module.server.statistics
     if len(statistics.client_ids) < 3:
         return {}
-    features = scale_features(statistics.features().double().numpy(), max_components=2)
+    features = make_features(statistics.features().double().numpy())[:, :2]
     return dict(zip(statistics.client_ids, features.tolist(), strict=True))
 
 

@@ -6,6 +6,7 @@ from .clusters import (
     EachAlone,
     KMeansClusters,
     OneCluster,
+    make_features,
     match_labels,
     scale_features,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "Weighting",
     "block_tensors",
     "kl_from_others",
+    "make_features",
     "match_labels",
     "member_weights",
     "mix_tensors",

@@ -24,7 +24,7 @@ class ClusterRule(ABC):
         """Return (N,) labels 0..k-1.
 
         Args:
-            features: (N, F), scaled by `scale_features`.
+            features: (N, F), from `make_features`.
             seed: Seed of any random choice.
         """
 
@@ -36,14 +36,14 @@ class KMeansClusters(ClusterRule):
         num_clusters: Fixed number of clusters, or None to estimate it.
         max_clusters: Largest number tried when estimating; never more than clients - 1.
         min_silhouette: Below this the clients count as one cluster. 0 always splits, 1 never.
-            Measured: clients of one domain reach at most 0.32, two domains at least 0.39.
+            Measured: clients of one domain reach at most 0.28, two domains at least 0.33.
     """
 
     def __init__(
         self,
         num_clusters: int | None = None,
         max_clusters: int = 8,
-        min_silhouette: float = 0.35,
+        min_silhouette: float = 0.3,
     ) -> None:
         if num_clusters is not None and num_clusters < 1:
             raise HuscfError(f"num_clusters is {num_clusters}, must be at least 1")
@@ -86,6 +86,27 @@ class EachAlone(ClusterRule):
     def assign(self, features: np.ndarray, seed: int) -> np.ndarray:
         """Return 0..N-1."""
         return np.arange(len(features))
+
+
+def make_features(maps: np.ndarray) -> np.ndarray:
+    """Describe each client by its mean activation map and its channel means, in equal parts.
+
+    Deviation: the paper compares maps alone. Where things lie in a picture depends on the classes
+    that a client has, so that under label skew maps split one domain in two; channel means alone
+    split domains of few clients. Together they found the true domains in every case tried
+    (docs/results.md).
+
+    Args:
+        maps: (N, C, L) mean activations; L positions, or (N, C) without any.
+
+    Returns:
+        (N, F), scaled by `scale_features`.
+    """
+    flat = maps.reshape(len(maps), -1)
+    if maps.ndim == 2:
+        return scale_features(flat)
+    both = [scale_features(flat), scale_features(maps.mean(2))]
+    return scale_features(np.hstack(both))
 
 
 def scale_features(features: np.ndarray, max_components: int = 16) -> np.ndarray:

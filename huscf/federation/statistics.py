@@ -9,9 +9,9 @@ from torch import Tensor
 class ActivationStatistics:
     """Epoch means of every client's discriminator activations on real data.
 
-    Memory does not depend on the number of batches. Two means are kept: of every channel (to
-    find clusters) and of each sample's softmax over channels (to compare the members of a
-    cluster).
+    Memory does not depend on the number of batches. Two means are kept: of the activation
+    map (to find clusters) and of each sample's softmax over channels (to compare the members of
+    a cluster).
 
     Args:
         boundary: Index of the block whose input is observed, or None to observe nothing.
@@ -33,10 +33,7 @@ class ActivationStatistics:
         """
         values = activations.detach().float()
         pooled = values.flatten(2).mean(2) if values.ndim > 2 else values
-        # Deviation: the paper compares whole activation maps. Where things lie in the picture
-        # depends on the classes a client has: under label skew maps split one domain in two
-        # (MNIST + Fashion-MNIST, 2 or 3 classes missing, seed 0: ARI 0.70), channel means do not.
-        self._add(self._sums, client_id, pooled.sum(0))
+        self._add(self._sums, client_id, values.sum(0))
         self._add(self._distributions, client_id, pooled.softmax(1).sum(0))
         self._counts[client_id] = self._counts.get(client_id, 0) + len(values)
 
@@ -46,8 +43,8 @@ class ActivationStatistics:
         return sorted(self._counts)
 
     def features(self) -> Tensor:
-        """Return the mean of every channel of each observed client, (N, C) on the CPU."""
-        return self._mean(self._sums)
+        """Return the mean activation map of each observed client, (N, C, H * W) on the CPU."""
+        return self._mean(self._sums).flatten(2)
 
     def distributions(self) -> Tensor:
         """Return the mean channel distribution of each observed client, (N, C); rows sum to 1."""

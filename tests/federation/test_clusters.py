@@ -3,7 +3,14 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from huscf.errors import HuscfError
-from huscf.federation import EachAlone, KMeansClusters, OneCluster, match_labels, scale_features
+from huscf.federation import (
+    EachAlone,
+    KMeansClusters,
+    OneCluster,
+    make_features,
+    match_labels,
+    scale_features,
+)
 
 
 def groups(count, members, spread=1.0, seed=0):
@@ -62,3 +69,28 @@ def test_labels_are_kept_from_round_to_round():
         range(4), 0
     )
     assert match_labels({5: 3, 6: 1}, {}) in ({5: 0, 6: 1}, {5: 1, 6: 0})
+
+
+def test_features_weigh_maps_and_channel_means_equally():
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(5, 3, 4))
+    expected = np.hstack([scale_features(maps.reshape(5, 12)), scale_features(maps.mean(2))])
+    distances = np.linalg.norm(expected[:, None] - expected[None], axis=2)
+    features = make_features(maps)
+    got = np.linalg.norm(features[:, None] - features[None], axis=2)
+    off = ~np.eye(5, dtype=bool)
+    ratio = got[off] / distances[off]
+    assert ratio == pytest.approx(np.full(20, ratio[0]))
+    assert make_features(maps[:, :, 0]).shape == (5, 3)
+
+
+def test_a_shift_of_positions_alone_does_not_hide_the_groups_of_channels():
+    """Clients of a group have channels in common; where they are active is each one's own."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1], 4)
+    maps = np.zeros((8, 16, 9))
+    for client, group in enumerate(truth):
+        channels = range(8) if group else range(8, 16)
+        maps[client, channels] = 9 * rng.dirichlet(np.full(9, 2.0), size=8)
+    found = KMeansClusters().assign(make_features(maps), 0)
+    assert adjusted_rand_score(truth, found) == 1.0
