@@ -12,6 +12,9 @@ from .exchange import Exchange, cuts_of
 
 Forward = Callable[[Tensor], Tensor]
 
+#: Elements from which on laying a feature map out anew pays (docs/performance.md).
+LARGE_MAP = 2**16
+
 
 @dataclass
 class UPass:
@@ -141,8 +144,16 @@ class UPass:
 
 
 def _side_by_side(tensors: list[Tensor]) -> Tensor:
-    """Return (B, K, ...) from K tensors (B, ...); a single one is not copied."""
-    return tensors[0].unsqueeze(1) if len(tensors) == 1 else torch.stack(tensors, 1)
+    """Return (B, K, ...) from K tensors (B, ...).
+
+    Large feature maps of a single client get channels last, which convolutions prefer.
+    """
+    if len(tensors) > 1:
+        return torch.stack(tensors, 1)
+    (single,) = tensors
+    if single.ndim == 4 and single.numel() >= LARGE_MAP:
+        single = single.contiguous(memory_format=torch.channels_last)
+    return single.unsqueeze(1)
 
 
 def _differentiate(
