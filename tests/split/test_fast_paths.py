@@ -83,7 +83,7 @@ def test_stacked_blocks_equal_separate_passes_in_order():
 
 @pytest.mark.parametrize("poison", ["head", "tail"])
 def test_a_client_with_nan_leaves_its_group_and_the_others_train_on(poison):
-    cuts = dict.fromkeys(range(3), [1, 1, 1, 1])
+    cuts = {client: [1, 1, 1, 1] for client in range(3)}
     module = make_gan(cuts, on_nonfinite="drop")
     sick = module.client(1).segment("generator", poison)
     next(sick.parameters()).data.fill_(torch.nan)
