@@ -35,7 +35,7 @@ def can_stack(blocks: Iterable[nn.Module]) -> bool:
     """
     return all(
         type(layer) in _SAMPLEWISE
-        or (type(layer) in _NORMS and layer.training and _keeps_statistics(layer))
+        or (isinstance(layer, _NORMS) and layer.training and _keeps_statistics(layer))
         for layer in _layers(blocks)
     )
 
@@ -78,7 +78,8 @@ def _layers(blocks: Iterable[nn.Module]) -> Iterator[nn.Module]:
 
 
 def _keeps_statistics(norm: _BatchNorm) -> bool:
-    return norm.track_running_stats and norm.momentum is not None
+    known = type(norm) in _NORMS
+    return known and norm.track_running_stats and norm.momentum is not None
 
 
 def _normalize_each(norm: _BatchNorm, values: Tensor, count: int) -> Tensor:
