@@ -1,7 +1,9 @@
 """The command `huscf`: says what there is without importing torch, and dispatches."""
 
+import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 HELP = """\
 usage: huscf COMMAND [--config FILE] [--KEY VALUE ...]
@@ -72,13 +74,26 @@ def _run(command: str, arguments: list[str]) -> int:
             from .commands import run_command
 
             return run_command(command, arguments[1:])
-        from .cli import run
+        with _no_garbage_collection():
+            from .cli import run
 
         run(arguments)
     except HuscfError as error:
         print(f"huscf: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Import faster: a fifth of the time goes into looking for garbage that imports do not make."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 if __name__ == "__main__":

@@ -18,4 +18,13 @@ class CheckpointError(HuscfError):
 
 
 class NonFiniteError(HuscfError):
-    """A NaN or Inf loss, activation or gradient that came from one client."""
+    """A NaN or Inf loss, activation or gradient that came from one client.
+
+    Args:
+        client_id: Whose.
+        what: What is not finite.
+    """
+
+    def __init__(self, client_id: int, what: str) -> None:
+        super().__init__(f"client {client_id}: {what}")
+        self.client_id = client_id

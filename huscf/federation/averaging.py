@@ -32,39 +32,48 @@ def mixing_matrix(
         (C, C) float64, C the number of copies.
     """
     order = {copy: row for row, copy in enumerate(users)}
-    averages = torch.zeros(max(clusters.values()) + 1, len(order), dtype=torch.float64)
+    sums = [[0.0] * len(order) for _ in range(max(clusters.values()) + 1)]
     for client, copy in holders.items():
-        averages[clusters[client], order[copy]] += weights[client]
-    rows = [averages[[clusters[client] for client in group]].mean(0) for group in users.values()]
-    return torch.stack(rows)
+        sums[clusters[client]][order[copy]] += weights[client]
+    averages = torch.tensor(sums, dtype=torch.float64)
+    groups = [tuple(clusters[client] for client in group) for group in users.values()]
+    rows = {group: averages[list(group)].mean(0) for group in set(groups)}
+    return torch.stack([rows[group] for group in groups])
 
 
 @torch.no_grad()
 def mix_tensors(copies: Sequence[Sequence[Tensor]], matrix: Tensor) -> None:
-    """Replace the tensors of every copy by weighted sums over the copies, in place.
+    """Replace the tensors of every copy by weighted means over the copies, in place.
 
-    Works on differences to one copy: equal copies stay equal bit for bit. Tensors that
+    Every distinct row is computed once, as a running mean: m <- m + w / W * (x - m), W being the
+    sum of the weights so far. So every copy is read once per row that weighs it and written
+    once, no copy of all of them is made, and equal copies stay equal bit for bit. Tensors that
     are not floating point (counters) are left alone.
 
     Args:
         copies: For each of C copies the same T tensors.
-        matrix: (C, C), rows sum to 1.
+        matrix: (C, C), entries >= 0, rows sum to 1.
     """
-    identity = torch.eye(len(copies), dtype=matrix.dtype)
-    changed = [row for row in range(len(copies)) if not torch.equal(matrix[row], identity[row])]
-    if not changed:
-        return
+    floats = [[t for t in tensors if t.is_floating_point()] for tensors in copies]
+    receivers: dict[tuple[float, ...], list[int]] = {}
+    for index, row in enumerate(matrix.tolist()):
+        if row[index] != 1.0:
+            receivers.setdefault(tuple(row), []).append(index)
+    means = {row: _weighted_mean(floats, row) for row in receivers}
+    for row, indices in receivers.items():
+        for index in indices:
+            torch._foreach_copy_(floats[index], means[row])
+
+
+def _weighted_mean(copies: Sequence[Sequence[Tensor]], row: Sequence[float]) -> list[Tensor]:
     # A copy that nobody weighs may hold NaN, and 0 * NaN is NaN: leave it out.
-    used = matrix[changed].abs().sum(0).nonzero().flatten().tolist()
-    weights = matrix[changed][:, used]
-    for tensors in zip(*copies, strict=True):
-        if not tensors[0].is_floating_point():
-            continue
-        stacked = torch.stack([tensors[column].flatten() for column in used])
-        reference = stacked[0].clone()
-        mixed = weights.to(stacked) @ stacked.sub_(reference) + reference
-        for row, value in zip(changed, mixed, strict=True):
-            tensors[row].copy_(value.view_as(tensors[row]))
+    first, *others = [index for index, weight in enumerate(row) if weight > 0]
+    mean = [tensor.clone() for tensor in copies[first]]
+    total = row[first]
+    for index in others:
+        total += row[index]
+        torch._foreach_lerp_(mean, list(copies[index]), row[index] / total)
+    return mean
 
 
 def block_tensors(block: nn.Module) -> list[Tensor]:

@@ -4,6 +4,7 @@ from .conditional_discriminator import ConditionalDiscriminator
 from .conditional_generator import ConditionalGenerator
 from .losses import AdversarialLoss, HingeLoss, LeastSquaresLoss, NonSaturatingLoss
 from .network import Network, SampleShape, initialize_weights, run_blocks
+from .stacked import can_stack, run_stacked
 
 __all__ = [
     "AdversarialLoss",
@@ -14,6 +15,8 @@ __all__ = [
     "Network",
     "NonSaturatingLoss",
     "SampleShape",
+    "can_stack",
     "initialize_weights",
     "run_blocks",
+    "run_stacked",
 ]

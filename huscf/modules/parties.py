@@ -47,8 +47,12 @@ class Parties(nn.Module):
 
     def merged_network(self, network: NetworkName, client_id: int) -> Network:
         """Return a client's whole network, its blocks and the server's, sharing their tensors."""
-        count = self.plan.num_blocks(network)
-        return Network(self.block(network, client_id, index) for index in range(count))
+        own, served = (
+            self.client(client_id).blocks(network),
+            self.server.segment(network, client_id),
+        )
+        indices = range(self.plan.num_blocks(network))
+        return Network(own[i] if i in own else served.block(i) for i in indices)
 
     def parameters_of(self, network: NetworkName) -> list[nn.Parameter]:
         """Return the parameters of all parts of one network, clients first, in fixed order."""
@@ -116,8 +120,9 @@ class Parties(nn.Module):
                 the parameters, or "reset" them to zero.
         """
         for network in self.network_names:
+            blocks = {c: self.merged_network(network, c) for c in self.clusters}
             for index in range(self.plan.num_blocks(network)):
-                holders = {c: self.block(network, c, index) for c in self.clusters}
+                holders = {c: blocks[c][index] for c in self.clusters}
                 users = self._users_of_copies(network, index, holders)
                 matrix = mixing_matrix(holders, users, self.clusters, weights)
                 mix_tensors([block_tensors(block) for block in users], matrix)

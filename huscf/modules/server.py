@@ -1,14 +1,17 @@
 """The server: middle segments, who uses which copy of them, and what it may observe."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from ..federation import ActivationStatistics
-from ..models import Network
+from ..models import Network, can_stack, run_stacked
 from ..split import CutPlan, NetworkName
 from .segment import Segment, clone_block
+
+#: Largest group of samples that the server runs together; more wins nothing (docs/performance.md).
+STACKED_SAMPLES = 64
 
 
 class Server(nn.Module):
@@ -108,26 +111,67 @@ class Server(nn.Module):
         self.statistics = ActivationStatistics(observed_boundary(plan))
         return cloned_from
 
+    def groups(self, batch_sizes: Mapping[int, int]) -> list[list[int]]:
+        """Divide clients into groups whose batches run through the server together.
+
+        Small batches use a processor badly. Together go clients of one copy, with the same cuts
+        and batch size, up to STACKED_SAMPLES samples, where the blocks allow it. The division
+        is the same every time, and groups and their members keep the order of the clients.
+
+        Args:
+            batch_sizes: Samples of each participant.
+        """
+        groups: list[list[int]] = []
+        open_groups: dict[Hashable, list[int]] = {}
+        for client_id, batch_size in batch_sizes.items():
+            ranges = tuple(self._range(network, client_id) for network in self.network_names)
+            key = (self.route[client_id], batch_size, ranges)
+            group = open_groups.get(key)
+            if group is None or (len(group) + 1) * batch_size > STACKED_SAMPLES:
+                group = []
+                groups.append(group)
+            group.append(client_id)
+            if self._can_stack(client_id):
+                open_groups[key] = group
+        return groups
+
     def forward(
-        self, network: NetworkName, client_id: int, activations: Tensor, observe: bool = False
+        self,
+        network: NetworkName,
+        client_ids: Sequence[int],
+        activations: Tensor,
+        observe: bool = False,
     ) -> Tensor:
-        """Run a client's activations through the blocks that it left to the server.
+        """Run the activations of a group of clients through the blocks that they left here.
 
         Args:
             network: Which network.
-            client_id: Whose activations.
-            activations: (B, ...) at the client's head cut.
+            client_ids: Whose activations; K clients of one group.
+            activations: (B, K, ...) at their head cuts.
             observe: Add the activations at the observed boundary to the epoch's statistics.
+
+        Returns:
+            (B, K, ...) at their tail cuts.
         """
-        segment = self.segment(network, client_id)
-        cuts = self.plan.by_client[client_id].cuts
-        indices = cuts.server_range(network, self.plan.num_blocks(network))
+        segment = self.segment(network, client_ids[0])
+        indices = self._range(network, client_ids[0])
         boundary = self.statistics.boundary
         if not observe or boundary is None:
-            return segment(activations, indices=indices)
-        middle = segment(activations, indices=range(indices.start, boundary))
-        self.statistics.update(client_id, middle)
-        return segment(middle, indices=range(boundary, indices.stop))
+            return run_stacked(map(segment.block, indices), activations)
+        middle = run_stacked(map(segment.block, range(indices.start, boundary)), activations)
+        for client_id, own in zip(client_ids, middle.detach().unbind(1), strict=True):
+            self.statistics.update(client_id, own)
+        return run_stacked(map(segment.block, range(boundary, indices.stop)), middle)
+
+    def _range(self, network: NetworkName, client_id: int) -> range:
+        cuts = self.plan.by_client[client_id].cuts
+        return cuts.server_range(network, self.plan.num_blocks(network))
+
+    def _can_stack(self, client_id: int) -> bool:
+        return all(
+            can_stack(map(self.segment(network, client_id).block, self._range(network, client_id)))
+            for network in self.network_names
+        )
 
 
 def observed_boundary(plan: CutPlan) -> int | None:

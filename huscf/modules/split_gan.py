@@ -1,6 +1,7 @@
 """The root module: builds clients and server from one set of weights, logs, samples, saves."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -177,30 +178,39 @@ class SplitGAN(LightningModule):
         scaled = samples.float().div_(127.5).sub_(1.0)
         self.client(client_id).hold(scaled, labels, noise.to(self.device))
 
-    def run_u(
-        self, network: NetworkName, client_id: int, inputs: Tensor, observe: bool = False
+    def groups(self, client_ids: Sequence[int]) -> list[list[int]]:
+        """Divide the participants of a step, in fixed order, into groups for run_group."""
+        sizes = {}
+        for client_id in client_ids:
+            labels = self.client(client_id).labels
+            assert labels is not None
+            sizes[client_id] = len(labels)
+        return self.server.groups(sizes)
+
+    def run_group(
+        self, network: NetworkName, inputs: Mapping[int, Tensor], observe: bool = False
     ) -> UPass:
-        """Run one network forward for one client.
+        """Run one network forward for the clients of one group.
 
         Args:
             network: Which network.
-            client_id: Whose.
-            inputs: Noise for the generator, samples for the discriminator; client side.
-            observe: Let the server add its activations to its statistics.
+            inputs: By client, noise for the generator, samples for the discriminator; they stay
+                with the client.
+            observe: Let the server add the activations to its statistics.
         """
-        client = self.client(client_id)
-        assert client.labels is not None
-        head_output = client.segment(network, "head")(inputs, client.labels)
-        return UPass.run(
-            self.exchange,
-            client_id,
-            network,
-            (
-                head_output,
-                lambda activations: self.server(network, client_id, activations, observe),
-                client.segment(network, "tail"),
-            ),
-        )
+        head_outputs, tails = {}, {}
+        for client_id, own in inputs.items():
+            client = self.client(client_id)
+            head_outputs[client_id] = client.segment(network, "head")(own, client.labels)
+            tails[client_id] = client.segment(network, "tail")
+        server = partial(self.server, network, list(inputs), observe=observe)
+        return UPass.run(self.exchange, network, head_outputs, server, tails)
+
+    def run_u(
+        self, network: NetworkName, client_id: int, inputs: Tensor, observe: bool = False
+    ) -> UPass:
+        """Run one network forward for one client; see run_group."""
+        return self.run_group(network, {client_id: inputs}, observe)
 
     def update_average(self, step: int) -> None:
         """Let the averaged generators follow the trained ones.

@@ -83,7 +83,7 @@ class Exchange:
         """
         content = tensor.detach()
         if self.check_finite and direction == "uplink" and not is_finite(content):
-            raise NonFiniteError(f"client {client_id}: {kind} at {cut} hold NaN or Inf")
+            raise NonFiniteError(client_id, f"{kind} at {cut} hold NaN or Inf")
         parcel = Parcel(client_id, cut, kind, direction, content)
         self.num_bytes[client_id, cut, direction] += parcel.num_bytes
         arrived = self.transmit(parcel)

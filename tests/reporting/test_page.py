@@ -55,7 +55,7 @@ def test_the_same_content_lies_in_files(run):
     with (run / "clients.csv").open() as file:
         clients = list(csv.DictReader(file))
     assert [c["client"] for c in clients] == ["0", "1", "2", "3"]
-    for cluster in {c["cluster"] for c in clusters}:
+    for cluster in {c["cluster"] for c in clients}:
         weights = [float(c["weight"]) for c in clients if c["cluster"] == cluster]
         assert sum(weights) == pytest.approx(1)
     assert all(c["map_x"] and float(c["uplink_mbytes"]) > 0 for c in clients)

@@ -1,0 +1,96 @@
+"""Prints what one federation costs: python benchmarks/round.py [--json].
+
+round_share is its part of the time of 50 steps, speedup_averaging how much faster its averaging
+is than a loop over state dicts that computes the same averages.
+"""
+
+import argparse
+import json
+import statistics
+
+import torch
+from torch import Tensor
+from yardsticks import Workload, make_module, median_ratio, our_step, time_alternately
+
+from huscf.callbacks import ClusteredFederation
+from huscf.modules import SplitGAN
+from huscf.split import NETWORK_NAMES
+
+STEPS_PER_ROUND = 50
+
+
+def main() -> None:
+    """Time a round and print its figures, or one JSON object with --json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--width", type=int, default=64, help="64: the paper's")
+    parser.add_argument("--image_size", type=int, default=28)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    workload = Workload(
+        arguments.clients, arguments.batch_size, arguments.width, arguments.image_size
+    )
+    row = measure(workload, arguments.repeats)
+    if arguments.json:
+        print(json.dumps({workload.name: row}))
+        return
+    print(workload.name, *(f"{name} {value:.4g}" for name, value in row.items()))
+
+
+def measure(workload: Workload, repeats: int) -> dict[str, float]:
+    """Time step, round, averaging alone and the naive averaging in turns."""
+    module = make_module(workload)
+    step = our_step(workload, module)
+    federation = ClusteredFederation()
+    step()
+
+    def close_round() -> None:
+        assignment = federation.assign(module)
+        module.federate(assignment.clusters, assignment.weights)
+
+    weights = dict.fromkeys(module.clusters, 1.0 / workload.num_clients)
+    seconds = time_alternately(
+        {
+            "step": step,
+            "round": close_round,
+            "averaging": lambda: average_parties(module, weights),
+            "naive": lambda: average_naively(module, weights),
+        },
+        repeats,
+    )
+    return {
+        "round_share": median_ratio(seconds["round"], seconds["step"]) / STEPS_PER_ROUND,
+        "speedup_averaging": median_ratio(seconds["naive"], seconds["averaging"]),
+        **{f"{name}_s": statistics.median(values) for name, values in seconds.items()},
+    }
+
+
+def average_parties(module: SplitGAN, weights: dict[int, float]) -> None:
+    """Average every block over all clients, as a round of one cluster does."""
+    module.parties.set_clusters(dict.fromkeys(weights, 0), per_cluster_server=True)
+    module.parties.average(weights, {})
+
+
+@torch.no_grad()
+def average_naively(module: SplitGAN, weights: dict[int, float]) -> None:
+    """Do the same by looping over clients, keys and tensors of merged state dicts."""
+    for network in NETWORK_NAMES:
+        states = {c: module.parties.merged_network(network, c).state_dict() for c in weights}
+        average: dict[str, Tensor] = {}
+        for key, value in next(iter(states.values())).items():
+            if value.is_floating_point():
+                average[key] = sum(  # type: ignore[assignment]
+                    (states[c][key] * weight for c, weight in weights.items()),
+                    torch.zeros_like(value),
+                )
+        for client_id in weights:
+            merged = module.parties.merged_network(network, client_id)
+            merged.load_state_dict({**states[client_id], **average})
+
+
+if __name__ == "__main__":
+    main()
