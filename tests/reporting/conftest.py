@@ -8,7 +8,12 @@ from huscf.__main__ import main
 from huscf.metrics import ClassifierTraining, JudgeSettings
 from tests.test_cli import QUICKSTART, SMALL
 
-OPTIONS = [o for o in SMALL if not o.startswith(("--samples", "--report"))]
+OPTIONS = [
+    *(o for o in SMALL if not o.startswith(("--samples", "--report"))),
+    # Two clusters, however little so short a run lets the server see.
+    "--federation.rule=huscf.federation.KMeansClusters",
+    "--federation.rule.init_args.num_clusters=2",
+]
 
 
 def fit(root: Path, *options: str) -> Path:
