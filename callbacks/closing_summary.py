@@ -16,7 +16,7 @@ class ClosingSummary(Callback):
         from rich.table import Table
 
         assert isinstance(pl_module, SplitGAN)
-        run = next(c for c in trainer.callbacks if isinstance(c, RunFolder))  # type: ignore[attr-defined]
+        run = RunFolder.of(trainer)
         console = Console(width=max(100, Console().width))
         table = Table("cluster", "clients", "domains (simulation only)", "cuts")
         domains = getattr(trainer.datamodule, "client_domains", {})  # type: ignore[attr-defined]

@@ -46,6 +46,11 @@ class RunFolder(Callback):
         self._started = time.monotonic()
         self._num_bytes = 0
 
+    @classmethod
+    def of(cls, trainer: Trainer) -> "RunFolder":
+        """Return the trainer's run folder; every run of the command line has one."""
+        return next(c for c in trainer.callbacks if isinstance(c, cls))  # type: ignore[attr-defined]
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose and create the folder before checkpoints look for theirs."""
         if stage != "fit":

@@ -51,7 +51,7 @@ class SampleGrid(Callback):
     def _write(self, trainer: Trainer, module: SplitGAN, suffix: str) -> None:
         from torchvision.utils import save_image
 
-        run = next(c for c in trainer.callbacks if isinstance(c, RunFolder))  # type: ignore[attr-defined]
+        run = RunFolder.of(trainer)
         assert run.path is not None
         folder = run.path / "samples"
         folder.mkdir(exist_ok=True)

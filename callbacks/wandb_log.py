@@ -46,7 +46,7 @@ class WandbLog(Callback):
         """Start the W&B run in the run's folder and hand its logger to the trainer."""
         if not self.enabled:
             return
-        run = _find_folder(trainer)
+        run = RunFolder.of(trainer)
         assert run.path is not None
         self.logger = self._open(run.path)
         experiment = self.logger.experiment
@@ -61,7 +61,7 @@ class WandbLog(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the grids of the round, where there are new ones."""
         assert isinstance(pl_module, SplitGAN)
-        folder = _find_folder(trainer).path
+        folder = RunFolder.of(trainer).path
         if self.logger is None or folder is None:
             return
         suffix = f"-round-{pl_module.num_rounds:04d}"
@@ -74,7 +74,7 @@ class WandbLog(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what the run's folder holds at its end, and close the W&B run."""
         assert isinstance(pl_module, SplitGAN)
-        folder = _find_folder(trainer).path
+        folder = RunFolder.of(trainer).path
         if self.logger is None or folder is None:
             return
         run = RunRecord.read(folder)
@@ -148,7 +148,3 @@ class WandbLog(Callback):
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _find_folder(trainer: Trainer) -> RunFolder:
-    return next(c for c in trainer.callbacks if isinstance(c, RunFolder))  # type: ignore[attr-defined]

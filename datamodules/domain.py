@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..metrics import to_float
 
 
 @dataclass(frozen=True)
@@ -96,4 +97,4 @@ class ClientData:
 
 def scale_samples(samples: Tensor) -> Tensor:
     """Turn uint8 [0, 255] into float32 [-1, 1], the range of every network here."""
-    return samples.float().div_(127.5).sub_(1.0)
+    return to_float(samples)

@@ -8,6 +8,7 @@ from typing import Any
 
 from .checkpoint_io import read_checkpoint
 from .errors import CheckpointError, HuscfError
+from .nested_values import flatten
 
 #: Sections of the configuration that may differ when a run is resumed.
 FREE_KEYS = (
@@ -39,7 +40,7 @@ def find_last_checkpoint(root: Path) -> str:
 
 def check_same_config(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Raise a CheckpointError that lists the differences between two configurations."""
-    old, new = _flatten(saved), _flatten(current)
+    old, new = flatten(saved), flatten(current)
     differing = [
         f"{key}: {old.get(key, '-')} -> {new.get(key, '-')}"
         for key in sorted(old.keys() | new.keys())
@@ -90,13 +91,3 @@ def lend_config(arguments: Sequence[str]) -> list[str]:
     if config is None:
         return []
     return ["--config", json.dumps({key: config[key] for key in LENT_KEYS if key in config})]
-
-
-def _flatten(values: object, prefix: str = "") -> dict[str, object]:
-    if not isinstance(values, dict) or not values:
-        return {prefix: values}
-    return {
-        key: value
-        for name, nested in values.items()
-        for key, value in _flatten(nested, f"{prefix}.{name}" if prefix else str(name)).items()
-    }

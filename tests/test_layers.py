@@ -10,6 +10,7 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     "errors",
     "randomness",
+    "nested_values",
     "models",
     "split",
     "planning",
@@ -28,7 +29,16 @@ LAYERS = [
     "cli",
     "__main__",
 ]
-PLAIN = ("errors", "randomness", "models", "split", "planning", "federation", "metrics")
+PLAIN = (
+    "errors",
+    "randomness",
+    "nested_values",
+    "models",
+    "split",
+    "planning",
+    "federation",
+    "metrics",
+)
 
 
 def folder(layer):

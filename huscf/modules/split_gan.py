@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from ..errors import CheckpointError, HuscfError
-from ..metrics import EvaluationSettings
+from ..metrics import EvaluationSettings, to_float
 from ..models import (
     AdversarialLoss,
     ConditionalDiscriminator,
@@ -175,8 +175,7 @@ class SplitGAN(LightningModule):
         """
         stream = make_generator(self.seed, "training noise", client_id, step)
         noise = torch.randn(len(labels), self.latent_dim, generator=stream)
-        scaled = samples.float().div_(127.5).sub_(1.0)
-        self.client(client_id).hold(scaled, labels, noise.to(self.device))
+        self.client(client_id).hold(to_float(samples), labels, noise.to(self.device))
 
     def groups(self, client_ids: Sequence[int]) -> list[list[int]]:
         """Divide the participants of a step, in fixed order, into groups for run_group."""
@@ -228,7 +227,8 @@ class SplitGAN(LightningModule):
         sizes = {c: self.client_sizes[c] for c in client_ids}
         if self.server_gradient == "uniform":
             return {c: 1.0 / len(sizes) for c in sizes}
-        return {c: size / sum(sizes.values()) for c, size in sizes.items()}
+        total = sum(sizes.values())
+        return {c: size / total for c, size in sizes.items()}
 
     def optimizer(self, network: NetworkName) -> LightningOptimizer:
         """Return the optimiser of all parts of one network."""

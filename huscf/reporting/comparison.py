@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..nested_values import flatten
 from .charts import draw_panels
 from .run_record import RunRecord
 
@@ -40,7 +41,7 @@ def name_apart(runs: Sequence[RunRecord]) -> list[str]:
 
 def differing_keys(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Return the keys that differ with the value of each configuration, "-" where missing."""
-    flat = [_flatten(config) for config in configs]
+    flat = [flatten(config) for config in configs]
     keys = sorted({key for one in flat for key in one if not key.startswith(UNINTERESTING)})
     values = {key: [str(one.get(key, "-")) for one in flat] for key in keys}
     return {key: row for key, row in values.items() if len(set(row)) > 1}
@@ -49,13 +50,3 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]
 def draw_comparison(runs: Sequence[RunRecord]) -> bytes:
     """Return a PNG of the runs' curves, one colour per run."""
     return draw_panels(runs, name_apart(runs))
-
-
-def _flatten(values: object, prefix: str = "") -> dict[str, object]:
-    if not isinstance(values, Mapping) or not values:
-        return {prefix: values}
-    return {
-        key: value
-        for name, nested in values.items()
-        for key, value in _flatten(nested, f"{prefix}.{name}" if prefix else str(name)).items()
-    }
