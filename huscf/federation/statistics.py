@@ -1,5 +1,6 @@
 """What the server keeps of the activations that it sees: running sums, never batches."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,13 +25,17 @@ class ActivationStatistics:
         self._counts: dict[int, int] = {}
 
     @torch.no_grad()
-    def update(self, client_id: int, activations: Tensor) -> None:
-        """Add one batch.
+    def update(self, client_ids: Sequence[int], activations: Tensor) -> None:
+        """Add one batch of each of K clients.
 
         Args:
-            client_id: Whose.
-            activations: (B, C, H, W) or (B, C), server side.
+            client_ids: Whose.
+            activations: (B, K, C, H, W) or (B, K, C), server side.
         """
+        for client_id, own in zip(client_ids, activations.unbind(1), strict=True):
+            self._update(client_id, own)
+
+    def _update(self, client_id: int, activations: Tensor) -> None:
         values = activations.detach().float()
         pooled = values.flatten(2).mean(2) if values.ndim > 2 else values
         self._add(self._sums, client_id, values.sum(0))

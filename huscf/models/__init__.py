@@ -2,19 +2,23 @@
 
 from .conditional_discriminator import ConditionalDiscriminator
 from .conditional_generator import ConditionalGenerator
+from .layers import LabelledBlock, SqueezeLogit
 from .losses import AdversarialLoss, HingeLoss, LeastSquaresLoss, NonSaturatingLoss
 from .network import Network, SampleShape, initialize_weights, run_blocks
-from .stacked import can_stack, run_stacked
+from .stacked import BatchStatistics, can_stack, run_stacked
 
 __all__ = [
     "AdversarialLoss",
+    "BatchStatistics",
     "ConditionalDiscriminator",
     "ConditionalGenerator",
     "HingeLoss",
+    "LabelledBlock",
     "LeastSquaresLoss",
     "Network",
     "NonSaturatingLoss",
     "SampleShape",
+    "SqueezeLogit",
     "can_stack",
     "initialize_weights",
     "run_blocks",

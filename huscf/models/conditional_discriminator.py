@@ -3,7 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from .layers import Norm, check_network_size, make_norm, plan_strides
+from .layers import (
+    LabelledBlock,
+    Norm,
+    SqueezeLogit,
+    check_network_size,
+    make_norm,
+    plan_strides,
+)
 from .network import Network, SampleShape
 
 
@@ -40,7 +47,7 @@ class ConditionalDiscriminator(Network):
             blocks.append(layers if position else DiscriminatorStem(shape, layers))
             size, channels = (size // 2 if stride == 2 else size), wanted
         blocks.append(
-            nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, 1), nn.Flatten(0))
+            nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, 1), SqueezeLogit())
         )
         if spectral_norm:
             for block in blocks:
@@ -48,7 +55,7 @@ class ConditionalDiscriminator(Network):
         super().__init__(blocks)
 
 
-class DiscriminatorStem(nn.Module):
+class DiscriminatorStem(LabelledBlock):
     """First block: the label becomes one more input plane, then the first convolution.
 
     Args:
@@ -56,13 +63,13 @@ class DiscriminatorStem(nn.Module):
         layers: The convolution, norm and activation on shape.channels + 1 planes.
     """
 
-    def __init__(self, shape: SampleShape, layers: nn.Module) -> None:
+    def __init__(self, shape: SampleShape, layers: nn.Sequential) -> None:
         super().__init__()
         self.embedding = nn.Embedding(shape.num_classes, shape.image_size**2)
         self.layers = layers
 
-    def forward(self, samples: Tensor, labels: Tensor) -> Tensor:
-        """Return the first feature map.
+    def join(self, samples: Tensor, labels: Tensor) -> Tensor:
+        """Return samples with the label's plane.
 
         Args:
             samples: (B, C, H, W) in [-1, 1].
@@ -70,10 +77,10 @@ class DiscriminatorStem(nn.Module):
         """
         batch, _, height, width = samples.shape
         plane = self.embedding(labels).view(batch, 1, height, width).to(samples.dtype)
-        return self.layers(torch.cat([samples, plane], dim=1))
+        return torch.cat([samples, plane], dim=1)
 
 
-def _convolution(channels_in: int, channels_out: int, stride: int, norm: Norm) -> nn.Module:
+def _convolution(channels_in: int, channels_out: int, stride: int, norm: Norm) -> nn.Sequential:
     kernel = 4 if stride == 2 else 3
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel, stride, 1),

@@ -1,9 +1,11 @@
 """The conditional generator: noise and label in, one picture or spectrogram out."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from .layers import Norm, check_network_size, make_norm, plan_strides
+from .layers import LabelledBlock, Norm, check_network_size, make_norm, plan_strides
 from .network import Network, SampleShape
 
 
@@ -54,7 +56,7 @@ class ConditionalGenerator(Network):
         super().__init__(blocks)
 
 
-class GeneratorStem(nn.Module):
+class GeneratorStem(LabelledBlock):
     """First block: embeds the label, joins it to the noise, and makes the first feature map.
 
     Args:
@@ -84,16 +86,21 @@ class GeneratorStem(nn.Module):
         self.norm = make_norm(norm, channels) if norm == "group" else nn.Identity()
         self.activation = nn.ReLU(inplace=True)
 
-    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Return the first feature map.
+    @property
+    def layers(self) -> Sequence[nn.Module]:  # type: ignore[override]
+        """The layers in order; group norm needs the feature map's shape first."""
+        if isinstance(self.norm, nn.Identity):
+            return (self.linear, self.flat_norm, self.activation, self.unflatten)
+        return (self.linear, self.unflatten, self.norm, self.activation)
+
+    def join(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return the label's embedding before the noise.
 
         Args:
             noise: (B, latent_dim).
             labels: (B,) int64.
         """
-        joined = torch.cat([self.embedding(labels), noise], dim=1)
-        features = self.unflatten(self.flat_norm(self.linear(joined)))
-        return self.activation(self.norm(features))
+        return torch.cat([self.embedding(labels), noise], dim=1)
 
 
 def _transposed_block(channels_in: int, channels_out: int, stride: int, norm: Norm) -> nn.Module:

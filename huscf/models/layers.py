@@ -1,12 +1,43 @@
 """The pieces that the conditional generator and discriminator have in common."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import HuscfError
 
 Norm = Literal["batch", "group", "none"]
+
+
+class LabelledBlock(nn.Module, ABC):
+    """A network's first block: joins labels to its input, then runs plain layers.
+
+    Attributes:
+        layers: What runs on the joined input, in order.
+    """
+
+    layers: Sequence[nn.Module] | nn.Sequential
+
+    @abstractmethod
+    def join(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return one tensor, (B, ...), of the input, (B, ...), and labels, (B,) int64."""
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the block's activations; see `join`."""
+        values = self.join(inputs, labels)
+        for layer in self.layers:
+            values = layer(values)
+        return values
+
+
+class SqueezeLogit(nn.Module):
+    """Turns (B, 1) into (B,)."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Return (B,)."""
+        return logits.squeeze(1)
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from ..models import Network
+from ..models import Network, can_stack
 from ..split import ClientCuts, ClientPlan, NetworkName, is_finite
 from .segment import Segment, clone_block
 
@@ -21,6 +21,7 @@ class Client(nn.Module):
     def __init__(self, plan: ClientPlan, networks: Mapping[NetworkName, Network]) -> None:
         super().__init__()
         self.client_id = plan.client_id
+        self.network_names = tuple(networks)
         for network in networks:
             own = held_indices(plan.cuts, network, len(networks[network]))
             blocks = (
@@ -67,6 +68,10 @@ class Client(nn.Module):
     def is_finite(self) -> bool:
         """Return whether no parameter or buffer is NaN or Inf."""
         return all(is_finite(t) for t in [*self.parameters(), *self.buffers()])
+
+    def can_stack(self) -> bool:
+        """Return whether this client's blocks may run beside those of others."""
+        return all(can_stack(self.blocks(network).values()) for network in self.network_names)
 
     def hold(self, samples: Tensor, labels: Tensor, noise: Tensor) -> None:
         """Take a step's private tensors.

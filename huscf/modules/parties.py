@@ -13,7 +13,7 @@ from ..split import Cut, CutPlan, NetworkName, cuts_of
 from .client import Client
 from .optimizer_state import Moments, mix_state
 from .segment import Segment
-from .server import Server
+from .server import Normalization, Server
 
 
 class Parties(nn.Module):
@@ -22,9 +22,15 @@ class Parties(nn.Module):
     Args:
         plan: Cuts of all clients.
         networks: The full networks, one or both; every party gets copies of its blocks.
+        normalization: Of the server's batch norms, see Server.
     """
 
-    def __init__(self, plan: CutPlan, networks: Mapping[NetworkName, Network]) -> None:
+    def __init__(
+        self,
+        plan: CutPlan,
+        networks: Mapping[NetworkName, Network],
+        normalization: Normalization = "client",
+    ) -> None:
         super().__init__()
         self.plan = plan
         self.network_names = tuple(networks)
@@ -32,7 +38,7 @@ class Parties(nn.Module):
         self.clients = nn.ModuleDict(
             {str(entry.client_id): Client(entry, networks) for entry in plan.clients}
         )
-        self.server = Server(plan, networks)
+        self.server = Server(plan, networks, normalization)
 
     def client(self, client_id: int) -> Client:
         """Return one client."""

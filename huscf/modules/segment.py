@@ -1,13 +1,13 @@
 """A run of blocks that one party holds."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from ..models import run_blocks
+from ..models import BatchStatistics, run_blocks, run_stacked
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -50,6 +50,27 @@ class Segment(LightningModule):
         """
         chosen = self.indices if indices is None else indices
         return run_blocks((self.blocks[str(index)] for index in chosen), inputs, labels)
+
+
+def run_side_by_side(
+    segments: Sequence[Segment],
+    inputs: Tensor,
+    labels: Tensor | None,
+    pending: list[BatchStatistics] | None,
+) -> Tensor:
+    """Run the heads, or the tails, of clients that are equal in cuts and batch size.
+
+    Args:
+        segments: One of each of K clients.
+        inputs: (B, K, ...), those of client k at [:, k].
+        labels: (B, K) int64 for heads, None for tails.
+        pending: As in `huscf.models.run_stacked`.
+
+    Returns:
+        (B, K, ...).
+    """
+    columns = [[*segment.blocks.values()] for segment in segments]
+    return run_stacked(columns, inputs, labels, pending)
 
 
 def clone_block(block: ModuleT, cloned_from: dict[nn.Parameter, nn.Parameter]) -> ModuleT:

@@ -1,17 +1,22 @@
 """The server: middle segments, who uses which copy of them, and what it may observe."""
 
 import copy
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import pairwise
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from ..federation import ActivationStatistics
-from ..models import Network, can_stack, run_stacked
+from ..models import BatchStatistics, Network, can_stack, run_stacked
 from ..split import CutPlan, NetworkName
 from .segment import Segment, clone_block
 
-#: Largest group of samples that the server runs together; more wins nothing (docs/performance.md).
-STACKED_SAMPLES = 64
+#: Largest number of samples that run side by side; more wins nothing (docs/performance.md).
+STACKED_SAMPLES = 128
+
+Normalization = Literal["client", "together"]
 
 
 class Server(nn.Module):
@@ -23,11 +28,19 @@ class Server(nn.Module):
     Args:
         plan: Cuts of all clients.
         networks: The full networks, one or both, to copy the server's blocks from.
+        normalization: Over whom batch norms at the server take their statistics: each "client"
+            alone, or all clients of a copy "together" as the paper's code does.
     """
 
-    def __init__(self, plan: CutPlan, networks: Mapping[NetworkName, Network]) -> None:
+    def __init__(
+        self,
+        plan: CutPlan,
+        networks: Mapping[NetworkName, Network],
+        normalization: Normalization = "client",
+    ) -> None:
         super().__init__()
         self.plan = plan
+        self.normalization = normalization
         self.route = dict.fromkeys(plan.client_ids, 0)
         self.network_names = tuple(networks)
         for network in self.network_names:
@@ -111,67 +124,132 @@ class Server(nn.Module):
         self.statistics = ActivationStatistics(observed_boundary(plan))
         return cloned_from
 
-    def groups(self, batch_sizes: Mapping[int, int]) -> list[list[int]]:
-        """Divide clients into groups whose batches run through the server together.
+    def groups(
+        self, batch_sizes: Mapping[int, int], is_stackable: Callable[[int], bool]
+    ) -> list[list[list[int]]]:
+        """Divide clients into groups that go through a network after one another.
 
-        Small batches use a processor badly. Together go clients of one copy, with the same cuts
-        and batch size, up to STACKED_SAMPLES samples, where the blocks allow it. The division
-        is the same every time, and groups and their members keep the order of the clients.
+        A group is a list of lanes, a lane a list of clients that compute side by side: small
+        batches use a processor badly. Of one lane are clients of one copy, with the same cuts
+        and batch size, up to STACKED_SAMPLES samples, where the blocks allow it. Where clients
+        are normalised apart every lane is a group; together, those of one copy are one group.
+        The division is the same every time; lanes and their members keep the order of clients.
 
         Args:
             batch_sizes: Samples of each participant.
+            is_stackable: Whether a client's blocks, and those that it left here, may run beside
+                those of others.
         """
-        groups: list[list[int]] = []
-        open_groups: dict[Hashable, list[int]] = {}
+        alike: dict[Hashable, list[int]] = {}
         for client_id, batch_size in batch_sizes.items():
             ranges = tuple(self._range(network, client_id) for network in self.network_names)
-            key = (self.route[client_id], batch_size, ranges)
-            group = open_groups.get(key)
-            if group is None or (len(group) + 1) * batch_size > STACKED_SAMPLES:
-                group = []
-                groups.append(group)
-            group.append(client_id)
-            if self._can_stack(client_id):
-                open_groups[key] = group
-        return groups
+            alike.setdefault((self.route[client_id], batch_size, ranges), []).append(client_id)
+        lanes = []
+        for members in alike.values():
+            can_stack = all(map(is_stackable, members))
+            size = STACKED_SAMPLES // batch_sizes[members[0]] if can_stack else 1
+            lanes += _divide(members, max(1, size))
+        lanes.sort(key=lambda lane: lane[0])
+        if self.normalization == "client":
+            return [[lane] for lane in lanes]
+        by_copy: dict[int, list[list[int]]] = {}
+        for lane in lanes:
+            by_copy.setdefault(self.route[lane[0]], []).append(lane)
+        return list(by_copy.values())
 
     def forward(
         self,
         network: NetworkName,
-        client_ids: Sequence[int],
-        activations: Tensor,
+        lanes: Sequence[Sequence[int]],
+        activations: Sequence[Tensor],
         observe: bool = False,
-    ) -> Tensor:
+        pending: list[BatchStatistics] | None = None,
+    ) -> list[Tensor]:
         """Run the activations of a group of clients through the blocks that they left here.
 
         Args:
             network: Which network.
-            client_ids: Whose activations; K clients of one group.
-            activations: (B, K, ...) at their head cuts.
+            lanes: The group's clients.
+            activations: Of every lane, (B, K, ...) at its head cuts.
             observe: Add the activations at the observed boundary to the epoch's statistics.
+            pending: Gets what running statistics have to follow; None lets them follow at once.
 
         Returns:
-            (B, K, ...) at their tail cuts.
+            Of every lane, (B, K, ...) at its tail cuts.
         """
-        segment = self.segment(network, client_ids[0])
-        indices = self._range(network, client_ids[0])
-        boundary = self.statistics.boundary
-        if not observe or boundary is None:
-            return run_stacked(map(segment.block, indices), activations)
-        middle = run_stacked(map(segment.block, range(indices.start, boundary)), activations)
-        for client_id, own in zip(client_ids, middle.detach().unbind(1), strict=True):
-            self.statistics.update(client_id, own)
-        return run_stacked(map(segment.block, range(boundary, indices.stop)), middle)
+        if self.normalization == "together":
+            return self._run_together(network, lanes, activations, observe)
+        (lane,), (values,) = lanes, activations
+        indices = self._range(network, lane[0])
+        boundary = self.statistics.boundary if observe else None
+        if boundary is None:
+            return [self._run(network, lane, indices, values, pending)]
+        middle = self._run(network, lane, range(indices.start, boundary), values, pending)
+        self.statistics.update(lane, middle)
+        return [self._run(network, lane, range(boundary, indices.stop), middle, pending)]
+
+    def parameters_used(self, network: NetworkName, client_id: int) -> list[nn.Parameter]:
+        """Return the parameters of the copy that serves a client, in fixed order."""
+        return list(self.segment(network, client_id).parameters())
+
+    def can_stack(self, client_id: int) -> bool:
+        """Return whether the blocks that a client left here may serve several clients at once."""
+        return all(
+            can_stack(map(self.segment(network, client_id).block, self._range(network, client_id)))
+            for network in self.network_names
+        )
+
+    def _run(
+        self,
+        network: NetworkName,
+        lane: Sequence[int],
+        indices: range,
+        activations: Tensor,
+        pending: list[BatchStatistics] | None,
+    ) -> Tensor:
+        segment = self.segment(network, lane[0])
+        blocks = [segment.block(index) for index in indices]
+        return run_stacked([blocks] * len(lane), activations, pending=pending)
+
+    def _run_together(
+        self,
+        network: NetworkName,
+        lanes: Sequence[Sequence[int]],
+        activations: Sequence[Tensor],
+        observe: bool,
+    ) -> list[Tensor]:
+        """Run every block on all clients that left it here, as one batch.
+
+        Source: the paper's released code, which normalises the concatenation of all clients.
+        """
+        segment = self.segment(network, lanes[0][0])
+        ranges = [self._range(network, lane[0]) for lane in lanes]
+        values = list(activations)
+        for index in range(segment.indices[-1] + 2):
+            if observe and index == self.statistics.boundary:
+                for lane, own in zip(lanes, values, strict=True):
+                    self.statistics.update(lane, own)
+            joined = [which for which, own in enumerate(ranges) if index in own]
+            if not joined:
+                continue
+            samples = [values[which].flatten(0, 1) for which in joined]
+            outputs = segment.block(index)(torch.cat(samples)).split([len(s) for s in samples])
+            for which, output in zip(joined, outputs, strict=True):
+                values[which] = output.unflatten(0, values[which].shape[:2])
+        return values
 
     def _range(self, network: NetworkName, client_id: int) -> range:
         cuts = self.plan.by_client[client_id].cuts
         return cuts.server_range(network, self.plan.num_blocks(network))
 
-    def _can_stack(self, client_id: int) -> bool:
-        return all(
-            can_stack(map(self.segment(network, client_id).block, self._range(network, client_id)))
-            for network in self.network_names
-        )
+
+def _divide(members: list[int], limit: int) -> list[list[int]]:
+    """Cut a list into parts of at most so many; an even number, for two threads to share."""
+    count = -(-len(members) // limit)
+    if 1 < count < len(members):
+        count += count % 2
+    ends = [len(members) * i // count for i in range(count + 1)]
+    return [members[start:end] for start, end in pairwise(ends)]
 
 
 def observed_boundary(plan: CutPlan) -> int | None:

@@ -14,6 +14,7 @@ from ..errors import CheckpointError, HuscfError
 from ..metrics import EvaluationSettings, to_float
 from ..models import (
     AdversarialLoss,
+    BatchStatistics,
     ConditionalDiscriminator,
     ConditionalGenerator,
     Network,
@@ -36,7 +37,8 @@ from .client import Client
 from .evaluation import DomainEvaluator, DomainScores, spread_out
 from .optimizer_state import Moments, copy_state, replace_parameters
 from .parties import Parties
-from .server import Server
+from .segment import Segment, run_side_by_side
+from .server import Normalization, Server
 
 OnNonFinite = Literal["stop", "drop"]
 Step = Callable[["SplitGAN", Any], dict[str, float]]
@@ -65,6 +67,9 @@ class SplitGAN(LightningModule):
             generator part, with this decay and a warm-up; 0 draws from the trained parts.
         server_gradient: How clients count in the server's gradient: "uniform" or "samples"
             (in proportion to their number of training samples).
+        server_normalization: Over whom the server's batch norms take their statistics in a step:
+            each "client" alone, or all clients that share its blocks "together" (the paper's
+            way, by which clients leak into each other's activations).
         on_nonfinite: When a client yields NaN or Inf: "stop" naming it, or "drop" it from the
             step and count that.
         num_evaluated_per_class: Samples of each class and domain that validate and test draw.
@@ -89,6 +94,7 @@ class SplitGAN(LightningModule):
         weight_std: float | None = 0.02,
         ema_decay: float = 0.98,
         server_gradient: Literal["uniform", "samples"] = "uniform",
+        server_normalization: Normalization = "client",
         on_nonfinite: OnNonFinite = "stop",
         num_evaluated_per_class: int = 500,
         num_evaluated_clients: int = 16,
@@ -126,7 +132,7 @@ class SplitGAN(LightningModule):
         )
         self.plan_source = plan or UniformPlan()
         cuts = self.plan_source.make_plan(request)
-        self.parties = Parties(cuts, networks)
+        self.parties = Parties(cuts, networks, server_normalization)
         self.ema_decay = ema_decay
         self.averaged: Parties | None = None
         if ema_decay > 0:
@@ -177,39 +183,63 @@ class SplitGAN(LightningModule):
         noise = torch.randn(len(labels), self.latent_dim, generator=stream)
         self.client(client_id).hold(to_float(samples), labels, noise.to(self.device))
 
-    def groups(self, client_ids: Sequence[int]) -> list[list[int]]:
-        """Divide the participants of a step, in fixed order, into groups for run_group."""
-        sizes = {}
-        for client_id in client_ids:
-            labels = self.client(client_id).labels
-            assert labels is not None
-            sizes[client_id] = len(labels)
-        return self.server.groups(sizes)
+    def groups(self, client_ids: Sequence[int]) -> list[list[list[int]]]:
+        """Divide the participants of a step, in fixed order, into groups of lanes; see Server."""
+        sizes = {client_id: len(self.held([client_id], "labels")) for client_id in client_ids}
+        return self.server.groups(sizes, self.is_stackable)
+
+    def is_stackable(self, client_id: int) -> bool:
+        """Return whether all blocks that serve a client may run beside those of others."""
+        return self.client(client_id).can_stack() and self.server.can_stack(client_id)
+
+    def can_run_at_once(self, client_ids: Sequence[int]) -> bool:
+        """Return whether groups may run in several threads: no block changes what they share."""
+        return self.server.normalization == "client" and all(map(self.is_stackable, client_ids))
+
+    def held(self, lane: Sequence[int], name: Literal["samples", "labels", "noise"]) -> Tensor:
+        """Return what the clients of a lane hold in this step, (B, K, ...)."""
+        each = [getattr(self.client(client_id), name) for client_id in lane]
+        return each[0].unsqueeze(1) if len(each) == 1 else torch.stack(each, 1)
 
     def run_group(
-        self, network: NetworkName, inputs: Mapping[int, Tensor], observe: bool = False
+        self,
+        network: NetworkName,
+        lanes: Sequence[list[int]],
+        inputs: Sequence[Tensor],
+        observe: bool = False,
+        pending: list[BatchStatistics] | None = None,
     ) -> UPass:
         """Run one network forward for the clients of one group.
 
         Args:
             network: Which network.
-            inputs: By client, noise for the generator, samples for the discriminator; they stay
-                with the client.
+            lanes: The group's clients.
+            inputs: Of every lane, (B, K, ...) noise for the generator, samples for the
+                discriminator; they stay with the clients.
             observe: Let the server add the activations to its statistics.
+            pending: Gets what running statistics have to follow; None lets them follow at once.
         """
-        head_outputs, tails = {}, {}
-        for client_id, own in inputs.items():
-            client = self.client(client_id)
-            head_outputs[client_id] = client.segment(network, "head")(own, client.labels)
-            tails[client_id] = client.segment(network, "tail")
-        server = partial(self.server, network, list(inputs), observe=observe)
-        return UPass.run(self.exchange, network, head_outputs, server, tails)
 
-    def run_u(
-        self, network: NetworkName, client_id: int, inputs: Tensor, observe: bool = False
-    ) -> UPass:
+        def segments(lane: Sequence[int], end: str) -> list[Segment]:
+            return [self.client(client_id).segment(network, end) for client_id in lane]
+
+        heads = []
+        for lane, own in zip(lanes, inputs, strict=True):
+            labels = self.held(lane, "labels")
+            output = run_side_by_side(segments(lane, "head"), own, labels, pending)
+            heads.append((lane, output))
+        return UPass.run(
+            self.exchange,
+            network,
+            heads,
+            partial(self.server, network, lanes, observe=observe, pending=pending),
+            lambda lane, own: run_side_by_side(segments(lane, "tail"), own, None, pending),
+            self.server.parameters_used(network, lanes[0][0]),
+        )
+
+    def run_u(self, network: NetworkName, client_id: int, inputs: Tensor) -> UPass:
         """Run one network forward for one client; see run_group."""
-        return self.run_group(network, {client_id: inputs}, observe)
+        return self.run_group(network, [[client_id]], [inputs.unsqueeze(1)])
 
     def update_average(self, step: int) -> None:
         """Let the averaged generators follow the trained ones.

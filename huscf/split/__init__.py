@@ -2,6 +2,7 @@
 
 from .cuts import NETWORK_NAMES, ClientCuts, ClientPlan, CutPlan, NetworkName
 from .exchange import Cut, Direction, Exchange, Kind, Parcel, cuts_of, is_finite
+from .gradient_sum import GradientSum
 from .plan_sources import (
     ExplicitPlan,
     PlanRequest,
@@ -11,7 +12,7 @@ from .plan_sources import (
     UniformPlan,
     check_plan_fits,
 )
-from .u_pass import UPass
+from .u_pass import Lane, UPass
 
 __all__ = [
     "NETWORK_NAMES",
@@ -22,7 +23,9 @@ __all__ = [
     "Direction",
     "Exchange",
     "ExplicitPlan",
+    "GradientSum",
     "Kind",
+    "Lane",
     "NetworkName",
     "Parcel",
     "PlanRequest",

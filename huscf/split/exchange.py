@@ -1,6 +1,7 @@
 """The wire between clients and server: the one place where tensors change hands."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,32 +65,44 @@ class Exchange:
         return parcel.content
 
     def send(
-        self, client_id: int, cut: Cut, kind: Kind, direction: Direction, tensor: Tensor
+        self,
+        client_ids: Sequence[int],
+        cut: Cut,
+        kind: Kind,
+        direction: Direction,
+        tensors: Tensor,
     ) -> Tensor:
-        """Carry one tensor over.
-
-        Activations arrive as a new leaf of the receiver's graph, so that the receiver's
-        backward pass leaves there the gradient to send back.
+        """Carry what K clients send or receive over one cut, each its own tensor.
 
         Args:
-            client_id: The client at one end.
+            client_ids: The clients at one end.
             cut: Which cut is crossed.
-            kind: What the tensor is.
+            kind: What the tensors are.
             direction: Who sends.
-            tensor: Any shape; the receiver gets no reference to the sender's graph.
+            tensors: (B, K, ...), those of client k at [:, k]; the receiver gets no reference to
+                the sender's graph.
+
+        Returns:
+            (B, K, ...), detached. Activations are to become a leaf of the receiver's graph.
 
         Raises:
-            NonFiniteError: Naming the client, where it sends NaN or Inf.
+            NonFiniteError: Naming the first client that sends NaN or Inf.
         """
-        content = tensor.detach()
+        content = tensors.detach()
         if self.check_finite and direction == "uplink" and not is_finite(content):
-            raise NonFiniteError(client_id, f"{kind} at {cut} hold NaN or Inf")
-        parcel = Parcel(client_id, cut, kind, direction, content)
-        self.num_bytes[client_id, cut, direction] += parcel.num_bytes
-        arrived = self.transmit(parcel)
-        if kind == "activations" and torch.is_grad_enabled():
-            return arrived.detach().requires_grad_()
-        return arrived
+            each = zip(client_ids, content.unbind(1), strict=True)
+            broken = next(client_id for client_id, own in each if not is_finite(own))
+            raise NonFiniteError(broken, f"{kind} at {cut} hold NaN or Inf")
+        num_bytes = content.numel() * content.element_size() // len(client_ids)
+        for client_id in client_ids:
+            self.num_bytes[client_id, cut, direction] += num_bytes
+        if type(self).transmit is Exchange.transmit:
+            return content
+        parcels = (
+            Parcel(client_id, cut, kind, direction, own)
+            for client_id, own in zip(client_ids, content.unbind(1), strict=True)
+        )
+        return torch.stack([self.transmit(parcel) for parcel in parcels], 1)
 
     def count(self, client_id: int, cut: Cut, direction: Direction, num_bytes: int) -> None:
         """Count bytes that are moved in bulk, such as a federation's parameters."""

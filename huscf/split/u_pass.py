@@ -1,46 +1,59 @@
-"""A group of clients' way through one cut network: heads, server, tails, and back."""
+"""Clients' way through one cut network: heads, server, tails, and back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import NonFiniteError
 from .cuts import NetworkName
 from .exchange import Exchange, cuts_of
+from .gradient_sum import GradientSum
 
-Forward = Callable[[Tensor], Tensor]
+#: From what arrives of every lane at the server, (B, K, ...) each, to what it sends back.
+ServerForward = Callable[[list[Tensor]], list[Tensor]]
 
-#: Elements from which on laying a feature map out anew pays (docs/performance.md).
-LARGE_MAP = 2**16
+
+@dataclass
+class Lane:
+    """Clients that compute side by side, being equal in cuts, batch size and server copy.
+
+    Args:
+        client_ids: K clients.
+        head_output: (B, K, ...) in the clients' graph.
+        server_input: (B, K, ...) at the server, a leaf.
+        server_output: (B, K, ...) in the server's graph.
+        tail_input: (B, K, ...) at the clients, a leaf.
+        output: (B, K, ...) samples, or (B, K) logits, in the clients' graph.
+    """
+
+    client_ids: list[int]
+    head_output: Tensor
+    server_input: Tensor
+    server_output: Tensor
+    tail_input: Tensor
+    output: Tensor
 
 
 @dataclass
 class UPass:
     """A forward pass through heads, server and tails, kept for its backward pass.
 
-    The graphs are separate: each party differentiates its own. The server runs its clients side
-    by side in one graph; everything crosses the wire client by client.
+    The graphs are separate: each party differentiates its own.
 
     Args:
         exchange: The wire.
         network: Through which network.
-        head_outputs: By client, (B, ...) in the client's graph.
-        server_input: (B, K, ...) at the server, a leaf; clients in the order of head_outputs.
-        server_output: (B, K, ...) in the server's graph.
-        tail_inputs: By client, (B, ...) at the client, a leaf.
-        outputs: By client, samples or logits, in the client's graph.
+        lanes: The participants.
+        server_parameters: Of the blocks that they use at the server.
         failures: Clients that sent a gradient with NaN or Inf; it counted as zero.
     """
 
     exchange: Exchange
     network: NetworkName
-    head_outputs: dict[int, Tensor]
-    server_input: Tensor
-    server_output: Tensor
-    tail_inputs: dict[int, Tensor]
-    outputs: dict[int, Tensor]
+    lanes: list[Lane]
+    server_parameters: Sequence[nn.Parameter]
     failures: list[NonFiniteError] = field(default_factory=list)
 
     @classmethod
@@ -48,121 +61,137 @@ class UPass:
         cls,
         exchange: Exchange,
         network: NetworkName,
-        head_outputs: dict[int, Tensor],
-        server: Forward,
-        tails: Mapping[int, Forward],
+        heads: Sequence[tuple[list[int], Tensor]],
+        server: ServerForward,
+        tail: Callable[[list[int], Tensor], Tensor],
+        server_parameters: Sequence[nn.Parameter],
     ) -> "UPass":
         """Go forward.
 
         Args:
             exchange: The wire.
             network: Through which network.
-            head_outputs: By client, (B, ...) in the client's graph, all of one shape.
-            server: From (B, K, ...) to (B, K, ...).
-            tails: By client.
+            heads: Of every lane the clients and their head outputs, (B, K, ...).
+            server: The middle, for all lanes.
+            tail: The clients' tails, for one lane.
+            server_parameters: Of the blocks that they use at the server.
         """
         head_cut, tail_cut = cuts_of(network)
         arrived = [
-            exchange.send(client_id, head_cut, "activations", "uplink", output).detach()
-            for client_id, output in head_outputs.items()
+            _as_leaf(exchange.send(client_ids, head_cut, "activations", "uplink", output))
+            for client_ids, output in heads
         ]
-        server_input = _side_by_side(arrived).requires_grad_(torch.is_grad_enabled())
-        server_output = server(server_input)
-        tail_inputs = {
-            client_id: exchange.send(client_id, tail_cut, "activations", "downlink", own)
-            for client_id, own in zip(head_outputs, server_output.unbind(1), strict=True)
-        }
-        outputs = {client_id: tails[client_id](own) for client_id, own in tail_inputs.items()}
-        return cls(
-            exchange, network, head_outputs, server_input, server_output, tail_inputs, outputs
-        )
+        lanes = []
+        for (client_ids, head), at_server, middle in zip(
+            heads, arrived, server(arrived), strict=True
+        ):
+            back = _as_leaf(exchange.send(client_ids, tail_cut, "activations", "downlink", middle))
+            lanes.append(Lane(client_ids, head, at_server, middle, back, tail(client_ids, back)))
+        return cls(exchange, network, lanes, server_parameters)
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """Return every lane's output."""
+        return [lane.output for lane in self.lanes]
 
     @property
     def output(self) -> Tensor:
-        """Return the output of a pass of one client."""
-        (output,) = self.outputs.values()
-        return output
+        """Return the output, (B, ...), of a pass of one client."""
+        (output,) = self.outputs
+        return output.squeeze(1)
 
     def backward(
         self,
-        gradients: Mapping[int, Tensor | None],
-        inputs: Mapping[int, Tensor] | None = None,
-        frozen: bool = False,
-        shares: Mapping[int, float] | None = None,
-    ) -> dict[int, Tensor]:
-        """Go back from the outputs, leaving gradients at the parameters that train.
+        ends: Sequence[Tensor],
+        gradients: Sequence[Tensor | None],
+        collected: GradientSum,
+        shares: Sequence[Sequence[float]],
+    ) -> None:
+        """Go back from the outputs, leaving gradients at all parameters.
 
         Args:
-            gradients: By client, the gradient at its output; None where that is a loss.
-            inputs: By client, the leaf that the head ran on, where its gradient is wanted.
-            frozen: Leave no gradients at parameters; only the inputs' is computed.
-            shares: By client, the factor on what it adds to the server's parameter gradients,
-                its share in the mean over clients; None is 1. Its own are not scaled.
-
-        Returns:
-            The gradients at inputs, by client; empty without inputs.
+            ends: Of every lane its output, or a loss that follows from it.
+            gradients: Of every lane the gradient at its end; None where that is a loss.
+            collected: Gets the gradients at the server's parameters.
+            shares: By lane and client the factor on what it adds to the server's gradients, its
+                share in the mean over clients. Its own gradients are not scaled.
         """
-        at_head = self._through_server(self._through_tails(gradients, frozen), shares, frozen)
-        head_cut, _ = cuts_of(self.network)
-        found = {}
-        for client_id, gradient in zip(self.head_outputs, at_head.unbind(1), strict=True):
-            arrived = self.exchange.send(client_id, head_cut, "gradients", "downlink", gradient)
-            leaf = None if inputs is None else inputs[client_id]
-            at_input = _differentiate(self.head_outputs[client_id], arrived, leaf, frozen)
-            if at_input is not None:
-                found[client_id] = at_input
-        return found
+        for end, gradient in zip(ends, gradients, strict=True):
+            torch.autograd.backward(end, gradient)
+        at_tails = [lane.tail_input.grad for lane in self.lanes]
+        at_heads = self._through_server(self._send_up(at_tails), collected, shares)
+        for lane, gradient in zip(self.lanes, self._send_down(at_heads), strict=True):
+            torch.autograd.backward(lane.head_output, gradient)
+        for lane in self.lanes:
+            lane.tail_input.grad = None
 
-    def _through_tails(self, gradients: Mapping[int, Tensor | None], frozen: bool) -> list[Tensor]:
-        _, tail_cut = cuts_of(self.network)
-        arrived = []
-        for client_id, leaf in self.tail_inputs.items():
-            gradient = _differentiate(self.outputs[client_id], gradients[client_id], leaf, frozen)
-            assert gradient is not None
-            try:
-                gradient = self.exchange.send(client_id, tail_cut, "gradients", "uplink", gradient)
-            except NonFiniteError as error:
-                self.failures.append(error)
-                gradient = torch.zeros_like(gradient)
-            arrived.append(gradient)
-        return arrived
+    def differentiate(self, ends: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return the gradients at the inputs only; parameters get none.
+
+        Args:
+            ends: Of every lane a loss that follows from its output.
+            inputs: Of every lane the leaf that its heads ran on.
+        """
+        at_tails = [
+            torch.autograd.grad(end, lane.tail_input)[0]
+            for lane, end in zip(self.lanes, ends, strict=True)
+        ]
+        outputs = [lane.server_output for lane in self.lanes]
+        at_server = [lane.server_input for lane in self.lanes]
+        at_heads = list(torch.autograd.grad(outputs, at_server, self._send_up(at_tails)))
+        heads = zip(self.lanes, inputs, self._send_down(at_heads), strict=True)
+        return [torch.autograd.grad(lane.head_output, leaf, g)[0] for lane, leaf, g in heads]
 
     def _through_server(
-        self, at_tail: list[Tensor], shares: Mapping[int, float] | None, frozen: bool
-    ) -> Tensor:
+        self,
+        at_tails: list[Tensor],
+        collected: GradientSum,
+        shares: Sequence[Sequence[float]],
+    ) -> list[Tensor]:
+        outputs = [lane.server_output for lane in self.lanes]
+        inputs = [lane.server_input for lane in self.lanes]
+        common = shares[0][0]
+        if all(share == common for each in shares for share in each):
+            return collected.differentiate(
+                outputs, at_tails, inputs, self.server_parameters, factor=common
+            )
         # The server's pass is linear in these gradients: scale them, unscale what comes back.
-        scales = None
-        if shares is not None and not frozen:
-            scales = torch.tensor([shares[c] for c in self.head_outputs], device=at_tail[0].device)
-            at_tail = [g * share for g, share in zip(at_tail, scales, strict=True)]
-        gradient = _side_by_side(at_tail)
-        at_head = _differentiate(self.server_output, gradient, self.server_input, frozen)
-        assert at_head is not None
-        if scales is not None:
-            at_head = at_head / scales.to(at_head).view(1, -1, *[1] * (at_head.ndim - 2))
-        return at_head
+        factors = [
+            torch.tensor(own, device=g.device, dtype=g.dtype).view(1, -1, *[1] * (g.ndim - 2))
+            for own, g in zip(shares, at_tails, strict=True)
+        ]
+        scaled = [g * factor for g, factor in zip(at_tails, factors, strict=True)]
+        found = collected.differentiate(outputs, scaled, inputs, self.server_parameters)
+        return [g / factor for g, factor in zip(found, factors, strict=True)]
+
+    def _send_up(self, gradients: Sequence[Tensor | None]) -> list[Tensor]:
+        """Carry the gradients at the tails to the server; broken ones arrive as zeros."""
+        _, tail_cut = cuts_of(self.network)
+        arrived = []
+        for lane, gradient in zip(self.lanes, gradients, strict=True):
+            assert gradient is not None
+            while True:
+                try:
+                    arrived.append(
+                        self.exchange.send(
+                            lane.client_ids, tail_cut, "gradients", "uplink", gradient
+                        )
+                    )
+                    break
+                except NonFiniteError as error:
+                    self.failures.append(error)
+                    gradient = gradient.clone()
+                    gradient[:, lane.client_ids.index(error.client_id)] = 0
+        return arrived
+
+    def _send_down(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Carry the gradients at the heads' ends to the clients."""
+        head_cut, _ = cuts_of(self.network)
+        return [
+            self.exchange.send(lane.client_ids, head_cut, "gradients", "downlink", gradient)
+            for lane, gradient in zip(self.lanes, gradients, strict=True)
+        ]
 
 
-def _side_by_side(tensors: list[Tensor]) -> Tensor:
-    """Return (B, K, ...) from K tensors (B, ...).
-
-    Large feature maps of a single client get channels last, which convolutions prefer.
-    """
-    if len(tensors) > 1:
-        return torch.stack(tensors, 1)
-    (single,) = tensors
-    if single.ndim == 4 and single.numel() >= LARGE_MAP:
-        single = single.contiguous(memory_format=torch.channels_last)
-    return single.unsqueeze(1)
-
-
-def _differentiate(
-    output: Tensor, gradient: Tensor | None, leaf: Tensor | None, frozen: bool
-) -> Tensor | None:
-    """Return the gradient at the leaf; unless frozen, also leave the parameters'."""
-    if frozen:
-        if leaf is None:
-            return None
-        return torch.autograd.grad(output, leaf, gradient)[0]
-    torch.autograd.backward(output, gradient)
-    return None if leaf is None else leaf.grad
+def _as_leaf(arrived: Tensor) -> Tensor:
+    return arrived.detach().requires_grad_(torch.is_grad_enabled())

@@ -14,8 +14,8 @@ def observe(module, offset=0.0, only=range(6)):
     stream = torch.Generator().manual_seed(1)
     for client in only:
         sign = 1.0 if client < 3 else -1.0
-        noise = torch.randn(8, 8, 2, 2, generator=stream)
-        module.server.statistics.update(client, noise + 3 * sign + offset)
+        noise = torch.randn(8, 1, 8, 2, 2, generator=stream)
+        module.server.statistics.update([client], noise + 3 * sign + offset)
 
 
 def test_rounds_end_every_n_epochs():

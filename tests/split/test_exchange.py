@@ -20,23 +20,42 @@ class Recorder(Exchange):
         return parcel.content
 
 
-def test_activations_arrive_as_leaves_of_a_new_graph():
-    source = torch.randn(3, requires_grad=True)
-    arrived = Exchange().send(0, "generator_head", "activations", "uplink", source * 2)
+def test_what_arrives_has_no_link_to_the_senders_graph():
+    source = torch.randn(3, 2, requires_grad=True)
+    arrived = Exchange().send([0, 4], "generator_head", "activations", "uplink", source * 2)
     assert arrived.is_leaf
-    assert arrived.requires_grad
     assert arrived.grad_fn is None
     assert torch.equal(arrived, source * 2)
 
 
+def test_at_the_server_activations_are_leaves_of_a_new_graph():
+    module = make_gan({0: [1, 1, 1, 1]})
+    module.start_step(0, *make_batch([0])[0], 0)
+    (lane,) = module.run_u("generator", 0, module.client(0).noise).lanes
+    for leaf in (lane.server_input, lane.tail_input):
+        assert leaf.is_leaf
+        assert leaf.requires_grad
+
+
+def test_every_client_transmits_its_own_parcel():
+    class Doubled(Exchange):
+        def transmit(self, parcel):
+            return parcel.content * (1 + parcel.client_id)
+
+    arrived = Doubled().send([0, 1], "generator_head", "activations", "uplink", torch.ones(3, 2, 4))
+    assert torch.equal(arrived[:, 0], torch.ones(3, 4))
+    assert torch.equal(arrived[:, 1], 2 * torch.ones(3, 4))
+
+
 def test_bytes_are_counted_per_client_cut_and_direction():
     exchange = Exchange()
-    exchange.send(0, "generator_head", "activations", "uplink", torch.zeros(2, 3))
-    exchange.send(0, "generator_head", "gradients", "downlink", torch.zeros(2, 3).half())
-    exchange.send(1, "discriminator_tail", "activations", "downlink", torch.zeros(5).double())
+    exchange.send([0, 3], "generator_head", "activations", "uplink", torch.zeros(2, 2, 3))
+    exchange.send([0], "generator_head", "gradients", "downlink", torch.zeros(2, 1, 3).half())
+    exchange.send([1], "discriminator_tail", "activations", "downlink", torch.zeros(5, 1).double())
     assert exchange.num_bytes[0, "generator_head", "uplink"] == 24
     assert exchange.num_bytes[0, "generator_head", "downlink"] == 12
-    assert exchange.total_bytes() == 76
+    assert exchange.num_bytes[3, "generator_head", "uplink"] == 24
+    assert exchange.total_bytes() == 100
     assert exchange.total_bytes(client_id=1) == 40
     assert exchange.total_bytes(direction="downlink") == 52
 
@@ -44,7 +63,9 @@ def test_bytes_are_counted_per_client_cut_and_direction():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_a_client_sends_must_be_finite(value):
     with pytest.raises(NonFiniteError, match="client 3: gradients at generator_tail"):
-        Exchange().send(3, "generator_tail", "gradients", "uplink", torch.tensor([0.0, value]))
+        sent = torch.zeros(2, 3)
+        sent[1, 1:] = value
+        Exchange().send([2, 3, 4], "generator_tail", "gradients", "uplink", sent)
 
 
 def test_a_sum_that_overflows_is_still_finite():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from huscf.models import can_stack, run_stacked
+from huscf.loops import STEP, GroupThreads, StepExchange
+from huscf.models import SqueezeLogit, can_stack, run_stacked, stacked
 from huscf.modules import server
-from huscf.split import u_pass
 from tests.conftest import make_batch, make_gan, run_step
 
 CUTS = {0: [1, 1, 1, 1], 1: [1, 1, 1, 1], 2: [2, 1, 1, 2], 3: [1, 1, 1, 1], 4: [2, 1, 1, 2]}
@@ -45,40 +45,167 @@ def test_groups_equal_one_client_after_the_other(monkeypatch, norm, server_gradi
 def test_channels_last_equals_the_usual_layout(monkeypatch):
     monkeypatch.setattr(server, "STACKED_SAMPLES", 1)
     usual = gradients(CUTS, make_batch(CUTS))
-    monkeypatch.setattr(u_pass, "LARGE_MAP", 0)
+    monkeypatch.setattr(stacked, "LARGE_MAP", 0)
     assert_same(usual, gradients(CUTS, make_batch(CUTS)))
 
 
-def test_groups_share_cuts_copy_and_batch_size_and_are_bounded(monkeypatch):
+@pytest.mark.parametrize("limit", [0, 10**9])
+def test_separate_layers_as_one_operation_equal_a_loop_over_them(monkeypatch, limit):
+    for name in ("NARROW_CONVOLUTION", "NARROW_TRANSPOSED", "SMALL_LINEAR"):
+        monkeypatch.setattr(stacked, name, limit)
+    together = gradients(CUTS, make_batch(CUTS))
+    monkeypatch.setattr(server, "STACKED_SAMPLES", 1)
+    assert_same(gradients(CUTS, make_batch(CUTS)), together)
+
+
+def test_groups_at_once_equal_one_after_the_other_and_repeat_exactly():
+    def step(threads):
+        module = make_gan(CUTS, depth=5, generator_lr=0.0, discriminator_lr=0.0)
+        for client, (samples, labels) in make_batch(CUTS).items():
+            module.start_step(client, samples, labels, 0)
+        exchange = StepExchange(module, list(CUTS), threads)
+        losses = {phase.trains: exchange.run_phase(phase) for phase in STEP}
+        state = {k: v.clone() for k, v in module.parties.state_dict().items()}
+        grads = {name: each.grad for name, each in module.parties.named_parameters()}
+        return exchange.num_threads, (losses, {**state, **grads}), module.exchange.num_bytes
+
+    torch.set_num_threads(2)
+    count, together, num_bytes = step(GroupThreads())
+    assert count == 2
+    _, again, _ = step(GroupThreads())
+    assert all(torch.equal(again[1][name], value) for name, value in together[1].items())
+    count, alone, expected_bytes = step(None)
+    assert count == 1
+    assert_same(alone, together)
+    assert num_bytes == expected_bytes
+
+
+def test_threads_work_on_groups_where_they_share_them_evenly():
+    cpu = torch.device("cpu")
+    torch.set_num_threads(2)
+    counts = [GroupThreads().count(groups, cpu) for groups in (1, 2, 3, 4, 5, 7, 8)]
+    assert counts == [1, 2, 1, 2, 1, 2, 2]
+    assert GroupThreads().count(8, torch.device("meta")) == 1
+    torch.set_num_threads(1)
+    assert GroupThreads().count(8, cpu) == 1
+
+
+def test_threads_inside_operators_are_set_for_each_kind_of_thread():
+    torch.set_num_threads(4)
+    seen = GroupThreads().run(lambda groups: (groups, torch.get_num_threads()), [*range(5)], 2)
+    assert seen == [([0, 2, 4], 2), ([1, 3], 2)]
+    assert torch.get_num_threads() == 4
+
+
+def test_an_error_in_a_thread_reaches_the_caller():
+    def fail(groups):
+        raise ValueError(groups)
+
+    torch.set_num_threads(2)
+    with pytest.raises(ValueError, match="0, 2"):
+        GroupThreads().run(fail, [0, 1, 2, 3], 2)
+
+
+def groups_of(module, sizes, is_stackable=lambda client: True):
+    groups = module.server.groups(sizes, is_stackable)
+    assert all(len(lanes) == 1 for lanes in groups)
+    return [lane for (lane,) in groups]
+
+
+def test_lanes_share_cuts_copy_and_batch_size_and_are_bounded(monkeypatch):
     module = make_gan(CUTS, depth=5)
-    assert module.server.groups(dict.fromkeys(CUTS, 6)) == [[0, 1, 3], [2, 4]]
-    assert module.server.groups({0: 6, 1: 5, 3: 6}) == [[0, 3], [1]]
+    sixes = dict.fromkeys(CUTS, 6)
+    assert groups_of(module, sixes) == [[0, 1, 3], [2, 4]]
+    assert groups_of(module, sixes, lambda client: client != 3) == [[0], [1], [2, 4], [3]]
+    assert groups_of(module, {0: 6, 1: 5, 3: 6}) == [[0, 3], [1]]
     module.parties.set_clusters({0: 0, 1: 1, 2: 0, 3: 1, 4: 1}, per_cluster_server=True)
-    assert module.server.groups(dict.fromkeys(CUTS, 6)) == [[0], [1, 3], [2], [4]]
+    assert groups_of(module, sixes) == [[0], [1, 3], [2], [4]]
     monkeypatch.setattr(server, "STACKED_SAMPLES", 12)
     module.parties.set_clusters(dict.fromkeys(CUTS, 0), per_cluster_server=True)
-    assert module.server.groups(dict.fromkeys(CUTS, 6)) == [[0, 1], [2, 4], [3]]
+    assert groups_of(module, sixes) == [[0], [1, 3], [2, 4]]
+
+
+def test_many_equal_clients_make_an_even_number_of_even_lanes():
+    module = make_gan({client: [1, 1, 1, 1] for client in range(50)})
+    lanes = groups_of(module, dict.fromkeys(range(50), 8))
+    assert [len(lane) for lane in lanes] == [12, 13, 12, 13]
+    assert [client for lane in lanes for client in lane] == [*range(50)]
+    module.server.normalization = "together"
+    (group,) = module.server.groups(dict.fromkeys(range(50), 8), lambda client: True)
+    assert group == lanes
 
 
 def test_layers_that_may_mix_samples_are_not_stacked():
     spectral = nn.utils.parametrizations.spectral_norm(nn.Linear(2, 2))
-    for layer in (nn.Dropout(), nn.Flatten(0), nn.BatchNorm1d(2, momentum=None), spectral):
+    mixing = (
+        nn.Dropout(),
+        nn.Flatten(0),
+        nn.Unflatten(0, (1, 2)),
+        nn.BatchNorm1d(2, momentum=None),
+    )
+    for layer in (*mixing, spectral):
         assert not can_stack([nn.Sequential(nn.Linear(2, 2), layer)])
     assert can_stack([nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU())])
     assert not can_stack([nn.BatchNorm1d(2).eval()])
 
 
-def test_stacked_blocks_equal_separate_passes_in_order():
+def example_blocks():
+    convolution = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(inplace=True))
+    grown = nn.Sequential(nn.ConvTranspose2d(3, 4, 3, bias=False), nn.GroupNorm(2, 4), nn.Tanh())
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(100, 6), nn.BatchNorm1d(6, affine=False))
+    last = nn.Sequential(nn.Unflatten(1, (2, 3)), nn.Flatten(), nn.Linear(6, 1), SqueezeLogit())
+    return [nn.LeakyReLU(0.1, inplace=True), convolution, grown, flat, last]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_stacked_blocks_equal_separate_passes_in_order(shared):
     stream = torch.Generator().manual_seed(0)
-    blocks = [nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)), nn.ReLU()]
-    separate = copy.deepcopy(blocks)
-    inputs = torch.randn(4, 3, 2, 5, 5, generator=stream)
-    stacked = run_stacked(blocks, inputs)
-    for which in range(3):
-        expected = run_stacked(separate, inputs[:, which : which + 1])
-        torch.testing.assert_close(stacked[:, which : which + 1], expected)
-    for one, other in zip(blocks[0].buffers(), separate[0].buffers(), strict=True):
-        torch.testing.assert_close(one, other)
+    first = example_blocks()
+    columns = [first if shared else example_blocks() for _ in range(3)]
+    separate = copy.deepcopy(columns)
+    inputs = torch.randn(4, 3, 2, 5, 5, generator=stream, requires_grad=True)
+    assert can_stack(first)
+    outputs = run_stacked(columns, inputs)
+    assert outputs.shape == (4, 3)
+    outputs.square().sum().backward()
+    for which, blocks in enumerate(separate):
+        own = inputs.detach()[:, which].clone().requires_grad_()
+        values = own * 1
+        for block in blocks:
+            values = block(values)
+        values.square().sum().backward()
+        torch.testing.assert_close(outputs[:, which], values)
+        torch.testing.assert_close(inputs.grad[:, which], own.grad, rtol=1e-4, atol=1e-5)
+    for one, other in zip(columns, separate, strict=True):
+        for block, expected in zip(one, other, strict=True):
+            for parameter, wanted in zip(block.parameters(), expected.parameters(), strict=True):
+                torch.testing.assert_close(parameter.grad, wanted.grad, rtol=1e-4, atol=1e-5)
+            for buffer, wanted in zip(block.buffers(), expected.buffers(), strict=True):
+                torch.testing.assert_close(buffer, wanted)
+
+
+def test_statistics_that_are_pending_follow_when_asked():
+    blocks = [nn.BatchNorm1d(2)]
+    pending = []
+    run_stacked([blocks] * 2, torch.randn(5, 2, 2) + 1, pending=pending)
+    assert blocks[0].running_mean.tolist() == [0, 0]
+    for statistics in pending:
+        statistics.follow()
+    assert blocks[0].num_batches_tracked == 2
+    assert blocks[0].running_mean.abs().min() > 0
+
+
+def test_blocks_that_are_not_known_run_one_client_at_a_time():
+    module = make_gan({0: [1, 1, 1, 1], 1: [1, 1, 1, 1]})
+    module.client(1).segment("generator", "tail").blocks["3"].append(nn.Dropout(0.0))
+    assert [module.is_stackable(client) for client in (0, 1)] == [True, False]
+    batch = make_batch([0, 1])
+    for client, (samples, labels) in batch.items():
+        module.start_step(client, samples, labels, 0)
+    exchange = StepExchange(module, [0, 1], GroupThreads())
+    assert [group.lanes for group in exchange.groups] == [[[0]], [[1]]]
+    assert exchange.num_threads == 1
+    assert all(exchange.run_phase(phase) > 0 for phase in STEP)
 
 
 @pytest.mark.parametrize("poison", ["head", "tail"])

@@ -1,0 +1,77 @@
+"""Several groups of clients at once: threads over groups instead of threads inside operators."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+GroupT = TypeVar("GroupT")
+ResultT = TypeVar("ResultT")
+
+#: More threads than this wait for Python's lock more than they compute.
+MAX_THREADS = 8
+
+#: Least part of the threads' time that must be busy, else they work inside operators.
+MIN_BUSY = 0.85
+
+
+class GroupThreads:
+    """Decides between both kinds of threads and runs groups accordingly.
+
+    Which thread runs which group depends on the numbers of groups and threads alone, so that
+    sums taken per thread are the same every time.
+    """
+
+    def count(self, num_groups: int, device: torch.device) -> int:
+        """Return how many groups to run at once; 1 leaves the threads to the operators."""
+        limit = min(torch.get_num_threads(), num_groups, MAX_THREADS)
+        if device.type != "cpu" or limit < 2:
+            return 1
+        busy = num_groups / (limit * -(-num_groups // limit))
+        return limit if busy >= MIN_BUSY else 1
+
+    def run(
+        self, work: Callable[[Sequence[GroupT]], ResultT], groups: Sequence[GroupT], count: int
+    ) -> list[ResultT]:
+        """Call work once per thread with that thread's groups, in fixed order.
+
+        Args:
+            work: Gets every count-th group.
+            groups: In fixed order.
+            count: From `count`; 1 calls work in this thread.
+        """
+        if count == 1:
+            return [work(groups)]
+        threads = torch.get_num_threads()
+        pool = _make_pool(count, max(1, threads // count))
+        mixed = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+
+        def run_part(part: Sequence[GroupT]) -> ResultT:
+            with torch.autocast("cpu", mixed[1], enabled=mixed[0]):
+                return work(part)
+
+        futures = [pool.submit(run_part, groups[which::count]) for which in range(count)]
+        return [future.result() for future in futures]
+
+
+@cache
+def _make_pool(count: int, inner_threads: int) -> ThreadPoolExecutor:
+    """Return a pool whose threads have so many threads inside operators; kept for the process."""
+    before = torch.get_num_threads()
+    all_have_begun = Barrier(count + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(inner_threads)
+        # PyTorch gives a thread the number set last, by whichever thread, when it first asks.
+        torch.get_num_threads()
+        all_have_begun.wait()
+
+    pool = ThreadPoolExecutor(count, "huscf", initializer=begin)
+    for _ in range(count):
+        pool.submit(int)
+    all_have_begun.wait()
+    torch.set_num_threads(before)
+    return pool
