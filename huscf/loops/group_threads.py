@@ -1,7 +1,8 @@
 """Several groups of clients at once: threads over groups instead of threads inside operators."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from threading import Barrier
 from typing import TypeVar
@@ -25,13 +26,30 @@ class GroupThreads:
     sums taken per thread are the same every time.
     """
 
+    def __init__(self) -> None:
+        self.total = torch.get_num_threads()
+
     def count(self, num_groups: int, device: torch.device) -> int:
         """Return how many groups to run at once; 1 leaves the threads to the operators."""
-        limit = min(torch.get_num_threads(), num_groups, MAX_THREADS)
+        limit = min(self.total, num_groups, MAX_THREADS)
         if device.type != "cpu" or limit < 2:
             return 1
         busy = num_groups / (limit * -(-num_groups // limit))
         return limit if busy >= MIN_BUSY else 1
+
+    @contextmanager
+    def shared_out(self, count: int) -> Iterator[None]:
+        """Leave one thread to the caller's operators while `count` threads run groups.
+
+        What is done between groups passes over memory once, which two threads do not do faster;
+        on a busy machine they wait for each other at every one of thousands of small tensors.
+        """
+        if count > 1:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self.total)
 
     def run(
         self, work: Callable[[Sequence[GroupT]], ResultT], groups: Sequence[GroupT], count: int
@@ -45,8 +63,7 @@ class GroupThreads:
         """
         if count == 1:
             return [work(groups)]
-        threads = torch.get_num_threads()
-        pool = _make_pool(count, max(1, threads // count))
+        pool = _make_pool(count, max(1, self.total // count))
         mixed = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
         def run_part(part: Sequence[GroupT]) -> ResultT:

@@ -12,9 +12,13 @@ from torch import Tensor
 from ..errors import NonFiniteError
 from ..models import BatchStatistics
 from ..modules import SplitGAN
-from ..split import GradientSum, UPass
+from ..split import Exchange, GradientSum, UPass
 from .group_threads import GroupThreads
 from .phases import Phase, Source
+
+#: Samples whose generator passes are kept from one phase to the next, and after which the
+#: clients that are done with a phase are stepped (docs/performance.md).
+WAVE_SAMPLES = 512
 
 
 @dataclass
@@ -23,11 +27,14 @@ class Group:
 
     Args:
         lanes: Those still taking part; clients of one lane compute side by side.
-        fakes: Their generator pass, from its first use until the generator has trained on it.
+        is_kept: Whether the generator pass is kept from the discriminator's phase to the
+            generator's; else it is made anew, so that memory does not grow with the groups.
+        fakes: That pass, where it is kept.
         pending: Batch statistics of finished passes that running statistics have yet to follow.
     """
 
     lanes: list[list[int]]
+    is_kept: bool = True
     fakes: UPass | None = None
     pending: list[BatchStatistics] = field(default_factory=list)
 
@@ -35,6 +42,21 @@ class Group:
     def client_ids(self) -> list[int]:
         """Return the members."""
         return [client_id for lane in self.lanes for client_id in lane]
+
+    def follow_own(self, start: int) -> None:
+        """Let those running statistics follow that are the clients' own, from a place on."""
+        fresh, self.pending[start:] = self.pending[start:], []
+        for statistics in fresh:
+            if statistics.is_shared:
+                self.pending.append(statistics)
+            else:
+                statistics.follow()
+
+    def follow(self) -> None:
+        """Let the other running statistics follow what the group's passes have seen."""
+        for statistics in self.pending:
+            statistics.follow()
+        self.pending.clear()
 
     def remove(self, client_id: int) -> None:
         """Go on without a client."""
@@ -57,6 +79,11 @@ class Sums:
     losses: Counter[int] = field(default_factory=Counter)
     gradients: GradientSum = field(default_factory=GradientSum)
 
+    def add(self, other: "Sums") -> None:
+        """Take over what another thread has added up."""
+        self.losses.update(other.losses)
+        self.gradients.add(other.gradients)
+
     def shares_of(self, group: Group) -> list[list[float]]:
         """Return the shares by lane and client."""
         return [[self.shares[client_id] for client_id in lane] for lane in group.lanes]
@@ -75,10 +102,14 @@ class StepExchange:
         self, module: SplitGAN, client_ids: list[int], threads: GroupThreads | None = None
     ) -> None:
         self.module = module
-        self.groups = [Group(lanes) for lanes in module.groups(client_ids)]
         self.threads = threads or GroupThreads()
-        can_share = threads is not None and module.can_run_at_once(client_ids)
+        is_pure = module.can_run_at_once(client_ids)
+        self.groups = [Group(lanes) for lanes in module.groups(client_ids)]
+        can_share = threads is not None and is_pure
         self.num_threads = self.threads.count(len(self.groups), module.device) if can_share else 1
+        self.wave = self._size_wave()
+        for group in self.groups[self.wave :]:
+            group.is_kept = not (is_pure and module.exchange.is_plain)
 
     @property
     def active(self) -> list[int]:
@@ -93,18 +124,31 @@ class StepExchange:
         """
         optimizer = self.module.optimizer(phase.trains)
         optimizer.zero_grad(set_to_none=True)
-        work = partial(self._run_groups, phase, self.module.server_shares(self.active))
-        first, *others = self.threads.run(work, self.groups, self.num_threads)
-        first.gradients.write(*(sums.gradients for sums in others))
-        for group in self.groups:
-            for statistics in group.pending:
-                statistics.follow()
-            group.pending.clear()
+        shares = self.module.server_shares(self.active)
+        total = Sums(shares)
+        for start in range(0, len(self.groups), self.wave):
+            wave = self.groups[start : start + self.wave]
+            if start:
+                # A client's blocks train on its own data alone: step them, and free the gradients.
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            work = partial(self._run_groups, phase, shares)
+            for sums in self.threads.run(work, wave, min(self.num_threads, len(wave))):
+                total.add(sums)
+            for group in wave:
+                group.follow()
+        total.gradients.write()
         optimizer.step()
-        for sums in others:
-            first.losses.update(sums.losses)
-        values = [first.losses[client_id] for client_id in self.active]
+        values = [total.losses[client_id] for client_id in self.active]
         return sum(values) / len(values) if values else float("nan")
+
+    def _size_wave(self) -> int:
+        """Return how many groups make a wave; every thread gets equally many."""
+        sizes = (
+            sum(self.module.held(lane, "labels").numel() for lane in group.lanes)
+            for group in self.groups
+        )
+        return self.num_threads * max(1, WAVE_SAMPLES // (max(sizes) * self.num_threads))
 
     def _run_groups(self, phase: Phase, shares: dict[int, float], groups: Sequence[Group]) -> Sums:
         sums = Sums(shares)
@@ -126,6 +170,7 @@ class StepExchange:
                 del group.pending[num_finished:]
                 self._drop(error, group)
             else:
+                group.follow_own(num_finished)
                 sums.losses.update(losses)
                 return
 
@@ -145,24 +190,35 @@ class StepExchange:
         return losses
 
     def _train_generator(self, group: Group, sums: Sums) -> dict[int, float]:
-        samples = [own.requires_grad_() for own in self._fakes(group)]
+        made = group.fakes or self._generate(group, repeat=not group.is_kept)
+        samples = [own.detach().requires_grad_() for own in made.outputs]
         judged = self.module.run_group("discriminator", group.lanes, samples, pending=group.pending)
         ends, losses = _apply_loss(self.module.loss.generator, judged, "generator")
         gradients = judged.differentiate(ends, samples)
-        made, group.fakes = group.fakes, None
-        assert made is not None
+        group.fakes = None
         made.backward(made.outputs, gradients, sums.gradients, sums.shares_of(group))
         self._drop_failures(group, judged, made)
         return losses
 
     def _fakes(self, group: Group) -> list[Tensor]:
-        """Return the step's fakes of every lane, detached; they are made at the first call."""
-        if group.fakes is None:
-            noise = [self.module.held(lane, "noise") for lane in group.lanes]
-            group.fakes = self.module.run_group(
-                "generator", group.lanes, noise, pending=group.pending
-            )
+        """Return the step's fakes of every lane, detached, for the discriminator."""
+        if not group.is_kept:
+            with torch.no_grad():
+                return self._generate(group).outputs
+        group.fakes = group.fakes or self._generate(group)
         return [fakes.detach() for fakes in group.fakes.outputs]
+
+    def _generate(self, group: Group, repeat: bool = False) -> UPass:
+        """Run the generators; a repeated pass is each party's own and crosses no wire again."""
+        noise = [self.module.held(lane, "noise") for lane in group.lanes]
+        # Running statistics follow the pass that the generator trains on.
+        pending = group.pending if group.is_kept or repeat else []
+        exchange = Exchange() if repeat else self.module.exchange
+        made = self.module.run_group(
+            "generator", group.lanes, noise, pending=pending, exchange=exchange
+        )
+        made.exchange = self.module.exchange
+        return made
 
     def _drop_failures(self, group: Group, *passes: UPass) -> None:
         errors = {error.client_id: error for each in passes for error in each.failures}

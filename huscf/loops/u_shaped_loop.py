@@ -41,11 +41,13 @@ class UShapedLoop(ManualOptimizationLoop):
         step = self.trainer.global_step
         for client_id, (samples, labels) in batch.items():
             module.start_step(client_id, samples, labels, step)
-        exchange = StepExchange(module, list(batch), GroupThreads())
+        threads = GroupThreads()
+        exchange = StepExchange(module, list(batch), threads)
         losses = {}
-        for phase in STEP:
-            losses[f"{phase.trains}_loss"] = exchange.run_phase(phase)
+        with threads.shared_out(exchange.num_threads):
+            for phase in STEP:
+                losses[f"{phase.trains}_loss"] = exchange.run_phase(phase)
+            module.update_average(step)
         for client_id in batch:
             module.client(client_id).forget()
-        module.update_average(step)
         return losses

@@ -1,5 +1,7 @@
 """The conditional discriminator: sample and label in, one real/fake logit out."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,7 @@ from .layers import (
     Norm,
     SqueezeLogit,
     check_network_size,
+    embed_each,
     make_norm,
     plan_strides,
 )
@@ -78,6 +81,17 @@ class DiscriminatorStem(LabelledBlock):
         batch, _, height, width = samples.shape
         plane = self.embedding(labels).view(batch, 1, height, width).to(samples.dtype)
         return torch.cat([samples, plane], dim=1)
+
+    @staticmethod
+    def join_each(
+        blocks: "Sequence[DiscriminatorStem]",  # type: ignore[override]
+        samples: Tensor,
+        labels: Tensor,
+    ) -> Tensor:
+        """Join for K clients by one look-up."""
+        planes = embed_each([block.embedding for block in blocks], labels)
+        planes = planes.view(*labels.shape, 1, *samples.shape[3:]).to(samples.dtype)
+        return torch.cat([samples, planes], dim=2)
 
 
 def _convolution(channels_in: int, channels_out: int, stride: int, norm: Norm) -> nn.Sequential:

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .layers import LabelledBlock, Norm, check_network_size, make_norm, plan_strides
+from .layers import (
+    LabelledBlock,
+    Norm,
+    check_network_size,
+    embed_each,
+    make_norm,
+    plan_strides,
+)
 from .network import Network, SampleShape
 
 
@@ -101,6 +108,11 @@ class GeneratorStem(LabelledBlock):
             labels: (B,) int64.
         """
         return torch.cat([self.embedding(labels), noise], dim=1)
+
+    @staticmethod
+    def join_each(blocks: "Sequence[GeneratorStem]", noise: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+        """Join for K clients by one look-up."""
+        return torch.cat([embed_each([block.embedding for block in blocks], labels), noise], 2)
 
 
 def _transposed_block(channels_in: int, channels_out: int, stride: int, norm: Norm) -> nn.Module:

@@ -10,7 +10,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from .layers import LabelledBlock, SqueezeLogit
-from .network import run_blocks
 
 #: Elements from which on a feature map of one client is laid out with channels last.
 LARGE_MAP = 2**16
@@ -41,13 +40,18 @@ class BatchStatistics:
     means: Tensor
     variances: Tensor
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether the clients' layer is one and the same, or there is one client."""
+        return len(self.norms) == 1 or self.norms[0] is self.norms[1]
+
     @torch.no_grad()
     def follow(self) -> None:
         """Update the running statistics, one client after the other."""
         norm, momentum, count = self.norms[0], self.norms[0].momentum, len(self.means)
         assert momentum is not None
         pairs = (("running_mean", self.means), ("running_var", self.variances))
-        if count > 1 and norm is not self.norms[1]:
+        if not self.is_shared:
             for name, batch in pairs:
                 running = [getattr(each, name) for each in self.norms]
                 torch._foreach_lerp_(running, list(batch.to(running[0]).unbind()), momentum)
@@ -64,8 +68,8 @@ def can_stack(blocks: Iterable[nn.Module]) -> bool:
     """Return whether these blocks may run several clients' batches at once.
 
     True only for layers that are known to treat every sample alone and to draw no random
-    numbers, and for batch norms in training mode. Subclasses and parametrised layers may do
-    anything, so they do not count as known.
+    numbers, and for batch norms with running statistics. Subclasses and parametrised layers may
+    do anything, so they do not count as known.
     """
     return all(type(layer) in _RULES and _is_samplewise(layer) for layer in _layers(blocks))
 
@@ -81,23 +85,19 @@ def run_stacked(
     Outputs and gradients equal those of K separate passes, to rounding; so do running statistics.
 
     Args:
-        columns: The blocks of each client; the same ones where the server runs them for all.
-            Where K > 1, `can_stack` holds for them.
+        columns: The blocks of each client, for which `can_stack` holds; the same ones where the
+            server runs them for all.
         inputs: (B, K, ...).
         labels: (B, K) int64 where the blocks begin with a network's first, else None.
-        pending: Gets what running statistics have to follow, if the blocks allow it; None lets
-            them follow at once.
+        pending: Gets what running statistics have to follow; None lets them follow at once.
 
     Returns:
         (B, K, ...).
     """
     count = len(columns)
-    if count == 1 and not can_stack(columns[0]):
-        alone = None if labels is None else labels.squeeze(1)
-        return run_blocks(columns[0], inputs.squeeze(1), alone).unsqueeze(1)
     if labels is not None:
         stems = [blocks[0] for blocks in columns]
-        inputs = _join_labels(stems, inputs, labels)
+        inputs = type(stems[0]).join_each(stems, inputs, labels)  # type: ignore[operator]
     stack = _Stack(inputs.squeeze(1) if count == 1 else inputs.flatten(1, 2), count)
     gathered: list[BatchStatistics] = []
     for layers in zip(*map(_layers, columns), strict=True):
@@ -197,7 +197,7 @@ def _convolve_grouped(layers: Layers, values: Tensor) -> Tensor:
     assert isinstance(layer, _ConvNd)
     weight = torch.cat([each.weight for each in layers])  # type: ignore[misc]
     bias = torch.cat([each.bias for each in layers])  # type: ignore[misc]
-    if values.ndim == 4:
+    if values.ndim == 4 and not isinstance(layer, _ConvTransposeNd):
         values = values.contiguous(memory_format=torch.channels_last)
     names = ("stride", "padding", "dilation")
     settings = {name: getattr(layer, name) for name in names}
@@ -238,13 +238,17 @@ def _normalize(stack: _Stack, layers: Layers, gathered: list[BatchStatistics]) -
     """Normalise (B, K * C, ...) as that many channels, so that each client has its statistics."""
     norm, count, values = layers[0], stack.count, stack.beside()
     assert isinstance(norm, _BatchNorm)
-    means, variances = torch.zeros(2, values.shape[1], device=values.device).unbind()
+    if norm.training:
+        means, variances = torch.zeros(2, values.shape[1], device=values.device).unbind()
+    else:
+        means, variances = (_gather(layers, name) for name in ("running_mean", "running_var"))
     weight, bias = (_gather(layers, name) for name in ("weight", "bias"))
     normalized = functional.batch_norm(
-        values, means, variances, weight, bias, training=True, momentum=1.0, eps=norm.eps
+        values, means, variances, weight, bias, norm.training, momentum=1.0, eps=norm.eps
     )
-    each = (means.view(count, -1), variances.view(count, -1))
-    gathered.append(BatchStatistics(layers, *each))  # type: ignore[arg-type]
+    if norm.training:
+        each = (means.view(count, -1), variances.view(count, -1))
+        gathered.append(BatchStatistics(layers, *each))  # type: ignore[arg-type]
     stack.set_beside(normalized)
 
 
@@ -280,12 +284,6 @@ _RULES: dict[type[nn.Module], Callable[[_Stack, Layers, list[BatchStatistics]], 
 }
 
 
-def _join_labels(stems: Sequence[nn.Module], inputs: Tensor, labels: Tensor) -> Tensor:
-    each = zip(stems, inputs.unbind(1), labels.unbind(1), strict=True)
-    joined = [stem.join(x, y) for stem, x, y in each if isinstance(stem, LabelledBlock)]
-    return joined[0].unsqueeze(1) if len(joined) == 1 else torch.stack(joined, 1)
-
-
 def _layers(blocks: Iterable[nn.Module]) -> Iterator[nn.Module]:
     for block in blocks:
         if type(block) is nn.Sequential:
@@ -298,7 +296,7 @@ def _layers(blocks: Iterable[nn.Module]) -> Iterator[nn.Module]:
 
 def _is_samplewise(layer: nn.Module) -> bool:
     if isinstance(layer, _BatchNorm):
-        return layer.training and layer.track_running_stats and layer.momentum is not None
+        return layer.track_running_stats and layer.momentum is not None
     if isinstance(layer, nn.Flatten):
         return layer.start_dim >= 1
     if isinstance(layer, nn.Unflatten):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from ..models import Network, can_stack
+from ..models import Network
 from ..split import ClientCuts, ClientPlan, NetworkName, is_finite
 from .segment import Segment, clone_block
 
@@ -69,9 +69,14 @@ class Client(nn.Module):
         """Return whether no parameter or buffer is NaN or Inf."""
         return all(is_finite(t) for t in [*self.parameters(), *self.buffers()])
 
-    def can_stack(self) -> bool:
-        """Return whether this client's blocks may run beside those of others."""
-        return all(can_stack(self.blocks(network).values()) for network in self.network_names)
+    @property
+    def is_stackable(self) -> bool:
+        """Whether this client's blocks may run beside those of others."""
+        return all(
+            self.segment(network, end).is_stackable
+            for network in self.network_names
+            for end in ("head", "tail")
+        )
 
     def hold(self, samples: Tensor, labels: Tensor, noise: Tensor) -> None:
         """Take a step's private tensors.

@@ -1,10 +1,11 @@
 """The clients and the server of a run, and what a federation or new cuts do to their blocks."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..federation import block_tensors, mix_tensors, mixing_matrix
@@ -73,14 +74,9 @@ class Parties(nn.Module):
             decay: 0 copies them, 1 changes nothing. Counters are copied.
         """
         for network in self.network_names:
-            own, theirs = (
-                [t for segment in p._segments(network) for t in block_tensors(segment)]
-                for p in (self, other)
-            )
-            floats = [i for i, tensor in enumerate(own) if tensor.is_floating_point()]
-            torch._foreach_lerp_([own[i] for i in floats], [theirs[i] for i in floats], 1 - decay)
-            for i in set(range(len(own))) - set(floats):
-                own[i].copy_(theirs[i])
+            own, theirs = (_state_of(p._segments(network)) for p in (self, other))
+            torch._foreach_lerp_(own.floats, theirs.floats, 1 - decay)
+            torch._foreach_copy_(own.counters, theirs.counters)
 
     def _segments(self, network: NetworkName) -> list[Segment]:
         segments: list[Segment] = []
@@ -201,3 +197,17 @@ class Parties(nn.Module):
             if index in segment.indices and segment.block(index) not in users and routed:
                 users[segment.block(index)] = routed
         return users
+
+
+class _State(NamedTuple):
+    floats: list[Tensor]
+    counters: list[Tensor]
+
+
+def _state_of(segments: Iterable[Segment]) -> _State:
+    """Return the parameters and buffers of segments, floating point or not, in fixed order."""
+    state = _State([], [])
+    for segment in segments:
+        for tensor in segment.tensors():
+            (state.floats if tensor.is_floating_point() else state.counters).append(tensor)
+    return state

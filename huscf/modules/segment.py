@@ -1,13 +1,13 @@
 """A run of blocks that one party holds."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from ..models import BatchStatistics, run_blocks, run_stacked
+from ..models import BatchStatistics, can_stack, run_blocks, run_stacked
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -20,11 +20,17 @@ class Segment(LightningModule):
 
     Args:
         blocks: Block by its index in the full network.
+
+    Attributes:
+        is_stackable: Whether several clients may go through the blocks side by side.
     """
 
     def __init__(self, blocks: Mapping[int, nn.Module]) -> None:
         super().__init__()
         self.blocks = nn.ModuleDict({str(index): blocks[index] for index in sorted(blocks)})
+        self.is_stackable = can_stack(self.blocks.values())
+        # Walking through modules at every step would cost more than what is done with the tensors.
+        self._holders = [m for m in self.blocks.modules() if m._parameters or m._buffers]
 
     @property
     def indices(self) -> list[int]:
@@ -34,6 +40,12 @@ class Segment(LightningModule):
     def block(self, index: int) -> nn.Module:
         """Return one block by its index in the full network."""
         return self.blocks[str(index)]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield all parameters and buffers, in fixed order."""
+        for module in self._holders:
+            for each in (module._parameters, module._buffers):
+                yield from (tensor for tensor in each.values() if tensor is not None)
 
     def forward(
         self,
@@ -69,6 +81,9 @@ def run_side_by_side(
     Returns:
         (B, K, ...).
     """
+    if not segments[0].is_stackable:
+        (segment,) = segments
+        return segment(inputs.squeeze(1), labels if labels is None else labels.squeeze(1))[:, None]
     columns = [[*segment.blocks.values()] for segment in segments]
     return run_stacked(columns, inputs, labels, pending)
 

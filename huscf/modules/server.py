@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from ..federation import ActivationStatistics
-from ..models import BatchStatistics, Network, can_stack, run_stacked
+from ..models import BatchStatistics, Network, run_stacked
 from ..split import CutPlan, NetworkName
 from .segment import Segment, clone_block
 
-#: Largest number of samples that run side by side; more wins nothing (docs/performance.md).
+#: Largest number of samples that run side by side, and from which batch size on a client runs
+#: alone (docs/performance.md).
 STACKED_SAMPLES = 128
+LARGE_BATCH = 64
 
 Normalization = Literal["client", "together"]
 
@@ -146,9 +148,9 @@ class Server(nn.Module):
             alike.setdefault((self.route[client_id], batch_size, ranges), []).append(client_id)
         lanes = []
         for members in alike.values():
-            can_stack = all(map(is_stackable, members))
-            size = STACKED_SAMPLES // batch_sizes[members[0]] if can_stack else 1
-            lanes += _divide(members, max(1, size))
+            batch_size = batch_sizes[members[0]]
+            runs_alone = batch_size >= LARGE_BATCH or not all(map(is_stackable, members))
+            lanes += _divide(members, 1 if runs_alone else max(1, STACKED_SAMPLES // batch_size))
         lanes.sort(key=lambda lane: lane[0])
         if self.normalization == "client":
             return [[lane] for lane in lanes]
@@ -192,12 +194,9 @@ class Server(nn.Module):
         """Return the parameters of the copy that serves a client, in fixed order."""
         return list(self.segment(network, client_id).parameters())
 
-    def can_stack(self, client_id: int) -> bool:
-        """Return whether the blocks that a client left here may serve several clients at once."""
-        return all(
-            can_stack(map(self.segment(network, client_id).block, self._range(network, client_id)))
-            for network in self.network_names
-        )
+    def is_stackable(self, client_id: int) -> bool:
+        """Return whether the copy that serves a client may serve several clients at once."""
+        return all(self.segment(network, client_id).is_stackable for network in self.network_names)
 
     def _run(
         self,
@@ -208,6 +207,8 @@ class Server(nn.Module):
         pending: list[BatchStatistics] | None,
     ) -> Tensor:
         segment = self.segment(network, lane[0])
+        if not segment.is_stackable:
+            return segment(activations.squeeze(1), indices=indices).unsqueeze(1)
         blocks = [segment.block(index) for index in indices]
         return run_stacked([blocks] * len(lane), activations, pending=pending)
 

@@ -185,12 +185,13 @@ class SplitGAN(LightningModule):
 
     def groups(self, client_ids: Sequence[int]) -> list[list[list[int]]]:
         """Divide the participants of a step, in fixed order, into groups of lanes; see Server."""
-        sizes = {client_id: len(self.held([client_id], "labels")) for client_id in client_ids}
+        labels = {client_id: self.client(client_id).labels for client_id in client_ids}
+        sizes = {client_id: len(own) for client_id, own in labels.items() if own is not None}
         return self.server.groups(sizes, self.is_stackable)
 
     def is_stackable(self, client_id: int) -> bool:
         """Return whether all blocks that serve a client may run beside those of others."""
-        return self.client(client_id).can_stack() and self.server.can_stack(client_id)
+        return self.client(client_id).is_stackable and self.server.is_stackable(client_id)
 
     def can_run_at_once(self, client_ids: Sequence[int]) -> bool:
         """Return whether groups may run in several threads: no block changes what they share."""
@@ -208,6 +209,7 @@ class SplitGAN(LightningModule):
         inputs: Sequence[Tensor],
         observe: bool = False,
         pending: list[BatchStatistics] | None = None,
+        exchange: Exchange | None = None,
     ) -> UPass:
         """Run one network forward for the clients of one group.
 
@@ -218,6 +220,7 @@ class SplitGAN(LightningModule):
                 discriminator; they stay with the clients.
             observe: Let the server add the activations to its statistics.
             pending: Gets what running statistics have to follow; None lets them follow at once.
+            exchange: The wire; None is the run's.
         """
 
         def segments(lane: Sequence[int], end: str) -> list[Segment]:
@@ -229,7 +232,7 @@ class SplitGAN(LightningModule):
             output = run_side_by_side(segments(lane, "head"), own, labels, pending)
             heads.append((lane, output))
         return UPass.run(
-            self.exchange,
+            exchange or self.exchange,
             network,
             heads,
             partial(self.server, network, lanes, observe=observe, pending=pending),

@@ -60,6 +60,11 @@ class Exchange:
         self.check_finite = check_finite
         self.num_bytes: Counter[tuple[int, Cut, Direction]] = Counter()
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether everything arrives as it was sent."""
+        return type(self).transmit is Exchange.transmit
+
     def transmit(self, parcel: Parcel) -> Tensor:
         """Return the content as it arrives at the other end (here: unchanged)."""
         return parcel.content
@@ -96,7 +101,7 @@ class Exchange:
         num_bytes = content.numel() * content.element_size() // len(client_ids)
         for client_id in client_ids:
             self.num_bytes[client_id, cut, direction] += num_bytes
-        if type(self).transmit is Exchange.transmit:
+        if self.is_plain:
             return content
         parcels = (
             Parcel(client_id, cut, kind, direction, own)

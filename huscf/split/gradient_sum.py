@@ -38,10 +38,12 @@ class GradientSum:
         self._add({p: g for p, g in pairs if g is not None}, factor)
         return list(at_inputs)
 
-    def write(self, *others: "GradientSum") -> None:
-        """Add other sums in their order, and leave the total at the parameters."""
-        for other in others:
-            self._add(other._sums, 1.0)
+    def add(self, other: "GradientSum") -> None:
+        """Add another sum."""
+        self._add(other._sums, 1.0)
+
+    def write(self) -> None:
+        """Leave the sums at the parameters."""
         for parameter, total in self._sums.items():
             parameter.grad = total
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from huscf.loops import STEP, GroupThreads, StepExchange
 from huscf.models import SqueezeLogit, can_stack, run_stacked, stacked
-from huscf.modules import server
+from huscf.modules import Segment, server
 from tests.conftest import make_batch, make_gan, run_step
 
 CUTS = {0: [1, 1, 1, 1], 1: [1, 1, 1, 1], 2: [2, 1, 1, 2], 3: [1, 1, 1, 1], 4: [2, 1, 1, 2]}
@@ -146,7 +146,16 @@ def test_layers_that_may_mix_samples_are_not_stacked():
     for layer in (*mixing, spectral):
         assert not can_stack([nn.Sequential(nn.Linear(2, 2), layer)])
     assert can_stack([nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU())])
-    assert not can_stack([nn.BatchNorm1d(2).eval()])
+
+
+def test_batch_norms_in_evaluation_use_running_statistics():
+    norms = [nn.BatchNorm1d(2).eval(), nn.BatchNorm1d(2).eval()]
+    norms[1].running_mean += 3
+    inputs, before = torch.randn(5, 2, 2), copy.deepcopy(norms)
+    outputs = run_stacked([[norm] for norm in norms], inputs)
+    for which, norm in enumerate(before):
+        torch.testing.assert_close(outputs[:, which], norm(inputs[:, which]))
+        assert torch.equal(norm.running_mean, norms[which].running_mean)
 
 
 def example_blocks():
@@ -197,7 +206,8 @@ def test_statistics_that_are_pending_follow_when_asked():
 
 def test_blocks_that_are_not_known_run_one_client_at_a_time():
     module = make_gan({0: [1, 1, 1, 1], 1: [1, 1, 1, 1]})
-    module.client(1).segment("generator", "tail").blocks["3"].append(nn.Dropout(0.0))
+    tail = module.client(1).segment("generator", "tail").block(3)
+    module.client(1).generator_tail = Segment({3: tail.append(nn.Dropout(0.0))})
     assert [module.is_stackable(client) for client in (0, 1)] == [True, False]
     batch = make_batch([0, 1])
     for client, (samples, labels) in batch.items():
