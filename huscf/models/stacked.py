@@ -97,7 +97,8 @@ def run_stacked(
     count = len(columns)
     if labels is not None:
         stems = [blocks[0] for blocks in columns]
-        inputs = type(stems[0]).join_each(stems, inputs, labels)  # type: ignore[operator]
+        assert isinstance(stems[0], LabelledBlock)
+        inputs = stems[0].join_each(stems, inputs, labels)  # type: ignore[arg-type]
     stack = _Stack(inputs.squeeze(1) if count == 1 else inputs.flatten(1, 2), count)
     gathered: list[BatchStatistics] = []
     for layers in zip(*map(_layers, columns), strict=True):
@@ -238,6 +239,8 @@ def _normalize(stack: _Stack, layers: Layers, gathered: list[BatchStatistics]) -
     """Normalise (B, K * C, ...) as that many channels, so that each client has its statistics."""
     norm, count, values = layers[0], stack.count, stack.beside()
     assert isinstance(norm, _BatchNorm)
+    means: Tensor | None
+    variances: Tensor | None
     if norm.training:
         means, variances = torch.zeros(2, values.shape[1], device=values.device).unbind()
     else:
@@ -247,6 +250,7 @@ def _normalize(stack: _Stack, layers: Layers, gathered: list[BatchStatistics]) -
         values, means, variances, weight, bias, norm.training, momentum=1.0, eps=norm.eps
     )
     if norm.training:
+        assert means is not None and variances is not None
         each = (means.view(count, -1), variances.view(count, -1))
         gathered.append(BatchStatistics(layers, *each))  # type: ignore[arg-type]
     stack.set_beside(normalized)
