@@ -54,12 +54,14 @@ class Parties(nn.Module):
 
     def merged_network(self, network: NetworkName, client_id: int) -> Network:
         """Return a client's whole network, its blocks and the server's, sharing their tensors."""
-        own, served = (
-            self.client(client_id).blocks(network),
-            self.server.segment(network, client_id),
-        )
+        return Network(self.blocks_of(network, client_id))
+
+    def blocks_of(self, network: NetworkName, client_id: int) -> list[nn.Module]:
+        """Return the blocks of a client's whole network, its own and the server's, in order."""
+        own = self.client(client_id).blocks(network)
+        served = self.server.segment(network, client_id)
         indices = range(self.plan.num_blocks(network))
-        return Network(own[i] if i in own else served.block(i) for i in indices)
+        return [own[i] if i in own else served.block(i) for i in indices]
 
     def parameters_of(self, network: NetworkName) -> list[nn.Parameter]:
         """Return the parameters of all parts of one network, clients first, in fixed order."""
@@ -122,7 +124,7 @@ class Parties(nn.Module):
                 the parameters, or "reset" them to zero.
         """
         for network in self.network_names:
-            blocks = {c: self.merged_network(network, c) for c in self.clusters}
+            blocks = {c: self.blocks_of(network, c) for c in self.clusters}
             for index in range(self.plan.num_blocks(network)):
                 holders = {c: blocks[c][index] for c in self.clusters}
                 users = self._users_of_copies(network, index, holders)
