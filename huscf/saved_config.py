@@ -19,8 +19,13 @@ FREE_KEYS = (
 #: Sections that a checkpoint's run lends to validate, test and predict.
 LENT_KEYS = ("seed_everything", "model", "data", "federation", "evaluation", "samples", "run")
 
-#: Keys of the model that only say how it is evaluated.
-EVALUATION_KEYS = ("num_evaluated_per_class", "num_evaluated_clients")
+#: Keys of the model that only say how it is evaluated: they may differ always.
+EVALUATION_KEYS = (
+    "num_evaluated_per_class",
+    "num_evaluated_clients",
+    "num_evaluated_seeds",
+    "inception",
+)
 
 
 def find_last_checkpoint(root: Path) -> str:
@@ -44,7 +49,7 @@ def check_same_config(saved: dict[str, Any], current: dict[str, Any]) -> None:
     differing = [
         f"{key}: {old.get(key, '-')} -> {new.get(key, '-')}"
         for key in sorted(old.keys() | new.keys())
-        if key.split(".")[0] not in FREE_KEYS and old.get(key) != new.get(key)
+        if not _is_free(key) and old.get(key) != new.get(key)
     ]
     if differing:
         raise CheckpointError(
@@ -66,11 +71,7 @@ def check_same_model(config: dict[str, Any]) -> None:
         raise HuscfError("this command needs --ckpt_path runs/.../last.ckpt")
     saved = read_checkpoint(config["ckpt_path"]).get("huscf_config")
     if saved is not None:
-        models = [
-            {name: value for name, value in each["model"].items() if name not in EVALUATION_KEYS}
-            for each in (saved, config)
-        ]
-        check_same_config({"model": models[0]}, {"model": models[1]})
+        check_same_config({"model": saved["model"]}, {"model": config["model"]})
 
 
 def lend_config(arguments: Sequence[str]) -> list[str]:
@@ -91,3 +92,10 @@ def lend_config(arguments: Sequence[str]) -> list[str]:
     if config is None:
         return []
     return ["--config", json.dumps({key: config[key] for key in LENT_KEYS if key in config})]
+
+
+def _is_free(key: str) -> bool:
+    section, _, rest = key.partition(".")
+    return section in FREE_KEYS or (
+        section == "model" and rest.partition(".")[0] in EVALUATION_KEYS
+    )

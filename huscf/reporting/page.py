@@ -12,7 +12,7 @@ import yaml
 from .charts import draw_cluster_map, draw_panels, draw_plan, draw_traffic
 from .page_style import STYLE
 from .run_record import RunRecord
-from .scores import FIGURES, format_spread
+from .scores import FIGURES, explain_draws, format_figure, format_spread
 
 #: More clients than this are listed in clients.csv only.
 MAX_LISTED = 100
@@ -113,9 +113,10 @@ def _scores(run: RunRecord) -> str:
             for key, heading, _ in FIGURES
             if any(key in domain["together"] for domain in domains.values())
         ]
+        draws = f" ({explain_draws(run.scores)})" if "evaluation_seeds" in run.scores else ""
         note = (
-            "From huscf test: all clients of a domain together, and in brackets mean ± standard "
-            "deviation over single clients. Scores are worth as much as the judge."
+            f"From huscf test: all clients of a domain together{draws}, and in brackets mean ± "
+            "standard deviation over single clients. Scores are worth as much as the judge."
         )
         return _table(("figure", *domains), rows) + f"<p>{note}</p>"
     last = run.last()
@@ -132,7 +133,9 @@ def _scores(run: RunRecord) -> str:
 
 
 def _tested(domain: Mapping[str, Any], key: str) -> str:
-    together = _score(domain["together"].get(key))
+    over_seeds = domain.get("over_seeds", {}).get(key)  # earlier versions measured one seed
+    value = domain["together"].get(key)
+    together = _score(value) if over_seeds is None else format_spread(over_seeds)
     spread = domain["over_clients"].get(key)
     return together if spread is None else f"{together} ({format_spread(spread)})"
 
@@ -253,7 +256,7 @@ def _number(value: float | None) -> str:
 
 
 def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else format_figure(value)
 
 
 def _shorten(text: str) -> str:
