@@ -13,7 +13,7 @@ from .nested_values import flatten
 #: Sections of the configuration that may differ when a run is resumed.
 FREE_KEYS = (
     *("trainer", "training", "run", "samples", "evaluation", "report", "wandb"),
-    *("ckpt_path", "weights_only"),
+    *("federation_log", "ckpt_path", "weights_only"),
 )
 
 #: Sections that a checkpoint's run lends to validate, test and predict.
