@@ -53,9 +53,14 @@ def export(options: Namespace) -> None:
 
 
 def compare(options: Namespace) -> None:
-    """Print the final figures and the differing configuration of runs side by side."""
+    """Print final figures and differing configuration of runs, and their spread over seeds."""
+    from .errors import HuscfError
     from .reporting import RunRecord, draw_comparison, print_comparison
 
+    if options.output is not None and options.output.exists():
+        raise HuscfError(f"output {options.output}: exists already; nothing was written")
+    if options.output is not None and not options.output.parent.is_dir():
+        raise HuscfError(f"output {options.output}: the folder does not exist")
     runs = [RunRecord.read(folder) for folder in options.runs]
     print_comparison(runs)
     if options.output is not None:
