@@ -3,6 +3,17 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
+
+from .errors import HuscfError
+
+
+class CommandParser(ArgumentParser):
+    """Says in one line what is wrong with the options, instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what the command line prints."""
+        raise HuscfError(f"{message}; see {self.prog} --help")
 
 
 def run_command(command: str, arguments: Sequence[str]) -> int:
@@ -12,7 +23,7 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
         HuscfError: For input that the user can mend.
     """
     add_options, run = COMMANDS[command]
-    parser = ArgumentParser(prog=f"huscf {command}", description=run.__doc__)
+    parser = CommandParser(prog=f"huscf {command}", description=run.__doc__, allow_abbrev=False)
     add_options(parser)
     run(parser.parse_args(list(arguments)))
     return 0
@@ -37,7 +48,6 @@ def generate(options: Namespace) -> None:
 
 def export(options: Namespace) -> None:
     """Write a cluster's merged generator as TorchScript, and its tensors beside it."""
-    from .errors import HuscfError
     from .sampling import export_generator, load_gan
 
     saved = load_gan(options.ckpt_path)
@@ -54,7 +64,6 @@ def export(options: Namespace) -> None:
 
 def compare(options: Namespace) -> None:
     """Print final figures and differing configuration of runs, and their spread over seeds."""
-    from .errors import HuscfError
     from .reporting import RunRecord, draw_comparison, print_comparison
 
     if options.output is not None and options.output.exists():

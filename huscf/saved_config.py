@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .checkpoint_io import read_checkpoint
+from .checkpoint_io import check_trained, read_checkpoint
 from .errors import CheckpointError, HuscfError
 from .nested_values import flatten
 
@@ -26,6 +26,8 @@ EVALUATION_KEYS = (
     "num_evaluated_seeds",
     "inception",
 )
+
+NEEDS_CHECKPOINT = "this command needs --ckpt_path runs/.../last.ckpt"
 
 
 def find_last_checkpoint(root: Path) -> str:
@@ -59,7 +61,7 @@ def check_same_config(saved: dict[str, Any], current: dict[str, Any]) -> None:
 
 
 def check_same_model(config: dict[str, Any]) -> None:
-    """Refuse to use a checkpoint with another model than its own.
+    """Refuse to use a checkpoint that is untrained, or with another model than its own.
 
     Args:
         config: The present configuration, with the checkpoint's path under "ckpt_path".
@@ -68,8 +70,10 @@ def check_same_model(config: dict[str, Any]) -> None:
         HuscfError: Where no checkpoint is given, or listing the differences.
     """
     if config["ckpt_path"] is None:
-        raise HuscfError("this command needs --ckpt_path runs/.../last.ckpt")
-    saved = read_checkpoint(config["ckpt_path"]).get("huscf_config")
+        raise HuscfError(NEEDS_CHECKPOINT)
+    checkpoint = read_checkpoint(config["ckpt_path"])
+    check_trained(checkpoint, config["ckpt_path"])
+    saved = checkpoint.get("huscf_config")
     if saved is not None:
         check_same_config({"model": saved["model"]}, {"model": config["model"]})
 
@@ -79,14 +83,20 @@ def lend_config(arguments: Sequence[str]) -> list[str]:
 
     Args:
         arguments: Subcommand and its options.
+
+    Raises:
+        HuscfError: Where a command other than fit has neither.
     """
     options = ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--config", "-c")
     options.add_argument("--ckpt_path")
     options.add_argument("--trainer.default_root_dir", dest="root", default="runs", type=Path)
     found, _ = options.parse_known_args(list(arguments[1:]))
-    if arguments[0] == "fit" or found.config or found.ckpt_path is None:
+    asks_only = any(option.startswith(("-h", "--help", "--print_config")) for option in arguments)
+    if arguments[0] == "fit" or found.config or asks_only:
         return []
+    if found.ckpt_path is None:
+        raise HuscfError(NEEDS_CHECKPOINT)
     path = find_last_checkpoint(found.root) if found.ckpt_path == "last" else found.ckpt_path
     config = read_checkpoint(path).get("huscf_config")
     if config is None:

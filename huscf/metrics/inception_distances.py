@@ -36,13 +36,15 @@ class InceptionFeatures:
     antialias: bool = False
     max_samples: int = 5_000
 
-    def __post_init__(self) -> None:
-        if self.max_samples < 2:
-            raise HuscfError(f"inception max_samples is {self.max_samples}, must be at least 2")
-
     @cached_property
     def extractor(self) -> nn.Module:
-        """The network, loaded when first used; see `load_inception`."""
+        """The network, loaded when first used; see `load_inception`.
+
+        Raises:
+            HuscfError: Where it cannot be loaded, or max_samples is below 2.
+        """
+        if self.max_samples < 2:
+            raise HuscfError(f"inception.max_samples is {self.max_samples}, must be at least 2")
         return load_inception(Path(self.weights), self.antialias)
 
     def extract(self, data: LabelledSamples) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ..errors import HuscfError
 from ..metrics import (
     EvaluationSettings,
     JudgeSettings,
@@ -53,6 +54,9 @@ def draw_samples(
         num_classes: Classes to draw, 0..num_classes - 1.
         num_per_class: Samples of each class over all members.
         purpose: Names the random stream, together with the module's seed.
+
+    Raises:
+        HuscfError: Where a client draws NaN or Inf.
     """
     samples, labels = [], []
     for position, client_id in enumerate(members):
@@ -60,6 +64,8 @@ def draw_samples(
         wanted = torch.arange(num_classes).repeat_interleave(count)
         stream = make_generator(module.seed, purpose, client_id)
         samples.append(module.sample(client_id, wanted, stream))
+        if not samples[-1].isfinite().all():
+            raise HuscfError(f"client {client_id} draws NaN or Inf: its training diverged")
         labels.append(wanted)
     return LabelledSamples(torch.cat(samples), torch.cat(labels), num_classes)
 

@@ -100,8 +100,11 @@ class SplitGAN(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if num_evaluated_seeds < 1:
-            raise HuscfError(f"num_evaluated_seeds is {num_evaluated_seeds}, must be at least 1")
+        if min(num_evaluated_per_class, num_evaluated_seeds) < 1 or num_evaluated_clients < 0:
+            raise HuscfError(
+                "model.num_evaluated_per_class and num_evaluated_seeds must be >= 1, "
+                "num_evaluated_clients >= 0"
+            )
         self.automatic_optimization = False
         self.sample_shape = sample_shape
         self.client_sizes = dict(client_sizes)

@@ -52,7 +52,7 @@ def draw_panels(runs: Sequence[RunRecord], names: Sequence[str] = ("",)) -> byte
         axes.set_xlabel("round", fontsize=8)
         tidy(axes)
         if len(runs) * len(columns) > 1:
-            axes.legend(fontsize=7, frameon=False)
+            axes.legend(fontsize=7, frameon=False, handlelength=3)
     if not shown:
         figure.text(0.5, 0.5, "no round has ended", ha="center")
     return to_png(figure)
@@ -119,7 +119,8 @@ def _draw_series(axes: "Axes", runs: Mapping[str, RunRecord], columns: Sequence[
             rounds, values = run.series(column)
             colour = COLOURS[(position if is_alone else which) % len(COLOURS)]
             style = "-" if is_alone else STYLES[position % len(STYLES)]
-            marker = "o" if len(rounds) <= 30 else ""
+            kind = "o" if is_alone else MARKERS[position % len(MARKERS)]
+            marker = kind if len(rounds) <= 30 else ""
             label = f"{name} {_label(column)}".strip()
             axes.plot(rounds, values, style, c=colour, marker=marker, ms=3.5, lw=1.6, label=label)
 

@@ -1,5 +1,6 @@
 """Balanced sets of synthetic samples: drawn from clients, written as files that others read."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,11 +104,14 @@ def write_sample_set(
 
 
 def check_empty(folder: Path) -> None:
-    """Raise a HuscfError where a folder has files in it or is a file."""
+    """Raise a HuscfError where a folder has files in it, is a file, or cannot be made."""
     if folder.is_file():
         raise HuscfError(f"output {folder}: is a file, needs to be a folder")
     if folder.is_dir() and any(folder.iterdir()):
         raise HuscfError(f"output {folder}: has files in it; nothing was written")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise HuscfError(f"output {folder}: cannot write below {there}")
 
 
 def _write_pictures(pixels: Tensor, paths: Sequence[Path]) -> None:

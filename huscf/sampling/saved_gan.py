@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ..checkpoint_io import read_checkpoint
+from ..checkpoint_io import check_trained, read_checkpoint
 from ..datamodules.log_mel import LogMel
 from ..errors import CheckpointError, HuscfError
 from ..models import Network, SampleShape
@@ -60,8 +60,7 @@ def load_gan(path: str | Path) -> SavedGAN:
     config, data = checkpoint.get("huscf_config"), checkpoint.get("huscf_data")
     if config is None or data is None:
         raise CheckpointError(f"checkpoint {path}: was not made by huscf fit")
-    if not checkpoint.get("global_step"):
-        raise CheckpointError(f"checkpoint {path}: untrained, it has made no step")
+    check_trained(checkpoint, path)
     try:
         module = _build_module(config["model"], SampleShape(**data["sample_shape"]), checkpoint)
     except (KeyError, TypeError, RuntimeError, ArgumentError, HuscfError) as error:

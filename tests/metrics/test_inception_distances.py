@@ -76,6 +76,6 @@ def test_weights_are_never_downloaded(monkeypatch, tmp_path):
         load_inception(tmp_path / "weights.pth", antialias=True)
 
 
-def test_too_few_samples_are_refused_when_configured():
+def test_too_few_samples_are_refused_before_anything_is_loaded():
     with pytest.raises(HuscfError, match="max_samples is 1, must be at least 2"):
-        InceptionFeatures("weights.pth", max_samples=1)
+        _ = InceptionFeatures("weights.pth", max_samples=1).extractor

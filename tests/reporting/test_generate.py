@@ -136,6 +136,30 @@ def test_a_folder_with_files_is_refused_and_left_alone(checkpoint, tmp_path, cap
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_a_place_that_cannot_be_written_is_one_line(checkpoint, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for place, message in (("file", "is a file"), ("file/below", "cannot write below")):
+        assert generate(checkpoint, tmp_path / place) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num_samples", "many"], "argument --num_samples: invalid int value: 'many'"),
+        (["--client", "1", "--cluster", "0"], "not allowed with argument --client"),
+        (["--clas", "1"], "unrecognized arguments: --clas 1"),
+    ],
+)
+def test_options_that_do_not_parse_are_one_line(options, message, checkpoint, tmp_path, capsys):
+    assert generate(checkpoint, tmp_path / "out", *options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert "see huscf generate --help" in line
+
+
 def test_sounds_are_wav_files_in_folders_named_after_the_classes(checkpoint, tmp_path):
     saved = load_gan(checkpoint)
     drawn = draw_sample_set(saved.module, 4, [0], classes=[0, 1])

@@ -20,6 +20,7 @@ from huscf.reporting import summarize_scores
 from huscf.reporting.scores import format_spread
 from huscf.saved_config import check_same_config
 from tests.reporting.conftest import fit
+from tests.reporting.test_generate import damage
 
 FEW = ["--model.num_evaluated_per_class=10", "--trainer.enable_progress_bar=false"]
 
@@ -104,8 +105,6 @@ def test_fewer_seeds_are_the_first_ones_and_resuming_may_change_their_number(
     changed["model"]["latent_dim"] = 7
     with pytest.raises(CheckpointError, match=r"now\): model.latent_dim: 100 -> 7$"):
         check_same_config(config, changed)
-    assert main(["test", f"--ckpt_path={checkpoint}", "--model.num_evaluated_seeds=0"]) == 2
-    assert "num_evaluated_seeds is 0, must be at least 1" in capsys.readouterr().err
 
 
 class Projection(torch.nn.Module):
@@ -155,6 +154,33 @@ def test_validate_prints_quick_scores_and_writes_nothing(copied, small_judge, ca
     assert "judge on real data" in out
     assert "downstream" not in out
     assert sorted(copied.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "this command needs --ckpt_path runs/.../last.ckpt"),
+        (["--ckpt_path={}/untrained.ckpt"], "untrained, it has made no step"),
+        (["--ckpt_path={}/diverged.ckpt"], "draws NaN or Inf: its training diverged"),
+        (["--ckpt_path={}/text.ckpt"], "not a checkpoint of huscf (truncated, or no archive"),
+        (["--ckpt_path={}/last.ckpt", "--model.num_evaluated_seeds=0"], "must be >= 1"),
+        (["--ckpt_path={}/last.ckpt", "--model.num_evaluated_per_class=0"], "must be >= 1"),
+        (["--ckpt_path={}/last.ckpt", "--model.num_evaluated_clients=-1"], "clients >= 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    command, options, message, copied, small_judge, capsys
+):
+    folder = copied / "checkpoints"
+    (folder / "text.ckpt").write_text("not a checkpoint")
+    for kind in ("untrained", "diverged"):
+        damage(kind, folder / "last.ckpt", folder / f"{kind}.ckpt")
+    assert main([command, *(option.format(folder) for option in options)]) == 2
+    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("huscf: error:")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (copied / "metrics.json").exists()
 
 
 def test_another_model_and_a_missing_checkpoint_are_one_line(copied, capsys):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,17 @@ def logged(tmp_path_factory):
         run = fit(tmp_path_factory.mktemp("runs"), "--config", str(overlay))
         assert list(Path.cwd().iterdir()) == []
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
-    return run, home, list(read_records(file))
+    return run, home, wait_for_records(file)
+
+
+def wait_for_records(file, seconds=20):
+    """W&B's own process may still be writing when finish has returned."""
+    for _ in range(10 * seconds):
+        records = list(read_records(file))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{file} has no end: {file.stat().st_size} bytes, {len(records)} records")
 
 
 def read_rows(run):
