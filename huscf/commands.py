@@ -37,9 +37,7 @@ def generate(options: Namespace) -> None:
     check_empty(options.output)
     saved = load_gan(options.ckpt_path)
     clients = saved.select_clients(options.client, options.cluster)
-    drawn = draw_sample_set(
-        saved.module, options.num_samples, clients, options.classes, options.seed
-    )
+    drawn = draw_sample_set(saved, options.num_samples, clients, options.classes, options.seed)
     write_sample_set(drawn, options.output, saved.class_names, saved.spectrogram)
     who = f"{len(set(drawn.client.tolist()))} of {len(saved.module.clusters)} clients"
     classes = len(set(drawn.labels.tolist()))

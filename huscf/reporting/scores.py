@@ -33,6 +33,9 @@ FIGURES = (
     ("kid", "KID (Inception)", False),
 )
 
+#: More domains beside each other would not fit on a usual screen.
+DOMAINS_PER_TABLE = 2
+
 #: Figures of the short tables.
 BRIEF = ("judge_accuracy", "label_accuracy", "generation_score", "frechet_distance")
 
@@ -95,9 +98,13 @@ def summarize_scores(
 
 
 def make_score_tables(summary: Mapping[str, Any]) -> list["Table"]:
-    """Return one table of the domains and, where clients were measured, one of the clusters."""
-    domains = summary["domains"]
-    tables = [_domain_table(summary)] if domains else []
+    """Return tables of the domains and, where clients were measured, one of the clusters."""
+    names = list(summary["domains"])
+    starts = range(0, len(names), DOMAINS_PER_TABLE)
+    tables = [_domain_table(summary, names[at : at + DOMAINS_PER_TABLE]) for at in starts]
+    if tables:
+        tables[-1].caption = _explain(summary)
+        tables[-1].caption_justify = "left"
     if summary["clusters"]:
         tables.append(_cluster_table(summary["clusters"]))
     return tables
@@ -112,7 +119,8 @@ def make_evaluation_table(row: Mapping[str, float]) -> "Table":
     from rich.table import Table
 
     domains = list(dict.fromkeys(key.split("/")[1] for key in row if key.startswith("eval/")))
-    table = Table("domain", title="Scores of all clients together", title_justify="left")
+    table = Table(title="Scores of all clients together", title_justify="left")
+    table.add_column("domain", no_wrap=True)
     chosen = (*BRIEF, "nearest_real_ratio", "downstream_accuracy")
     headings = {key: heading for key, heading, _ in FIGURES}
     for key in chosen:
@@ -145,10 +153,10 @@ def format_spread(spread: Mapping[str, float] | None) -> str:
     return f"{mean} ± {format_figure(spread['std'], spread['mean'])}"
 
 
-def _domain_table(summary: Mapping[str, Any]) -> "Table":
+def _domain_table(summary: Mapping[str, Any], names: Sequence[str]) -> "Table":
     from rich.table import Table
 
-    domains = summary["domains"]
+    domains = {name: summary["domains"][name] for name in names}
     first = next(iter(domains.values()))
     table = Table(title=f"Scores by domain (run of seed {summary['seed']})", title_justify="left")
     table.add_column("better")
@@ -166,12 +174,11 @@ def _domain_table(summary: Mapping[str, Any]) -> "Table":
             if domain["over_clients"]:
                 cells.append(format_spread(domain["over_clients"].get(key)))
         table.add_row("more" if is_more_better else "less", heading, *cells)
-    table.caption = _explain(first, summary)
-    table.caption_justify = "left"
     return table
 
 
-def _explain(domain: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+def _explain(summary: Mapping[str, Any]) -> str:
+    domain = next(iter(summary["domains"].values()))
     text = (
         f"together: {domain['num_per_class']} samples of each class over all clients of the "
         f"domain; {explain_draws(summary)}. The scores are worth as much as the judge."

@@ -14,7 +14,7 @@ from ..errors import HuscfError
 from ..metrics.labelled_samples import to_uint8
 from ..modules import SplitGAN
 from ..randomness import make_generator
-from .saved_gan import check_known
+from .saved_gan import SavedGAN, check_known
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class SampleSet:
 
 
 def draw_sample_set(
-    module: SplitGAN,
+    saved: SavedGAN,
     num_samples: int,
     clients: Sequence[int],
     classes: Sequence[int] | None = None,
@@ -43,11 +43,13 @@ def draw_sample_set(
 ) -> SampleSet:
     """Draw samples that are balanced over classes, then over clients, to within one.
 
+    A class is drawn by those clients alone whose data may have it.
+
     Args:
-        module: The trained root module; its state is not changed.
+        saved: The trained GAN; its state is not changed.
         num_samples: How many in all.
         clients: Who draws.
-        classes: Which classes; None means all.
+        classes: Which classes; None means all that one of these clients may have.
         seed: Of the noise.
 
     Raises:
@@ -56,12 +58,17 @@ def draw_sample_set(
     """
     if num_samples < 1:
         raise HuscfError(f"num_samples is {num_samples}, must be at least 1")
-    known = list(range(module.sample_shape.num_classes))
+    module = saved.module
+    known = list(range(max(saved.num_classes[c] for c in clients)))
     chosen = known if classes is None else sorted(set(classes))
     check_known(chosen, known, "class")
-    position = torch.arange(num_samples)
-    labels = torch.tensor(chosen)[position % len(chosen)]
-    client = torch.tensor(list(clients))[position // len(chosen) % len(clients)]
+    able = {label: [c for c in clients if label < saved.num_classes[c]] for label in chosen}
+    pairs = [
+        (label, able[label][turn % len(able[label])])
+        for turn in range(-(-num_samples // len(chosen)))
+        for label in chosen
+    ]
+    labels, client = torch.tensor(pairs[:num_samples]).unbind(1)
     samples = torch.empty(num_samples, *_sample_size(module))
     for client_id in sorted(set(client.tolist())):
         mine = client == client_id

@@ -25,12 +25,15 @@ class SavedGAN:
         config: The run's configuration.
         class_names: One name per label, or () where domains disagree or have none.
         spectrogram: How samples become sound, or None where they are pictures.
+        num_classes: By client, the classes that its data may have; of those beyond it never saw
+            any.
     """
 
     module: SplitGAN
     config: dict[str, Any]
     class_names: tuple[str, ...]
     spectrogram: LogMel | None
+    num_classes: dict[int, int]
 
     def select_clients(
         self, clients: Sequence[int] | None = None, clusters: Sequence[int] | None = None
@@ -67,7 +70,10 @@ def load_gan(path: str | Path) -> SavedGAN:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"checkpoint {path}: cannot be rebuilt: {reason}") from error
     spectrogram = data["spectrogram"] and LogMel(**data["spectrogram"])
-    return SavedGAN(module, config, tuple(data["class_names"]), spectrogram)
+    # Checkpoints of earlier versions do not tell.
+    every = dict.fromkeys(module.clusters, module.sample_shape.num_classes)
+    num_classes = data.get("num_classes", every)
+    return SavedGAN(module, config, tuple(data["class_names"]), spectrogram, num_classes)
 
 
 def check_known(wanted: Sequence[int], known: Sequence[int], kind: str) -> None:
