@@ -3,6 +3,7 @@
 from .closing_summary import ClosingSummary
 from .clustered_federation import ClusteredFederation
 from .evaluation import Evaluation
+from .federation_log import FederationLog
 from .replanning import Replanning
 from .round_progress_bar import RoundProgressBar
 from .run_folder import RunFolder
@@ -16,6 +17,7 @@ __all__ = [
     "ClosingSummary",
     "ClusteredFederation",
     "Evaluation",
+    "FederationLog",
     "Replanning",
     "RoundProgressBar",
     "RunFolder",

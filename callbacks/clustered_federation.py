@@ -11,8 +11,10 @@ from ..federation import (
     ActivationStatistics,
     ClusterRule,
     KMeansClusters,
+    Place,
     Weighting,
     kl_from_others,
+    locate_clients,
     make_features,
     match_labels,
     member_weights,
@@ -29,11 +31,13 @@ class Assignment:
         clusters: Cluster of every client.
         divergences: KLD_k in nats of every client.
         weights: Weight of every client in its cluster's average.
+        places: First two principal components of the features of every observed client.
     """
 
     clusters: dict[int, int]
     divergences: dict[int, float]
     weights: dict[int, float]
+    places: dict[int, Place]
 
 
 class ClusteredFederation(Callback):
@@ -106,14 +110,18 @@ class ClusteredFederation(Callback):
     def assign(self, module: SplitGAN) -> Assignment:
         """Find clusters and weights from what the server saw in the last epochs."""
         statistics = module.server.statistics
-        clusters = self._find_clusters(module, statistics)
+        features = _describe_clients(statistics)
+        clusters = self._find_clusters(module, statistics.client_ids, features)
         divergences = _compare_members(statistics, clusters)
         # A client whose parameters are not finite counts nothing and receives the average.
         sizes = {c: n * module.client(c).is_finite() for c, n in module.client_sizes.items()}
         weights = member_weights(sizes, clusters, divergences, self.weighting, self.beta)
-        return Assignment(clusters, divergences, weights)
+        places = {} if features is None else locate_clients(statistics.client_ids, features)
+        return Assignment(clusters, divergences, weights, places)
 
-    def _find_clusters(self, module: SplitGAN, statistics: ActivationStatistics) -> dict[int, int]:
+    def _find_clusters(
+        self, module: SplitGAN, observed: list[int], features: np.ndarray | None
+    ) -> dict[int, int]:
         previous = module.clusters
         if module.num_rounds < self.warmup_rounds:
             return dict.fromkeys(previous, 0)
@@ -121,15 +129,21 @@ class ClusteredFederation(Callback):
         if not self.rule.needs_features:
             found = self.rule.assign(np.zeros((len(previous), 0)), seed)
             return dict(zip(previous, found.tolist(), strict=True))
-        observed = statistics.client_ids
-        if len(observed) < 2:
+        if features is None:
             return dict(previous)
-        features = make_features(statistics.features().double().numpy())
         found = self.rule.assign(features, seed)
         matched = match_labels(dict(zip(observed, found.tolist(), strict=True)), previous)
         # Clients that the server saw nothing of stay where they were, if that still exists.
         count = max(matched.values()) + 1
         return {c: matched.get(c, min(previous[c], count - 1)) for c in previous}
+
+
+def _describe_clients(statistics: ActivationStatistics) -> np.ndarray | None:
+    """Return the observed clients' features; None with fewer than two, or where one diverged."""
+    if len(statistics.client_ids) < 2:
+        return None
+    maps = statistics.features().double().numpy()
+    return make_features(maps) if np.isfinite(maps).all() else None
 
 
 def _compare_members(

@@ -94,6 +94,7 @@ class RunFolder(Callback):
         checkpoint["huscf_data"] = {
             "sample_shape": asdict(pl_module.sample_shape),
             "class_names": _common_class_names(data.domains.values()),
+            "num_classes": {c: data.domains[d].num_classes for c, d in data.client_domains.items()},
             "spectrogram": None if spectrogram is None else asdict(spectrogram),
         }
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -24,8 +25,7 @@ class ScoreTable(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the scores and write them."""
         assert isinstance(pl_module, SplitGAN)
-        self._print(pl_module)
-        summary = summarize_scores(pl_module.scores, pl_module.clusters, pl_module.seed)
+        summary = self._print(pl_module)
         folder = choose_folder(trainer)
         path = find_free_name(folder, "metrics")
         content = {"checkpoint": str(trainer.ckpt_path), "round": pl_module.num_rounds, **summary}
@@ -34,14 +34,15 @@ class ScoreTable(Callback):
         if (folder / "report.html").exists():
             print(f"page, with these figures: {write_page(RunRecord.read(folder))}")
 
-    def _print(self, module: LightningModule) -> None:
+    def _print(self, module: LightningModule) -> dict[str, Any]:
         from rich.console import Console
 
         assert isinstance(module, SplitGAN)
         console = Console(width=max(110, Console().width))
-        summary = summarize_scores(module.scores, module.clusters, module.seed)
+        summary = summarize_scores(module.scores, module.clusters, module.seed, module.inception)
         for table in make_score_tables(summary):
             console.print(table)
+        return summary
 
 
 def choose_folder(trainer: Trainer) -> Path:

@@ -49,6 +49,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"checkpoint {file}: no such file")
     try:
+        if not zipfile.is_zipfile(file):
+            raise zipfile.BadZipFile("truncated, or no archive at all")
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         others = sorted(str(o) for o in file.parent.glob("*.ckpt") if o.name != file.name)
@@ -60,3 +62,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "huscf" not in checkpoint:
         raise CheckpointError(f"checkpoint {file}: not a checkpoint of huscf")
     return checkpoint
+
+
+def check_trained(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Raise a CheckpointError where a checkpoint was made before the first step."""
+    if not checkpoint.get("global_step"):
+        raise CheckpointError(f"checkpoint {path}: untrained, it has made no step")

@@ -14,6 +14,7 @@ from .callbacks import (
     ClosingSummary,
     ClusteredFederation,
     Evaluation,
+    FederationLog,
     Replanning,
     RoundProgressBar,
     RunFolder,
@@ -50,6 +51,7 @@ class HuscfCLI(LightningCLI):
         """Add the sections of every run, and the links from data to model."""
         parser.add_lightning_class_args(SplitTraining, "training")
         parser.add_lightning_class_args(ClusteredFederation, "federation")
+        parser.add_lightning_class_args(FederationLog, "federation_log")
         parser.add_lightning_class_args(Replanning, "replanning")
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(SampleGrid, "samples")

@@ -3,6 +3,17 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
+
+from .errors import HuscfError
+
+
+class CommandParser(ArgumentParser):
+    """Says in one line what is wrong with the options, instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what the command line prints."""
+        raise HuscfError(f"{message}; see {self.prog} --help")
 
 
 def run_command(command: str, arguments: Sequence[str]) -> int:
@@ -12,7 +23,7 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
         HuscfError: For input that the user can mend.
     """
     add_options, run = COMMANDS[command]
-    parser = ArgumentParser(prog=f"huscf {command}", description=run.__doc__)
+    parser = CommandParser(prog=f"huscf {command}", description=run.__doc__, allow_abbrev=False)
     add_options(parser)
     run(parser.parse_args(list(arguments)))
     return 0
@@ -26,9 +37,7 @@ def generate(options: Namespace) -> None:
     check_empty(options.output)
     saved = load_gan(options.ckpt_path)
     clients = saved.select_clients(options.client, options.cluster)
-    drawn = draw_sample_set(
-        saved.module, options.num_samples, clients, options.classes, options.seed
-    )
+    drawn = draw_sample_set(saved, options.num_samples, clients, options.classes, options.seed)
     write_sample_set(drawn, options.output, saved.class_names, saved.spectrogram)
     who = f"{len(set(drawn.client.tolist()))} of {len(saved.module.clusters)} clients"
     classes = len(set(drawn.labels.tolist()))
@@ -37,7 +46,6 @@ def generate(options: Namespace) -> None:
 
 def export(options: Namespace) -> None:
     """Write a cluster's merged generator as TorchScript, and its tensors beside it."""
-    from .errors import HuscfError
     from .sampling import export_generator, load_gan
 
     saved = load_gan(options.ckpt_path)
@@ -53,9 +61,13 @@ def export(options: Namespace) -> None:
 
 
 def compare(options: Namespace) -> None:
-    """Print the final figures and the differing configuration of runs side by side."""
+    """Print final figures and differing configuration of runs, and their spread over seeds."""
     from .reporting import RunRecord, draw_comparison, print_comparison
 
+    if options.output is not None and options.output.exists():
+        raise HuscfError(f"output {options.output}: exists already; nothing was written")
+    if options.output is not None and not options.output.parent.is_dir():
+        raise HuscfError(f"output {options.output}: the folder does not exist")
     runs = [RunRecord.read(folder) for folder in options.runs]
     print_comparison(runs)
     if options.output is not None:

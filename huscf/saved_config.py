@@ -6,21 +6,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .checkpoint_io import read_checkpoint
+from .checkpoint_io import check_trained, read_checkpoint
 from .errors import CheckpointError, HuscfError
 from .nested_values import flatten
 
 #: Sections of the configuration that may differ when a run is resumed.
 FREE_KEYS = (
     *("trainer", "training", "run", "samples", "evaluation", "report", "wandb"),
-    *("ckpt_path", "weights_only"),
+    *("federation_log", "ckpt_path", "weights_only"),
 )
 
 #: Sections that a checkpoint's run lends to validate, test and predict.
 LENT_KEYS = ("seed_everything", "model", "data", "federation", "evaluation", "samples", "run")
 
-#: Keys of the model that only say how it is evaluated.
-EVALUATION_KEYS = ("num_evaluated_per_class", "num_evaluated_clients")
+#: Keys of the model that only say how it is evaluated: they may differ always.
+EVALUATION_KEYS = (
+    "num_evaluated_per_class",
+    "num_evaluated_clients",
+    "num_evaluated_seeds",
+    "inception",
+)
+
+NEEDS_CHECKPOINT = "this command needs --ckpt_path runs/.../last.ckpt"
 
 
 def find_last_checkpoint(root: Path) -> str:
@@ -44,7 +51,7 @@ def check_same_config(saved: dict[str, Any], current: dict[str, Any]) -> None:
     differing = [
         f"{key}: {old.get(key, '-')} -> {new.get(key, '-')}"
         for key in sorted(old.keys() | new.keys())
-        if key.split(".")[0] not in FREE_KEYS and old.get(key) != new.get(key)
+        if not _is_free(key) and old.get(key) != new.get(key)
     ]
     if differing:
         raise CheckpointError(
@@ -54,7 +61,7 @@ def check_same_config(saved: dict[str, Any], current: dict[str, Any]) -> None:
 
 
 def check_same_model(config: dict[str, Any]) -> None:
-    """Refuse to use a checkpoint with another model than its own.
+    """Refuse to use a checkpoint that is untrained, or with another model than its own.
 
     Args:
         config: The present configuration, with the checkpoint's path under "ckpt_path".
@@ -63,14 +70,12 @@ def check_same_model(config: dict[str, Any]) -> None:
         HuscfError: Where no checkpoint is given, or listing the differences.
     """
     if config["ckpt_path"] is None:
-        raise HuscfError("this command needs --ckpt_path runs/.../last.ckpt")
-    saved = read_checkpoint(config["ckpt_path"]).get("huscf_config")
+        raise HuscfError(NEEDS_CHECKPOINT)
+    checkpoint = read_checkpoint(config["ckpt_path"])
+    check_trained(checkpoint, config["ckpt_path"])
+    saved = checkpoint.get("huscf_config")
     if saved is not None:
-        models = [
-            {name: value for name, value in each["model"].items() if name not in EVALUATION_KEYS}
-            for each in (saved, config)
-        ]
-        check_same_config({"model": models[0]}, {"model": models[1]})
+        check_same_config({"model": saved["model"]}, {"model": config["model"]})
 
 
 def lend_config(arguments: Sequence[str]) -> list[str]:
@@ -78,16 +83,29 @@ def lend_config(arguments: Sequence[str]) -> list[str]:
 
     Args:
         arguments: Subcommand and its options.
+
+    Raises:
+        HuscfError: Where a command other than fit has neither.
     """
     options = ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--config", "-c")
     options.add_argument("--ckpt_path")
     options.add_argument("--trainer.default_root_dir", dest="root", default="runs", type=Path)
     found, _ = options.parse_known_args(list(arguments[1:]))
-    if arguments[0] == "fit" or found.config or found.ckpt_path is None:
+    asks_only = any(option.startswith(("-h", "--help", "--print_config")) for option in arguments)
+    if arguments[0] == "fit" or found.config or asks_only:
         return []
+    if found.ckpt_path is None:
+        raise HuscfError(NEEDS_CHECKPOINT)
     path = find_last_checkpoint(found.root) if found.ckpt_path == "last" else found.ckpt_path
     config = read_checkpoint(path).get("huscf_config")
     if config is None:
         return []
     return ["--config", json.dumps({key: config[key] for key in LENT_KEYS if key in config})]
+
+
+def _is_free(key: str) -> bool:
+    section, _, rest = key.partition(".")
+    return section in FREE_KEYS or (
+        section == "model" and rest.partition(".")[0] in EVALUATION_KEYS
+    )

@@ -10,6 +10,7 @@ from .clusters import (
     match_labels,
     scale_features,
 )
+from .places import Place, align_places, locate_clients
 from .statistics import ActivationStatistics
 from .weights import Weighting, kl_from_others, member_weights
 
@@ -19,9 +20,12 @@ __all__ = [
     "EachAlone",
     "KMeansClusters",
     "OneCluster",
+    "Place",
     "Weighting",
+    "align_places",
     "block_tensors",
     "kl_from_others",
+    "locate_clients",
     "make_features",
     "match_labels",
     "member_weights",

@@ -11,12 +11,13 @@ from .domain_classifier import DomainClassifier, Verdict
 from .downstream_utility import ClassificationFigures, measure_downstream_utility
 from .evaluation import EvaluationSettings, evaluate_samples
 from .frechet_distance import FrechetDistance, Moments, measure_frechet_distance
-from .inception_distances import load_inception, measure_inception_distances
+from .inception_distances import InceptionFeatures, load_inception, measure_inception_distances
 from .judge_cache import JudgeSettings, load_judge, train_judge
 from .kernel_distance import KernelDistance, measure_kernel_distance
 from .labelled_samples import LabelledSamples, RealData, to_float, to_uint8
 from .nearest_real_ratio import NearestRealRatio, measure_nearest_distances
 from .neighbour_scores import NeighbourScores, measure_neighbour_scores
+from .real_reference import RealReference
 from .spectral_distance import SpectralDistance
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "EvaluationSettings",
     "FrechetDistance",
     "GenerationScore",
+    "InceptionFeatures",
     "JudgeSettings",
     "KernelDistance",
     "LabelAccuracy",
@@ -34,6 +36,7 @@ __all__ = [
     "NearestRealRatio",
     "NeighbourScores",
     "RealData",
+    "RealReference",
     "SpectralDistance",
     "Verdict",
     "evaluate_samples",

@@ -7,13 +7,13 @@ import torch
 from ..errors import HuscfError
 from .class_scores import measure_generation_score, measure_label_accuracy
 from .classifier_training import ClassifierTraining
-from .domain_classifier import DomainClassifier
 from .downstream_utility import measure_downstream_utility
-from .frechet_distance import FrechetDistance
+from .frechet_distance import compare_features
+from .inception_distances import InceptionFeatures, compare_inception
 from .kernel_distance import measure_kernel_distance
-from .labelled_samples import LabelledSamples, RealData, check_alike, to_float
-from .nearest_real_ratio import NearestRealRatio
+from .labelled_samples import LabelledSamples, check_alike, to_float
 from .neighbour_scores import measure_neighbour_scores
+from .real_reference import RealReference
 from .spectral_distance import SpectralDistance
 
 
@@ -30,6 +30,7 @@ class EvaluationSettings:
         max_downstream: Most synthetic samples that it is trained on, exactly balanced.
         spectrogram_range_db: dB between -1 and 1 where samples are log-mel spectrograms, for the
             spectral distance; None where they are pictures.
+        inception: Where FID and KID come from; None leaves them out.
     """
 
     max_samples: int = 10_000
@@ -40,6 +41,7 @@ class EvaluationSettings:
     )
     max_downstream: int = 10_000
     spectrogram_range_db: float | None = None
+    inception: InceptionFeatures | None = None
 
     @classmethod
     def quick(cls, max_samples: int = 1_000) -> "EvaluationSettings":
@@ -49,8 +51,7 @@ class EvaluationSettings:
 
 def evaluate_samples(
     synthetic: LabelledSamples,
-    real: RealData,
-    judge: DomainClassifier,
+    reference: RealReference,
     settings: EvaluationSettings | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
@@ -58,8 +59,8 @@ def evaluate_samples(
 
     Args:
         synthetic: (N, C, H, W) samples and the classes they were asked to be, N > settings.k.
-        real: The domain's data; distances are to its test split.
-        judge: The domain's classifier, from `load_judge`.
+        reference: The domain's real data and judge; distances are to its test split. Hand in the
+            same one again for more samples: what does not depend on them is kept there.
         settings: None means EvaluationSettings().
         seed: Of the thinning and of the downstream classifier.
 
@@ -68,12 +69,14 @@ def evaluate_samples(
         density, coverage and nearest_real_ratio; judge_accuracy, the judge's on real test data;
         frechet_distance_real, that of as many real training samples, which a perfect generator
         would reach; downstream_accuracy, downstream_precision, downstream_recall, downstream_f1
-        and downstream_fpr unless left out; spectral_distance_db for spectrograms.
+        and downstream_fpr unless left out; spectral_distance_db for spectrograms; fid and kid
+        where Inception is given.
 
     Raises:
         HuscfError: Where the samples do not match the data or the judge, or are too few.
     """
     settings = settings or EvaluationSettings()
+    real, judge = reference.real, reference.judge
     check_alike(synthetic, real.test, "synthetic", "real")
     synthetic = synthetic.to(real.train.samples.device)
     if (judge.shape, judge.num_classes) != (synthetic.shape, synthetic.num_classes):
@@ -82,13 +85,15 @@ def evaluate_samples(
             f"the samples are of {synthetic.num_classes} classes and shape {synthetic.shape}"
         )
     figures = {
-        **_judge_samples(synthetic, real, judge, settings, seed),
-        "nearest_real_ratio": _nearest_real_ratio(synthetic, real, settings, seed),
+        **measure_by_judge(synthetic, reference, settings, seed),
+        "nearest_real_ratio": measure_nearest_real(synthetic, reference, settings, seed),
         "judge_accuracy": judge.test_accuracy,
     }
     if settings.spectrogram_range_db is not None:
         range_db = settings.spectrogram_range_db
         figures["spectral_distance_db"] = _spectral_distance(synthetic, real.test, range_db)
+    if settings.inception is not None:
+        figures |= measure_by_inception(synthetic, reference, settings.inception, seed)
     if settings.downstream is not None:
         balanced = synthetic.balanced(settings.max_downstream, seed).to(judge.device)
         utility = measure_downstream_utility(balanced, real.test, settings.downstream, seed)
@@ -97,46 +102,42 @@ def evaluate_samples(
 
 
 @torch.no_grad()
-def _judge_samples(
-    synthetic: LabelledSamples,
-    real: RealData,
-    judge: DomainClassifier,
-    settings: EvaluationSettings,
-    seed: int,
+def measure_by_judge(
+    synthetic: LabelledSamples, reference: RealReference, settings: EvaluationSettings, seed: int
 ) -> dict[str, float]:
-    """Scores and distances that rest on the judge's features and probabilities."""
-    synthetic = synthetic.at_most(settings.max_samples, seed)
-    test = judge.inspect(real.test.at_most(settings.max_samples, seed)).features
-    train = judge.inspect(real.train.at_most(len(synthetic), seed)).features
+    """Return scores and distances that rest on the judge's features and probabilities."""
+    judge, count, k = reference.judge, settings.max_samples, settings.k
+    synthetic = synthetic.at_most(count, seed)
     features, probabilities = judge.inspect(synthetic)
-    distances = {
-        "frechet_distance": _frechet_distance(test, features),
-        "frechet_distance_real": _frechet_distance(test, train),
-        "kernel_distance": measure_kernel_distance(test, features).item(),
-    }
-    neighbours = measure_neighbour_scores(test, features, settings.k)
+    test = reference.test_features(count)
+    kernel_distance = measure_kernel_distance(test, features, reference.kernel(count))
+    radii = reference.radii(count, k) if k < len(test) else None  # None: refused just below
+    neighbours = measure_neighbour_scores(test, features, k, radii)
     return {
         "generation_score": measure_generation_score(probabilities),
         "label_accuracy": measure_label_accuracy(probabilities, synthetic.labels.to(judge.device)),
-        **distances,
+        "frechet_distance": compare_features(test, features),
+        "frechet_distance_real": reference.frechet_distance(count, len(synthetic)),
+        "kernel_distance": kernel_distance.item(),
         **{name: value.item() for name, value in neighbours.items()},
     }
 
 
-def _frechet_distance(real: torch.Tensor, synthetic: torch.Tensor) -> float:
-    metric = FrechetDistance(real.shape[1]).to(real.device)
-    metric.update(real, real=True)
-    metric.update(synthetic, real=False)
-    return metric.compute().item()
-
-
-def _nearest_real_ratio(
-    synthetic: LabelledSamples, real: RealData, settings: EvaluationSettings, seed: int
+def measure_nearest_real(
+    synthetic: LabelledSamples, reference: RealReference, settings: EvaluationSettings, seed: int
 ) -> float:
-    test = real.test.at_most(settings.max_nearest, seed)
-    metric = NearestRealRatio(real.train.samples, test.samples)
+    """Return the NearestRealRatio of at most settings.max_nearest samples."""
+    metric = reference.nearest_real_ratio(settings.max_nearest)
     metric.update(synthetic.at_most(settings.max_nearest, seed).samples)
     return metric.compute().item()
+
+
+def measure_by_inception(
+    synthetic: LabelledSamples, reference: RealReference, inception: InceptionFeatures, seed: int
+) -> dict[str, float]:
+    """Return "fid" and "kid" of at most inception.max_samples samples."""
+    chosen = synthetic.at_most(inception.max_samples, seed)
+    return compare_inception(reference.inception_features(inception), inception.extract(chosen))
 
 
 def _spectral_distance(synthetic: LabelledSamples, real: LabelledSamples, range_db: float) -> float:

@@ -68,6 +68,14 @@ class FrechetDistance(Metric):
         return Moments(mean, centred / (count - 1))
 
 
+def compare_features(real: Tensor, synthetic: Tensor) -> float:
+    """Return the FrechetDistance of (N, D) and (M, D) features."""
+    metric = FrechetDistance(real.shape[1]).to(real.device)
+    metric.update(real, real=True)
+    metric.update(synthetic, real=False)
+    return metric.compute().item()
+
+
 def measure_frechet_distance(real: Moments, synthetic: Moments) -> Tensor:
     """Return the Frechet distance between two Gaussians, a float64 scalar >= 0."""
     # tr (AB)^(1/2) by the symmetric root of A: real arithmetic even where a fit is singular.

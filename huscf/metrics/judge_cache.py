@@ -166,7 +166,9 @@ def _restore(
         judge = _build(train, settings)
     judge.load_state_dict(record["state"])
     judge.test_accuracy = accuracy
-    return judge.to(train.samples.device).eval().requires_grad_(False)
+    # As training leaves it: convolutions of a small judge are then twice as fast on a CPU.
+    judge.to(train.samples.device).to(memory_format=torch.channels_last)
+    return judge.eval().requires_grad_(False)
 
 
 def _record_hash(state: dict[str, Tensor], test_accuracy: float) -> str:

@@ -1,7 +1,5 @@
 """The kernel distance (KID): squared maximum mean discrepancy of features."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -48,8 +46,15 @@ class KernelDistance(Metric):
         return measure_kernel_distance(dim_zero_cat(self.real), dim_zero_cat(self.synthetic))
 
 
-def measure_kernel_distance(real: Tensor, synthetic: Tensor) -> Tensor:
+def measure_kernel_distance(
+    real: Tensor, synthetic: Tensor, real_kernel: Tensor | None = None
+) -> Tensor:
     """Return the unbiased squared MMD of (N, D) and (M, D) features, a float64 scalar.
+
+    Args:
+        real: Features; products are of their type, float32 or finer, sums are of float64.
+        synthetic: Likewise.
+        real_kernel: `mean_kernel_of_others` of the real ones, where it is known already.
 
     Raises:
         HuscfError: Where either side has fewer than two samples.
@@ -58,18 +63,33 @@ def measure_kernel_distance(real: Tensor, synthetic: Tensor) -> Tensor:
         raise HuscfError(
             f"kernel distance: needs two samples a side, got {len(real)} and {len(synthetic)}"
         )
-    real, synthetic = real.double(), synthetic.double()
-    within = _mean_kernel(real, real, "others") + _mean_kernel(synthetic, synthetic, "others")
-    return within - 2 * _mean_kernel(real, synthetic, "all")
+    if real_kernel is None:
+        real_kernel = mean_kernel_of_others(real)
+    real, synthetic = _at_least_float(real), _at_least_float(synthetic)
+    between = torch.stack([_sum_kernel(rows, real) for rows in synthetic.split(CHUNK_ROWS)]).sum()
+    mean_between = between / (len(real) * len(synthetic))
+    return real_kernel + mean_kernel_of_others(synthetic) - 2 * mean_between
 
 
-def _mean_kernel(left: Tensor, right: Tensor, pairs: Literal["all", "others"]) -> Tensor:
-    """Mean kernel over all pairs, or over all pairs of a set with another of its members."""
-    width = left.shape[1]
-    total = torch.stack(
-        [((rows @ right.T) / width + 1).pow_(3).sum() for rows in left.split(CHUNK_ROWS)]
-    ).sum()
-    if pairs == "all":
-        return total / (len(left) * len(right))
-    with_itself = (left.square().sum(1) / width + 1).pow(3).sum()
-    return (total - with_itself) / (len(left) * (len(left) - 1))
+def mean_kernel_of_others(features: Tensor) -> Tensor:
+    """Return the mean kernel over all pairs of a row of (N, D) with another, a float64 scalar."""
+    features = _at_least_float(features)
+    chunks = features.split(CHUNK_ROWS)
+    total = torch.zeros((), dtype=torch.float64, device=features.device)
+    # The kernel is symmetric: pairs of different chunks are worked out once and count twice.
+    for position, rows in enumerate(chunks):
+        total += _sum_kernel(rows, rows)
+        later = features[position * CHUNK_ROWS + len(rows) :]
+        if len(later):
+            total += 2 * _sum_kernel(rows, later)
+    with_itself = (features.square().sum(1).double() / features.shape[1] + 1).pow(3).sum()
+    return (total - with_itself) / (len(features) * (len(features) - 1))
+
+
+def _sum_kernel(left: Tensor, right: Tensor) -> Tensor:
+    kernel = (left @ right.T).div_(left.shape[1]).add_(1).pow_(3)
+    return kernel.sum(1).double().sum()
+
+
+def _at_least_float(features: Tensor) -> Tensor:
+    return features.to(torch.promote_types(features.dtype, torch.float32))

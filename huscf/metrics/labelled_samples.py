@@ -73,7 +73,7 @@ class LabelledSamples:
         chosen = [order[labels == label][:per_class] for label in range(self.num_classes)]
         return self.select(torch.cat(chosen))
 
-    def batches(self, batch_size: int = 500) -> Iterator[Tensor]:
+    def batches(self, batch_size: int = 200) -> Iterator[Tensor]:
         """Yield the samples in order as (B, C, H, W) float32 in [-1, 1]."""
         return map(to_float, self.samples.split(batch_size))
 

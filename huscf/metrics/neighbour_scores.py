@@ -55,8 +55,16 @@ class NeighbourScores(Metric):
         )
 
 
-def measure_neighbour_scores(real: Tensor, synthetic: Tensor, k: int = 5) -> dict[str, Tensor]:
+def measure_neighbour_scores(
+    real: Tensor, synthetic: Tensor, k: int = 5, real_radii: Tensor | None = None
+) -> dict[str, Tensor]:
     """Return precision, recall, density and coverage of (N, D) and (M, D) features.
+
+    Args:
+        real: Features.
+        synthetic: Features.
+        k: Which neighbour bounds a ball.
+        real_radii: `kth_distances` of the real ones, where they are known already.
 
     Raises:
         HuscfError: Where a set has no more than k samples.
@@ -69,7 +77,9 @@ def measure_neighbour_scores(real: Tensor, synthetic: Tensor, k: int = 5) -> dic
     # Centring keeps the rounding of |x|^2 + |y|^2 - 2 x.y small.
     centre = real.mean(0)
     real, synthetic = real - centre, synthetic - centre
-    real_radii, synthetic_radii = kth_distances(real, k), kth_distances(synthetic, k)
+    if real_radii is None:
+        real_radii = kth_distances(real, k)
+    synthetic_radii = kth_distances(synthetic, k)
     covered, recalled = real_radii < 0, real_radii < 0
     balls_around = []
     chunks = zip(synthetic.split(CHUNK_ROWS), synthetic_radii.split(CHUNK_ROWS), strict=True)

@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from statistics import fmean
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from ..errors import HuscfError
 from ..metrics import (
-    DomainClassifier,
     EvaluationSettings,
     JudgeSettings,
     LabelledSamples,
     RealData,
+    RealReference,
     evaluate_samples,
     load_judge,
 )
@@ -21,6 +23,10 @@ from ..randomness import derive_seed, make_generator
 
 if TYPE_CHECKING:
     from .split_gan import SplitGAN
+
+
+#: Most samples of each class that a single client draws: its figures are quick ones.
+CLIENT_NUM_PER_CLASS = 100
 
 
 class RealDomain(Protocol):
@@ -48,6 +54,9 @@ def draw_samples(
         num_classes: Classes to draw, 0..num_classes - 1.
         num_per_class: Samples of each class over all members.
         purpose: Names the random stream, together with the module's seed.
+
+    Raises:
+        HuscfError: Where a client draws NaN or Inf.
     """
     samples, labels = [], []
     for position, client_id in enumerate(members):
@@ -55,6 +64,8 @@ def draw_samples(
         wanted = torch.arange(num_classes).repeat_interleave(count)
         stream = make_generator(module.seed, purpose, client_id)
         samples.append(module.sample(client_id, wanted, stream))
+        if not samples[-1].isfinite().all():
+            raise HuscfError(f"client {client_id} draws NaN or Inf: its training diverged")
         labels.append(wanted)
     return LabelledSamples(torch.cat(samples), torch.cat(labels), num_classes)
 
@@ -81,9 +92,9 @@ class DomainEvaluator:
         )
 
     @cached_property
-    def judge(self) -> DomainClassifier:
-        """The domain's classifier."""
-        return load_judge(self.real, JudgeSettings())
+    def reference(self) -> RealReference:
+        """The real data with its judge, and what evaluations have found out about them so far."""
+        return RealReference(self.real, load_judge(self.real, JudgeSettings()))
 
     def measure(
         self,
@@ -91,6 +102,7 @@ class DomainEvaluator:
         members: Sequence[int],
         num_per_class: int,
         settings: EvaluationSettings,
+        seed: int = 0,
     ) -> dict[str, float]:
         """Measure what clients of the domain generate together.
 
@@ -99,6 +111,7 @@ class DomainEvaluator:
             members: The clients that draw.
             num_per_class: Samples drawn of each class over all of them.
             settings: What is measured.
+            seed: Together with the module's it fixes noise, thinning and downstream classifier.
 
         Returns:
             The figures of `huscf.metrics.evaluate_samples`.
@@ -107,10 +120,10 @@ class DomainEvaluator:
             HuscfError: Where samples are NaN or Inf because training diverged.
         """
         classes = self.domain.num_classes
-        drawn = draw_samples(module, members, classes, num_per_class, "evaluation")
+        purpose = f"evaluation {seed}"
+        drawn = draw_samples(module, members, classes, num_per_class, purpose)
         settings = replace(settings, spectrogram_range_db=self.spectrogram_range_db)
-        seed = derive_seed(module.seed, "evaluation")
-        return evaluate_samples(drawn, self.real, self.judge, settings, seed)
+        return evaluate_samples(drawn, self.reference, settings, derive_seed(module.seed, purpose))
 
 
 @dataclass(frozen=True)
@@ -119,7 +132,7 @@ class DomainScores:
 
     Args:
         domain: Its name.
-        together: Figures of samples drawn from all its clients.
+        by_seed: Figures of samples drawn from all its clients, once for each evaluation seed.
         num_per_class: Samples of each class behind them.
         by_client: Figures of single clients; equally many samples of each, so that they compare.
         num_clients: The domain's clients, of whom by_client may be a part.
@@ -127,11 +140,56 @@ class DomainScores:
     """
 
     domain: str
-    together: dict[str, float]
+    by_seed: dict[int, dict[str, float]]
     num_per_class: int
     by_client: dict[int, dict[str, float]]
     num_clients: int
     client_num_per_class: int
+
+    @property
+    def together(self) -> dict[str, float]:
+        """Return the mean of the figures over the seeds."""
+        every = list(self.by_seed.values())
+        return {name: fmean(figures[name] for figures in every) for name in every[0]}
+
+
+class Effort(NamedTuple):
+    """How much of a domain is measured: samples of each class, seeds, and single clients."""
+
+    num_per_class: int
+    num_seeds: int
+    num_clients: int
+
+
+def score_domain(
+    module: "SplitGAN",
+    evaluator: DomainEvaluator,
+    members: Sequence[int],
+    settings: EvaluationSettings,
+    effort: Effort,
+) -> DomainScores:
+    """Measure what all clients of a domain generate together, then what single ones do.
+
+    Args:
+        module: The root module.
+        evaluator: The domain's.
+        members: The domain's clients.
+        settings: What is measured of all together; of single clients it is the quick part.
+        effort: How many samples, seeds and single clients.
+    """
+    count = effort.num_per_class
+    by_seed = {
+        seed: evaluator.measure(module, members, count, settings, seed)
+        for seed in range(effort.num_seeds)
+    }
+    quick, client_count = EvaluationSettings.quick(), min(count, CLIENT_NUM_PER_CLASS)
+    by_client = {
+        c: evaluator.measure(module, [c], client_count, quick)
+        for c in spread_out(members, effort.num_clients)
+    }
+    return DomainScores(
+        evaluator.domain.name, by_seed, count, by_client, len(members), client_count
+    )
 
 
 def spread_out(members: Sequence[int], limit: int) -> list[int]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from ..errors import CheckpointError, HuscfError
-from ..metrics import EvaluationSettings, to_float
+from ..metrics import EvaluationSettings, InceptionFeatures, to_float
 from ..models import (
     AdversarialLoss,
     BatchStatistics,
@@ -34,7 +34,7 @@ from ..split import (
     UPass,
 )
 from .client import Client
-from .evaluation import DomainEvaluator, DomainScores, spread_out
+from .evaluation import DomainEvaluator, DomainScores, Effort, score_domain
 from .optimizer_state import Moments, copy_state, replace_parameters
 from .parties import Parties
 from .segment import Segment, run_side_by_side
@@ -75,6 +75,9 @@ class SplitGAN(LightningModule):
         num_evaluated_per_class: Samples of each class and domain that validate and test draw.
         num_evaluated_clients: At most so many clients of a domain are tested one by one, which
             gives the spread over clients; 0 leaves that out.
+        num_evaluated_seeds: Test draws and measures all clients' samples together so many times,
+            downstream classifiers included, which gives the spread over seeds.
+        inception: Weights with which test measures FID and KID too; None leaves them out.
         seed: Seed of initial weights, noise and sampling; linked to seed_everything.
     """
 
@@ -98,9 +101,16 @@ class SplitGAN(LightningModule):
         on_nonfinite: OnNonFinite = "stop",
         num_evaluated_per_class: int = 500,
         num_evaluated_clients: int = 16,
+        num_evaluated_seeds: int = 3,
+        inception: InceptionFeatures | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if min(num_evaluated_per_class, num_evaluated_seeds) < 1 or num_evaluated_clients < 0:
+            raise HuscfError(
+                "model.num_evaluated_per_class and num_evaluated_seeds must be >= 1, "
+                "num_evaluated_clients >= 0"
+            )
         self.automatic_optimization = False
         self.sample_shape = sample_shape
         self.client_sizes = dict(client_sizes)
@@ -112,6 +122,8 @@ class SplitGAN(LightningModule):
         self.on_nonfinite = on_nonfinite
         self.num_evaluated_per_class = num_evaluated_per_class
         self.num_evaluated_clients = num_evaluated_clients
+        self.num_evaluated_seeds = num_evaluated_seeds
+        self.inception = inception
         self.seed = seed
         self.exchange = Exchange()
         self.num_dropped = dict.fromkeys(sorted(batch_sizes), 0)
@@ -359,16 +371,20 @@ class SplitGAN(LightningModule):
         self.scores = []
 
     def on_test_start(self) -> None:
-        """Forget the scores of an earlier test."""
+        """Forget the scores of an earlier test; say at once if Inception cannot be loaded."""
         self.scores = []
+        if self.inception is not None:
+            _ = self.inception.extractor
 
     def validation_step(self, domain_name: str, batch_idx: int) -> None:
         """Log quick scores of one domain."""
-        self._score(domain_name, "val", EvaluationSettings.quick(), num_clients=0)
+        self._score(domain_name, "val", EvaluationSettings.quick(), num_seeds=1, num_clients=0)
 
     def test_step(self, domain_name: str, batch_idx: int) -> None:
-        """Log all scores of one domain, and measure its clients one by one."""
-        self._score(domain_name, "test", EvaluationSettings(), self.num_evaluated_clients)
+        """Log all scores of one domain, over seeds, and measure its clients one by one."""
+        settings = EvaluationSettings(inception=self.inception)
+        seeds, clients = self.num_evaluated_seeds, self.num_evaluated_clients
+        self._score(domain_name, "test", settings, seeds, clients)
 
     def evaluator(self, domain_name: str) -> DomainEvaluator:
         """Return what measures a domain of the trainer's data; made once."""
@@ -436,21 +452,19 @@ class SplitGAN(LightningModule):
     # Helpers
 
     def _score(
-        self, domain_name: str, phase: str, settings: EvaluationSettings, num_clients: int
+        self,
+        domain_name: str,
+        phase: str,
+        settings: EvaluationSettings,
+        num_seeds: int,
+        num_clients: int,
     ) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         members = [c for c, name in data.client_domains.items() if name == domain_name]
-        evaluator, count = self.evaluator(domain_name), self.num_evaluated_per_class
-        together = evaluator.measure(self, members, count, settings)
-        quick, client_count = EvaluationSettings.quick(), min(count, 100)
-        by_client = {
-            c: evaluator.measure(self, [c], client_count, quick)
-            for c in spread_out(members, num_clients)
-        }
-        self.scores.append(
-            DomainScores(domain_name, together, count, by_client, len(members), client_count)
-        )
-        for name, value in together.items():
+        effort = Effort(self.num_evaluated_per_class, num_seeds, num_clients)
+        scores = score_domain(self, self.evaluator(domain_name), members, settings, effort)
+        self.scores.append(scores)
+        for name, value in scores.together.items():
             self.log(f"{phase}/{domain_name}/{name}", value, batch_size=1)
 
     def _build_networks(

@@ -4,7 +4,6 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from .run_record import RunRecord
@@ -43,7 +42,7 @@ def draw_panels(runs: Sequence[RunRecord], names: Sequence[str] = ("",)) -> byte
     shown = [(heading, _names(runs, pattern), top) for heading, pattern, top in PANELS]
     shown = [panel for panel in shown if panel[1]]
     rows = max(1, -(-len(shown) // 2))
-    figure = _new_figure(11, 2.7 * rows)
+    figure = new_figure(11, 2.7 * rows)
     for position, (heading, columns, top) in enumerate(shown):
         axes = figure.add_subplot(rows, 2, position + 1)
         _draw_series(axes, dict(zip(names, runs, strict=True)), columns)
@@ -51,49 +50,12 @@ def draw_panels(runs: Sequence[RunRecord], names: Sequence[str] = ("",)) -> byte
         axes.set_ylim(min(0.0, low), max(top, high) * 1.05)
         axes.set_title(heading, loc="left", fontsize=10, fontweight="bold")
         axes.set_xlabel("round", fontsize=8)
-        _tidy(axes)
+        tidy(axes)
         if len(runs) * len(columns) > 1:
-            axes.legend(fontsize=7, frameon=False)
+            axes.legend(fontsize=7, frameon=False, handlelength=3)
     if not shown:
         figure.text(0.5, 0.5, "no round has ended", ha="center")
-    return _to_png(figure)
-
-
-def draw_cluster_map(clients: Sequence[Mapping[str, str]]) -> bytes | None:
-    """Return the clients as the server sees them: colour is the cluster, marker the domain.
-
-    Args:
-        clients: Records with map_x, map_y, cluster and domain; those without a place are left
-            out.
-
-    Returns:
-        A PNG, or None where no client has a place.
-    """
-    placed = [c for c in clients if c.get("map_x")]
-    if not placed:
-        return None
-    domains = list(dict.fromkeys(c["domain"] for c in placed))
-    figure = _new_figure(6.4, 4.6)
-    axes = figure.add_subplot()
-    for cluster in sorted({int(c["cluster"]) for c in placed}):
-        for domain, marker in zip(domains, cycle(MARKERS), strict=False):
-            group = [c for c in placed if (int(c["cluster"]), c["domain"]) == (cluster, domain)]
-            if group:
-                x, y = ([float(c[axis]) for c in group] for axis in ("map_x", "map_y"))
-                colour, label = COLOURS[cluster % len(COLOURS)], f"cluster {cluster}, {domain}"
-                axes.scatter(
-                    *(x, y, 70, colour), marker=marker, alpha=0.75, edgecolors="white", label=label
-                )
-    if len(placed) <= 40:
-        for client in placed:
-            place = (float(client["map_x"]), float(client["map_y"]))
-            axes.annotate(client["client"], place, (5, 5), textcoords="offset points", fontsize=7)
-    axes.set_xlabel("first principal component", fontsize=8)
-    axes.set_ylabel("second principal component", fontsize=8)
-    axes.legend(fontsize=8, frameon=False, loc="best")
-    axes.margins(0.15)
-    _tidy(axes)
-    return _to_png(figure)
+    return to_png(figure)
 
 
 def draw_plan(plan: Mapping[str, Any], limit: int = 24) -> bytes:
@@ -105,7 +67,7 @@ def draw_plan(plan: Mapping[str, Any], limit: int = 24) -> bytes:
     """
     groups = Counter((c["profile"], tuple(c["cuts"])) for c in plan["clients"])
     lines = groups.most_common(limit)
-    figure = _new_figure(9, 1.1 + 0.42 * len(lines))
+    figure = new_figure(9, 1.1 + 0.42 * len(lines))
     for column, network in enumerate(("generator", "discriminator")):
         count = plan[f"{network}_blocks"]
         axes = figure.add_subplot(1, 2, column + 1)
@@ -122,14 +84,14 @@ def draw_plan(plan: Mapping[str, Any], limit: int = 24) -> bytes:
         axes.tick_params(labelsize=8, length=0)
         axes.spines[:].set_visible(False)
     _explain_colours(figure)
-    return _to_png(figure)
+    return to_png(figure)
 
 
 def draw_traffic(clients: Sequence[Mapping[str, str]]) -> bytes | None:
     """Return the megabytes of every client by direction, or None where they are not known."""
     if not clients or "uplink_mbytes" not in clients[0]:
         return None
-    figure = _new_figure(9, 2.8)
+    figure = new_figure(9, 2.8)
     axes = figure.add_subplot()
     bottom = [0.0] * len(clients)
     for name, colour in (("uplink", COLOURS[0]), ("downlink", COLOURS[5])):
@@ -141,8 +103,8 @@ def draw_traffic(clients: Sequence[Mapping[str, str]]) -> bytes | None:
     axes.set_xlabel("client", fontsize=8)
     axes.set_ylabel("MB in the whole run", fontsize=8)
     axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, 1.14))
-    _tidy(axes)
-    return _to_png(figure)
+    tidy(axes)
+    return to_png(figure)
 
 
 def _names(runs: Sequence[RunRecord], pattern: str) -> list[str]:
@@ -157,7 +119,8 @@ def _draw_series(axes: "Axes", runs: Mapping[str, RunRecord], columns: Sequence[
             rounds, values = run.series(column)
             colour = COLOURS[(position if is_alone else which) % len(COLOURS)]
             style = "-" if is_alone else STYLES[position % len(STYLES)]
-            marker = "o" if len(rounds) <= 30 else ""
+            kind = "o" if is_alone else MARKERS[position % len(MARKERS)]
+            marker = kind if len(rounds) <= 30 else ""
             label = f"{name} {_label(column)}".strip()
             axes.plot(rounds, values, style, c=colour, marker=marker, ms=3.5, lw=1.6, label=label)
 
@@ -168,13 +131,15 @@ def _label(name: str) -> str:
     return parts[1] if len(parts) == 3 else parts[-1].removesuffix("_loss")
 
 
-def _new_figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure, inches wide and high."""
     from matplotlib.figure import Figure
 
     return Figure((width, height), dpi=130, layout="constrained")
 
 
-def _tidy(axes: "Axes") -> None:
+def tidy(axes: "Axes") -> None:
+    """Give axes the look that all charts share."""
     from matplotlib.ticker import MaxNLocator
 
     axes.grid(color="#e3e6ea", linewidth=0.8)
@@ -197,7 +162,8 @@ def _explain_colours(figure: "Figure") -> None:
     figure.legend(handles=patches, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
 
-def _to_png(figure: "Figure") -> bytes:
+def to_png(figure: "Figure") -> bytes:
+    """Return a figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

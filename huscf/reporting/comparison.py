@@ -1,36 +1,83 @@
-"""Several runs side by side: final figures, differing configuration, curves."""
+"""Several runs side by side: final figures, differing configuration, curves, spread over seeds."""
 
+import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..nested_values import flatten
 from .charts import draw_panels
-from .run_record import RunRecord
+from .run_record import Row, RunRecord
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 #: Keys that say where and how a run went, not what it was.
 UNINTERESTING = ("trainer.default_root_dir", "trainer.logger", "trainer.callbacks", "ckpt_path")
 
+#: Keys that follow seed_everything.
+SEED_KEYS = ("seed_everything", "data.init_args.seed", "model.seed")
+
+#: Keys in which runs may differ and yet be repetitions of each other.
+SHOWN_ONLY = (
+    *("run.name", "report.", "samples.", "wandb.", "federation_log.", "training."),
+    "trainer.enable_progress_bar",
+)
+
 
 def print_comparison(runs: Sequence[RunRecord]) -> None:
-    """Print the last figures of every run, then the configuration keys in which they differ."""
+    """Print the last figures of every run, their spread over seeds, and the keys that differ."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(width=max(100, Console().width))
-    figures = Table(title="Final figures", title_justify="left")
-    settings = Table(title="Differing configuration", title_justify="left")
-    for table, heading in ((figures, "figure"), (settings, "key")):
-        table.add_column(heading)
-        for name in name_apart(runs):
-            table.add_column(name, justify="right", overflow="fold")
-    last = [run.last() for run in runs]
-    for name in dict.fromkeys(name for row in last for name in row):
-        figures.add_row(name, *(f"{row[name]:.4g}" if name in row else "-" for row in last))
-    for key, values in differing_keys([run.config for run in runs]).items():
-        settings.add_row(key, *values)
-    console.print(figures)
+    figures = [final_figures(run) for run in runs]
+    names = list(dict.fromkeys(name for row in figures for name in row))
+    table = _make_table("Final figures", "figure", name_apart(runs))
+    for name in names:
+        table.add_row(name, *(f"{row[name]:.4g}" if name in row else "-" for row in figures))
+    console.print(table)
+    if groups := group_repetitions(runs):
+        console.print(_make_spread_table(groups, names))
     if len(runs) > 1:
+        settings = _make_table("Differing configuration", "key", name_apart(runs))
+        for key, values in differing_keys([run.config for run in runs]).items():
+            settings.add_row(key, *values)
         console.print(settings if settings.rows else "The configurations do not differ.")
+
+
+def final_figures(run: RunRecord) -> Row:
+    """Return the last value of every figure of training, and those of the newest `huscf test`.
+
+    The latter are called test/<domain>/<figure>, of all clients of the domain together.
+    """
+    tested = {
+        f"test/{domain}/{name}": value
+        for domain, scores in run.scores.get("domains", {}).items()
+        for name, value in scores["together"].items()
+    }
+    return {**run.last(), **tested}
+
+
+def group_repetitions(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Return the groups of runs whose configurations differ in nothing but the seed."""
+    groups: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        kept = {
+            key: value
+            for key, value in flatten(run.config).items()
+            if key not in SEED_KEYS and not key.startswith((*UNINTERESTING, *SHOWN_ONLY))
+        }
+        groups.setdefault(repr(sorted(kept.items())), []).append(run)
+    return [group for group in groups.values() if len({_seed_of(run) for run in group}) > 1]
+
+
+def summarize_figure(values: Sequence[float | None]) -> str:
+    """Return "mean ± std" of a sample over runs, and of how many where some lack the figure."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return "-"
+    spread = statistics.stdev(known)
+    text = f"{statistics.fmean(known):.4g}" + (f" ± {spread:.2g}" if spread else "")
+    return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)})"
 
 
 def name_apart(runs: Sequence[RunRecord]) -> list[str]:
@@ -50,3 +97,29 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]
 def draw_comparison(runs: Sequence[RunRecord]) -> bytes:
     """Return a PNG of the runs' curves, one colour per run."""
     return draw_panels(runs, name_apart(runs))
+
+
+def _make_spread_table(groups: Sequence[Sequence[RunRecord]], names: Sequence[str]) -> "Table":
+    headings = []
+    for group in groups:
+        seeds = ", ".join(map(str, map(_seed_of, group)))
+        headings.append(f"{', '.join(name_apart(group))}\nseeds {seeds}")
+    table = _make_table("Mean ± standard deviation over seeds", "figure", headings)
+    figures = [[final_figures(run) for run in group] for group in groups]
+    for name in names:
+        cells = (summarize_figure([row.get(name) for row in group]) for group in figures)
+        table.add_row(name, *cells)
+    return table
+
+
+def _make_table(title: str, heading: str, names: Sequence[str]) -> "Table":
+    from rich.table import Table
+
+    table = Table(heading, title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    return table
+
+
+def _seed_of(run: RunRecord) -> Any:
+    return run.config.get("seed_everything", "-")

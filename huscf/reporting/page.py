@@ -9,13 +9,17 @@ from typing import Any
 
 import yaml
 
-from .charts import draw_cluster_map, draw_panels, draw_plan, draw_traffic
+from .charts import draw_panels, draw_plan, draw_traffic
+from .federation_charts import draw_cluster_map, draw_maps_by_round, draw_weights
+from .federation_history import by_round, choose_colours
 from .page_style import STYLE
 from .run_record import RunRecord
-from .scores import FIGURES, format_spread
+from .scores import FIGURES, explain_draws, format_figure, format_spread
 
 #: More clients than this are listed in clients.csv only.
 MAX_LISTED = 100
+#: The maps of more rounds than this are folded away.
+MAX_UNFOLDED_MAPS = 8
 
 
 def write_page(run: RunRecord) -> Path:
@@ -34,9 +38,13 @@ def write_page(run: RunRecord) -> Path:
 
 def draw_charts(run: RunRecord) -> dict[str, bytes]:
     """Return the charts that a run has data for, as PNG by name."""
+    rounds = by_round(run.federation)
+    last = max(rounds, default=0)
     drawn = {
         "curves": draw_panels([run]),
-        "clusters": draw_cluster_map(run.clients),
+        "clusters": draw_cluster_map(rounds.get(last, []), choose_colours(rounds).get(last)),
+        "clusters_by_round": draw_maps_by_round(rounds),
+        "weights": draw_weights(rounds),
         "plan": draw_plan(run.plan),
         "traffic": draw_traffic(run.clients),
     }
@@ -113,9 +121,10 @@ def _scores(run: RunRecord) -> str:
             for key, heading, _ in FIGURES
             if any(key in domain["together"] for domain in domains.values())
         ]
+        draws = f" ({explain_draws(run.scores)})" if "evaluation_seeds" in run.scores else ""
         note = (
-            "From huscf test: all clients of a domain together, and in brackets mean ± standard "
-            "deviation over single clients. Scores are worth as much as the judge."
+            f"From huscf test: all clients of a domain together{draws}, and in brackets mean ± "
+            "standard deviation over single clients. Scores are worth as much as the judge."
         )
         return _table(("figure", *domains), rows) + f"<p>{note}</p>"
     last = run.last()
@@ -132,7 +141,9 @@ def _scores(run: RunRecord) -> str:
 
 
 def _tested(domain: Mapping[str, Any], key: str) -> str:
-    together = _score(domain["together"].get(key))
+    over_seeds = domain.get("over_seeds", {}).get(key)  # earlier versions measured one seed
+    value = domain["together"].get(key)
+    together = _score(value) if over_seeds is None else format_spread(over_seeds)
     spread = domain["over_clients"].get(key)
     return together if spread is None else f"{together} ({format_spread(spread)})"
 
@@ -157,7 +168,13 @@ def _samples(run: RunRecord) -> str:
 
 
 def _clusters(run: RunRecord, charts: Mapping[str, bytes]) -> str:
-    html = _picture(charts.get("clusters"), "The clients' mean activations as the server sees them")
+    caption = "The clients' mean activations as the server sees them, in the last round"
+    html = _picture(charts.get("clusters"), caption)
+    caption = "The same round by round; maps are turned alike, and clusters keep their colours"
+    maps = _picture(charts.get("clusters_by_round"), caption)
+    if len(by_round(run.federation)) > MAX_UNFOLDED_MAPS:
+        maps = f"<details><summary>Round by round</summary>{maps}</details>"
+    html += maps + _picture(charts.get("weights"), "Weights of the clients in every round")
     if not run.clients or "cluster" not in run.clients[0]:
         return html
     headings = ("client", "domain", "cluster", "num_samples", "weight", "divergence")
@@ -253,7 +270,7 @@ def _number(value: float | None) -> str:
 
 
 def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else format_figure(value)
 
 
 def _shorten(text: str) -> str:

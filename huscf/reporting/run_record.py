@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from ..errors import HuscfError
+from .federation_history import FederationRow, read_federation
 
 Row = dict[str, float]
 
@@ -26,6 +27,7 @@ class RunRecord:
         rows: One row a round; figures that were not measured in a round are missing.
         clients: One record per client: clients.csv, or the plan alone where that is missing.
         scores: The newest metrics.json of `huscf test`, {} where there is none.
+        federation: What every round decided about every client: federation.csv.
     """
 
     folder: Path
@@ -34,6 +36,7 @@ class RunRecord:
     rows: list[Row]
     clients: list[dict[str, str]]
     scores: dict[str, Any] = field(default_factory=dict)
+    federation: list[FederationRow] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: str | Path) -> "RunRecord":
@@ -49,6 +52,7 @@ class RunRecord:
             plan = yaml.safe_load(plans[-1].read_text(encoding="utf-8"))
             rows = [_to_numbers(row) for row in _read_csv(folder / "metrics.csv")]
             clients = _read_csv(folder / "clients.csv") or _clients_of(plan)
+            federation = read_federation(folder / "federation.csv")
             newest = max(folder.glob("metrics*.json"), key=_age, default=None)
             scores = json.loads(newest.read_text(encoding="utf-8")) if newest else {}
         except FileNotFoundError as error:
@@ -56,7 +60,7 @@ class RunRecord:
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             reason = str(error).splitlines()[0]
             raise HuscfError(f"{folder}: the run's files cannot be read: {reason}") from error
-        return cls(folder, config, plan, rows, clients, scores)
+        return cls(folder, config, plan, rows, clients, scores, federation)
 
     @property
     def name(self) -> str:

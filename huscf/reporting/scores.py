@@ -2,8 +2,10 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..metrics import InceptionFeatures
 from ..modules.evaluation import DomainScores
 
 if TYPE_CHECKING:
@@ -27,14 +29,22 @@ FIGURES = (
     ("downstream_recall", "downstream recall", True),
     ("downstream_f1", "downstream F1", True),
     ("downstream_fpr", "downstream FPR", False),
+    ("fid", "FID (Inception)", False),
+    ("kid", "KID (Inception)", False),
 )
+
+#: More domains beside each other would not fit on a usual screen.
+DOMAINS_PER_TABLE = 2
 
 #: Figures of the short tables.
 BRIEF = ("judge_accuracy", "label_accuracy", "generation_score", "frechet_distance")
 
 
 def summarize_scores(
-    scores: Sequence[DomainScores], clusters: Mapping[int, int], seed: int
+    scores: Sequence[DomainScores],
+    clusters: Mapping[int, int],
+    seed: int,
+    inception: InceptionFeatures | None = None,
 ) -> dict[str, Any]:
     """Return scores per domain and per cluster as plain values.
 
@@ -42,10 +52,13 @@ def summarize_scores(
         scores: One entry per domain.
         clusters: Cluster of every client.
         seed: The run's seed, of which the sampling noise is derived.
+        inception: Where FID and KID come from, or None.
 
     Returns:
-        domains: {name: {together, over_clients}}, clusters: {number: over_clients}, clients:
-        {id: figures}; over_clients is {figure: {mean, std, n}}, std is that of a sample.
+        seed, evaluation_seeds, inception; domains: {name: {together, over_seeds, by_seed,
+        over_clients}}, clusters: {number: over_clients}, clients: {id: figures}. together is the
+        mean over evaluation seeds; over_seeds and over_clients are {figure: {mean, std, n}}, std
+        is that of a sample.
     """
     by_client = {c: (s.domain, figures) for s in scores for c, figures in s.by_client.items()}
     members = {
@@ -54,9 +67,13 @@ def summarize_scores(
     }
     return {
         "seed": seed,
+        "evaluation_seeds": list(scores[0].by_seed) if scores else [],
+        "inception": inception and asdict(inception),
         "domains": {
             s.domain: {
                 "together": s.together,
+                "over_seeds": _over(list(s.by_seed.values())),
+                "by_seed": {str(number): figures for number, figures in s.by_seed.items()},
                 "num_per_class": s.num_per_class,
                 "num_clients": s.num_clients,
                 "clients_measured": list(s.by_client),
@@ -81,9 +98,13 @@ def summarize_scores(
 
 
 def make_score_tables(summary: Mapping[str, Any]) -> list["Table"]:
-    """Return one table of the domains and, where clients were measured, one of the clusters."""
-    domains = summary["domains"]
-    tables = [_domain_table(domains, summary["seed"])] if domains else []
+    """Return tables of the domains and, where clients were measured, one of the clusters."""
+    names = list(summary["domains"])
+    starts = range(0, len(names), DOMAINS_PER_TABLE)
+    tables = [_domain_table(summary, names[at : at + DOMAINS_PER_TABLE]) for at in starts]
+    if tables:
+        tables[-1].caption = _explain(summary)
+        tables[-1].caption_justify = "left"
     if summary["clusters"]:
         tables.append(_cluster_table(summary["clusters"]))
     return tables
@@ -98,31 +119,46 @@ def make_evaluation_table(row: Mapping[str, float]) -> "Table":
     from rich.table import Table
 
     domains = list(dict.fromkeys(key.split("/")[1] for key in row if key.startswith("eval/")))
-    table = Table("domain", title="Scores of all clients together", title_justify="left")
+    table = Table(title="Scores of all clients together", title_justify="left")
+    table.add_column("domain", no_wrap=True)
     chosen = (*BRIEF, "nearest_real_ratio", "downstream_accuracy")
     headings = {key: heading for key, heading, _ in FIGURES}
     for key in chosen:
         table.add_column(headings[key], justify="right")
     for domain in domains:
         values = [row.get(f"eval/{domain}/{key}") for key in chosen]
-        table.add_row(domain, *("-" if value is None else f"{value:.3f}" for value in values))
+        cells = ("-" if value is None else format_figure(value) for value in values)
+        table.add_row(domain, *cells)
     return table
+
+
+def format_figure(value: float, scale: float | None = None) -> str:
+    """Return three decimals, or five for what is close to zero.
+
+    Args:
+        value: What is written.
+        scale: What decides about its decimals; None is the value itself.
+    """
+    size = abs(value if scale is None else scale)
+    return f"{value:.5f}" if 0 < size < 0.01 else f"{value:.3f}"
 
 
 def format_spread(spread: Mapping[str, float] | None) -> str:
     """Return "mean ± std", the mean alone where nothing varies, or a dash."""
     if spread is None:
         return "-"
+    mean = format_figure(spread["mean"])
     if spread["n"] < 2 or spread["std"] == 0:
-        return f"{spread['mean']:.3f}"
-    return f"{spread['mean']:.3f} ± {spread['std']:.3f}"
+        return mean
+    return f"{mean} ± {format_figure(spread['std'], spread['mean'])}"
 
 
-def _domain_table(domains: Mapping[str, Any], seed: int) -> "Table":
+def _domain_table(summary: Mapping[str, Any], names: Sequence[str]) -> "Table":
     from rich.table import Table
 
+    domains = {name: summary["domains"][name] for name in names}
     first = next(iter(domains.values()))
-    table = Table(title=f"Scores by domain (seed {seed})", title_justify="left")
+    table = Table(title=f"Scores by domain (run of seed {summary['seed']})", title_justify="left")
     table.add_column("better")
     table.add_column("figure")
     for name, domain in domains.items():
@@ -134,19 +170,18 @@ def _domain_table(domains: Mapping[str, Any], seed: int) -> "Table":
             continue
         cells = []
         for domain in domains.values():
-            cells.append(f"{domain['together'][key]:.3f}")
+            cells.append(format_spread(domain["over_seeds"].get(key)))
             if domain["over_clients"]:
                 cells.append(format_spread(domain["over_clients"].get(key)))
         table.add_row("more" if is_more_better else "less", heading, *cells)
-    table.caption = _explain(first)
-    table.caption_justify = "left"
     return table
 
 
-def _explain(domain: Mapping[str, Any]) -> str:
+def _explain(summary: Mapping[str, Any]) -> str:
+    domain = next(iter(summary["domains"].values()))
     text = (
         f"together: {domain['num_per_class']} samples of each class over all clients of the "
-        "domain. The scores are worth as much as the judge."
+        f"domain; {explain_draws(summary)}. The scores are worth as much as the judge."
     )
     if not domain["over_clients"]:
         return text
@@ -156,6 +191,22 @@ def _explain(domain: Mapping[str, Any]) -> str:
         f"{domain['client_num_per_class']} samples of each class each. Distances grow with fewer "
         "samples: compare them within their column."
     )
+
+
+def explain_draws(summary: Mapping[str, Any]) -> str:
+    """Return what the spread of figures of all clients together is over, and what FID rests on."""
+    seeds = summary["evaluation_seeds"]
+    names = ", ".join(map(str, seeds))
+    text = f"mean ± standard deviation over {len(seeds)} draws, evaluation seeds {names}"
+    if len(seeds) < 2:
+        text = f"one draw, evaluation seed {names}"
+    if inception := summary.get("inception"):
+        antialias = str(inception["antialias"]).lower()
+        text += (
+            f"; FID and KID of at most {inception['max_samples']} pictures and as many real test "
+            f"pictures, resized with antialias {antialias}"
+        )
+    return text
 
 
 def _cluster_table(clusters: Mapping[str, Any]) -> "Table":

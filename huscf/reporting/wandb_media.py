@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .run_record import RunRecord
 
@@ -26,6 +26,11 @@ def make_tables(run: RunRecord) -> dict[str, Any]:
         tables["clients"] = _make_table(list(run.clients[0]), [[*c.values()] for c in run.clients])
         tables["traffic_by_client"] = _make_table(("client", *columns), traffic)
     return tables
+
+
+def make_row_table(rows: Sequence[NamedTuple]) -> Any:
+    """Return named tuples of one kind, at least one, as a table."""
+    return _make_table(rows[0]._fields, rows)
 
 
 def _make_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:

@@ -1,5 +1,6 @@
 """Balanced sets of synthetic samples: drawn from clients, written as files that others read."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..errors import HuscfError
 from ..metrics.labelled_samples import to_uint8
 from ..modules import SplitGAN
 from ..randomness import make_generator
-from .saved_gan import check_known
+from .saved_gan import SavedGAN, check_known
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class SampleSet:
 
 
 def draw_sample_set(
-    module: SplitGAN,
+    saved: SavedGAN,
     num_samples: int,
     clients: Sequence[int],
     classes: Sequence[int] | None = None,
@@ -42,11 +43,13 @@ def draw_sample_set(
 ) -> SampleSet:
     """Draw samples that are balanced over classes, then over clients, to within one.
 
+    A class is drawn by those clients alone whose data may have it.
+
     Args:
-        module: The trained root module; its state is not changed.
+        saved: The trained GAN; its state is not changed.
         num_samples: How many in all.
         clients: Who draws.
-        classes: Which classes; None means all.
+        classes: Which classes; None means all that one of these clients may have.
         seed: Of the noise.
 
     Raises:
@@ -55,12 +58,17 @@ def draw_sample_set(
     """
     if num_samples < 1:
         raise HuscfError(f"num_samples is {num_samples}, must be at least 1")
-    known = list(range(module.sample_shape.num_classes))
+    module = saved.module
+    known = list(range(max(saved.num_classes[c] for c in clients)))
     chosen = known if classes is None else sorted(set(classes))
     check_known(chosen, known, "class")
-    position = torch.arange(num_samples)
-    labels = torch.tensor(chosen)[position % len(chosen)]
-    client = torch.tensor(list(clients))[position // len(chosen) % len(clients)]
+    able = {label: [c for c in clients if label < saved.num_classes[c]] for label in chosen}
+    pairs = [
+        (label, able[label][turn % len(able[label])])
+        for turn in range(-(-num_samples // len(chosen)))
+        for label in chosen
+    ]
+    labels, client = torch.tensor(pairs[:num_samples]).unbind(1)
     samples = torch.empty(num_samples, *_sample_size(module))
     for client_id in sorted(set(client.tolist())):
         mine = client == client_id
@@ -103,11 +111,14 @@ def write_sample_set(
 
 
 def check_empty(folder: Path) -> None:
-    """Raise a HuscfError where a folder has files in it or is a file."""
+    """Raise a HuscfError where a folder has files in it, is a file, or cannot be made."""
     if folder.is_file():
         raise HuscfError(f"output {folder}: is a file, needs to be a folder")
     if folder.is_dir() and any(folder.iterdir()):
         raise HuscfError(f"output {folder}: has files in it; nothing was written")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise HuscfError(f"output {folder}: cannot write below {there}")
 
 
 def _write_pictures(pixels: Tensor, paths: Sequence[Path]) -> None:

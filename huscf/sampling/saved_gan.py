@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ..checkpoint_io import read_checkpoint
+from ..checkpoint_io import check_trained, read_checkpoint
 from ..datamodules.log_mel import LogMel
 from ..errors import CheckpointError, HuscfError
 from ..models import Network, SampleShape
@@ -25,12 +25,15 @@ class SavedGAN:
         config: The run's configuration.
         class_names: One name per label, or () where domains disagree or have none.
         spectrogram: How samples become sound, or None where they are pictures.
+        num_classes: By client, the classes that its data may have; of those beyond it never saw
+            any.
     """
 
     module: SplitGAN
     config: dict[str, Any]
     class_names: tuple[str, ...]
     spectrogram: LogMel | None
+    num_classes: dict[int, int]
 
     def select_clients(
         self, clients: Sequence[int] | None = None, clusters: Sequence[int] | None = None
@@ -60,15 +63,17 @@ def load_gan(path: str | Path) -> SavedGAN:
     config, data = checkpoint.get("huscf_config"), checkpoint.get("huscf_data")
     if config is None or data is None:
         raise CheckpointError(f"checkpoint {path}: was not made by huscf fit")
-    if not checkpoint.get("global_step"):
-        raise CheckpointError(f"checkpoint {path}: untrained, it has made no step")
+    check_trained(checkpoint, path)
     try:
         module = _build_module(config["model"], SampleShape(**data["sample_shape"]), checkpoint)
     except (KeyError, TypeError, RuntimeError, ArgumentError, HuscfError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"checkpoint {path}: cannot be rebuilt: {reason}") from error
     spectrogram = data["spectrogram"] and LogMel(**data["spectrogram"])
-    return SavedGAN(module, config, tuple(data["class_names"]), spectrogram)
+    # Checkpoints of earlier versions do not tell.
+    every = dict.fromkeys(module.clusters, module.sample_shape.num_classes)
+    num_classes = data.get("num_classes", every)
+    return SavedGAN(module, config, tuple(data["class_names"]), spectrogram, num_classes)
 
 
 def check_known(wanted: Sequence[int], known: Sequence[int], kind: str) -> None:

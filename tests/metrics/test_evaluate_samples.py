@@ -6,9 +6,11 @@ import torch
 from huscf.errors import HuscfError
 from huscf.metrics import (
     ClassifierTraining,
+    DomainClassifier,
     EvaluationSettings,
     LabelledSamples,
     RealData,
+    RealReference,
     evaluate_samples,
     load_judge,
 )
@@ -32,16 +34,17 @@ ALWAYS = {
 
 
 @pytest.fixture(scope="module")
-def halves(digits):
+def halves(digits, judge):
     """One half of the training data plays the generator's part, so that it is real and fresh."""
     order = torch.arange(len(digits.train))
     fresh, known = order[::2], order[1::2]
-    return digits.train.select(fresh), RealData(digits.train.select(known), digits.test)
+    real = RealData(digits.train.select(known), digits.test)
+    return digits.train.select(fresh), RealReference(real, judge)
 
 
 def test_fresh_real_samples_are_as_good_as_can_be(halves, judge):
-    fresh, real = halves
-    figures = evaluate_samples(fresh, real, judge, SETTINGS)
+    fresh, reference = halves
+    figures = evaluate_samples(fresh, reference, SETTINGS)
     assert set(figures) == ALWAYS | DOWNSTREAM
     assert all(math.isfinite(value) and type(value) is float for value in figures.values())
     assert figures["generation_score"] > 9
@@ -54,18 +57,18 @@ def test_fresh_real_samples_are_as_good_as_can_be(halves, judge):
     assert figures["judge_accuracy"] == judge.test_accuracy
 
 
-def test_each_fault_lowers_the_figure_that_watches_for_it(halves, judge, digits):
-    fresh, real = halves
+def test_each_fault_lowers_the_figure_that_watches_for_it(halves):
+    fresh, reference = halves
     quick = EvaluationSettings.quick()
-    good = evaluate_samples(fresh, real, judge, quick)
+    good = evaluate_samples(fresh, reference, quick)
 
     mislabelled = LabelledSamples(fresh.samples, (fresh.labels + 1) % 10, 10)
-    figures = evaluate_samples(mislabelled, real, judge, quick)
+    figures = evaluate_samples(mislabelled, reference, quick)
     assert figures["label_accuracy"] < 0.05
     assert figures["generation_score"] == good["generation_score"]
 
     noise = torch.rand(fresh.samples.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    figures = evaluate_samples(LabelledSamples(noise, fresh.labels, 10), real, judge, quick)
+    figures = evaluate_samples(LabelledSamples(noise, fresh.labels, 10), reference, quick)
     assert figures["frechet_distance"] > 5 * good["frechet_distance"]
     assert figures["kernel_distance"] > 10 * abs(good["kernel_distance"])
     # Not its precision: wide balls around a few outliers reach the noise as well.
@@ -75,34 +78,54 @@ def test_each_fault_lowers_the_figure_that_watches_for_it(halves, judge, digits)
     assert figures["nearest_real_ratio"] > 1.5
 
     one_class = fresh.select((fresh.labels == 3).nonzero().flatten())
-    figures = evaluate_samples(one_class, real, judge, quick)
+    figures = evaluate_samples(one_class, reference, quick)
     assert figures["generation_score"] < 1.5
     assert figures["recall"] < 0.5 * good["recall"]
 
-    copies = evaluate_samples(real.train, real, judge, quick)
+    copies = evaluate_samples(reference.real.train, reference, quick)
     assert copies["nearest_real_ratio"] == 0
 
 
 def test_same_seed_same_figures_and_nothing_else_changes(halves, judge):
-    fresh, real = halves
+    fresh, reference = halves
     torch.manual_seed(1)
     state, modes = torch.get_rng_state(), [module.training for module in judge.modules()]
     with torch.inference_mode():
-        inside = evaluate_samples(fresh, real, judge, SETTINGS, seed=4)
+        inside = evaluate_samples(fresh, reference, SETTINGS, seed=4)
     assert torch.get_rng_state().equal(state)
     assert [module.training for module in judge.modules()] == modes
     assert torch.is_grad_enabled()
     torch.rand(5)
-    assert evaluate_samples(fresh, real, judge, SETTINGS, seed=4) == inside
+    assert evaluate_samples(fresh, reference, SETTINGS, seed=4) == inside
 
 
 def test_samples_made_in_inference_mode_can_be_learnt_from(halves, judge):
-    fresh, real = halves
+    fresh, reference = halves
     with torch.inference_mode():
         made = LabelledSamples(fresh.samples * 1, fresh.labels * 1, 10)
         assert made.samples.is_inference()
-        figures = evaluate_samples(made, real, judge, SETTINGS)
+        figures = evaluate_samples(made, reference, SETTINGS)
     assert figures["downstream_accuracy"] > 0.85
+
+
+def test_a_reference_works_out_once_what_no_sample_changes(halves, judge, monkeypatch):
+    fresh, reference = halves
+    seen, inspect = [], DomainClassifier.inspect
+    monkeypatch.setattr(
+        DomainClassifier, "inspect", lambda self, data: seen.append(data) or inspect(self, data)
+    )
+    kept = RealReference(reference.real, judge)
+    quick = EvaluationSettings.quick()
+    first = evaluate_samples(fresh, kept, quick, seed=1)
+    assert [len(data) for data in seen] == [719, 360, 718]
+    assert len({id(data.samples) for data in seen}) == 3
+    other = evaluate_samples(fresh.select(torch.arange(700)), kept, quick, seed=2)
+    # The other samples, and as many real ones as they are.
+    assert [len(data) for data in seen[3:]] == [700, 700]
+    assert evaluate_samples(fresh, kept, quick, seed=1) == first
+    assert [len(data) for data in seen[5:]] == [719]
+    alone = RealReference(reference.real, judge)
+    assert evaluate_samples(fresh.select(torch.arange(700)), alone, quick, seed=2) == other
 
 
 def test_uint8_and_float_samples_give_the_same_figures(blood_cells, tmp_path):
@@ -113,35 +136,35 @@ def test_uint8_and_float_samples_give_the_same_figures(blood_cells, tmp_path):
     )
     as_bytes = blood_cells.train.at_most(600, seed=1)
     as_floats = LabelledSamples(as_bytes.samples / 127.5 - 1, as_bytes.labels, 3)
-    figures = evaluate_samples(as_bytes, blood_cells, judge, settings)
-    assert evaluate_samples(as_floats, blood_cells, judge, settings) == pytest.approx(
-        figures, rel=1e-3, abs=1e-3
-    )
+    figures = evaluate_samples(as_bytes, RealReference(blood_cells, judge), settings)
+    assert evaluate_samples(
+        as_floats, RealReference(blood_cells, judge), settings
+    ) == pytest.approx(figures, rel=1e-3, abs=1e-3)
     assert figures["nearest_real_ratio"] == pytest.approx(0, abs=1e-6)
     assert figures["downstream_accuracy"] > 0.6
 
 
 def test_spectrograms_get_a_distance_in_decibels(halves, judge):
-    fresh, real = halves
+    fresh, reference = halves
     settings = EvaluationSettings(downstream=None, spectrogram_range_db=80.0)
-    near = evaluate_samples(fresh, real, judge, settings)["spectral_distance_db"]
+    near = evaluate_samples(fresh, reference, settings)["spectral_distance_db"]
     fainter = LabelledSamples(fresh.samples * 0.5 - 0.5, fresh.labels, 10)
-    far = evaluate_samples(fainter, real, judge, settings)["spectral_distance_db"]
+    far = evaluate_samples(fainter, reference, settings)["spectral_distance_db"]
     assert near < 3 < far
 
 
 def test_what_does_not_fit_is_one_clear_line(halves, judge):
-    fresh, real = halves
+    fresh, reference = halves
     wide = LabelledSamples(torch.zeros(20, 1, 8, 9), torch.zeros(20).long(), 10)
     with pytest.raises(HuscfError, match=r"synthetic samples have shape \(1, 8, 9\)"):
-        evaluate_samples(wide, real, judge, SETTINGS)
+        evaluate_samples(wide, reference, SETTINGS)
     fewer = LabelledSamples(fresh.samples, fresh.labels.clamp(max=4), 5)
     with pytest.raises(HuscfError, match="synthetic samples are of 5 classes, real of 10"):
-        evaluate_samples(fewer, real, judge, SETTINGS)
+        evaluate_samples(fewer, reference, SETTINGS)
     with pytest.raises(HuscfError, match="the judge is for 10 classes"):
-        evaluate_samples(fewer, RealData(fewer, fewer), judge, SETTINGS)
+        evaluate_samples(fewer, RealReference(RealData(fewer, fewer), judge), SETTINGS)
     with pytest.raises(HuscfError, match=r"no sample of classes \[0, 1, 2\]"):
         some = fresh.select((fresh.labels > 2).nonzero().flatten())
-        evaluate_samples(some, real, judge, SETTINGS)
+        evaluate_samples(some, reference, SETTINGS)
     with pytest.raises(HuscfError, match="k is 5"):
-        evaluate_samples(fresh.select(torch.arange(4)), real, judge, SETTINGS)
+        evaluate_samples(fresh.select(torch.arange(4)), reference, SETTINGS)

@@ -1,5 +1,7 @@
 """`huscf compare`: figures, differing keys and curves of several runs."""
 
+import json
+import os
 import shutil
 
 import yaml
@@ -33,6 +35,71 @@ def test_runs_of_the_same_name_are_told_apart_and_equal_ones_said_to_be(run, tmp
     shutil.copytree(run, tmp_path / run.name)
     assert main(["compare", str(run), str(tmp_path / run.name)]) == 0
     assert "The configurations do not differ." in capsys.readouterr().out
+
+
+def repeat(run, folder, seed, losses, **keys):
+    """A copy of the run as if it had been made with another seed and other settings."""
+    shutil.copytree(run, folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["seed_everything"] = config["model"]["seed"] = seed
+    config["data"]["init_args"]["seed"] = seed
+    config["run"]["name"] = folder.name
+    config["model"].update(keys)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    lines = ["round,train/generator_loss", *(f"{n},{x}" for n, x in enumerate(losses, 1))]
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def spread_lines(out):
+    """Cells by figure of the table over seeds."""
+    rows = out.split("over seeds")[1].split("Differing")[0].splitlines()
+    cells = [[cell.strip() for cell in row.split("│")[1:-1]] for row in rows if "│" in row]
+    return {cell[0]: cell[1:] for cell in cells}
+
+
+def test_runs_that_differ_in_the_seed_alone_have_mean_and_spread(run, tmp_path, capsys):
+    folders = [
+        repeat(run, tmp_path / "a", 0, [9.0, 1.0]),
+        repeat(run, tmp_path / "b", 1, [9.0, 2.0]),
+        repeat(run, tmp_path / "c", 2, [9.0, 6.0]),
+        repeat(run, tmp_path / "d", 0, [4.0], generator_lr=0.25),
+        repeat(run, tmp_path / "e", 1, [5.0], generator_lr=0.25),
+        repeat(run, tmp_path / "f", 3, [7.0], generator_lr=0.5),
+    ]
+    for folder, accuracy in zip(folders[:2], (0.5, 0.75), strict=True):
+        older, newer = ({"digits": {"together": {"fid": x}}} for x in (9.0, accuracy))
+        (folder / "metrics.json").write_text(json.dumps({"domains": older}))
+        (folder / "metrics-2.json").write_text(json.dumps({"domains": newer}))
+        os.utime(folder / "metrics.json", (1, 1))
+    assert main(["compare", *map(str, folders)]) == 0
+    out = capsys.readouterr().out
+    assert "seeds 0, 1, 2" in out
+    assert "a, b, c" in out
+    found = spread_lines(out)
+    assert found["train/generator_loss"] == ["3 ± 2.6", "4.5 ± 0.71"]
+    assert found["round"] == ["2", "1"]
+    assert found["test/digits/fid"] == ["0.625 ± 0.18 (2 of 3)", "-"]
+
+
+def test_runs_of_one_seed_or_of_different_settings_are_no_repetitions(run, tmp_path, capsys):
+    folders = [
+        repeat(run, tmp_path / "a", 0, [1.0]),
+        repeat(run, tmp_path / "b", 0, [2.0]),
+        repeat(run, tmp_path / "c", 1, [3.0], latent_dim=7),
+    ]
+    assert main(["compare", *map(str, folders)]) == 0
+    assert "over seeds" not in capsys.readouterr().out
+
+
+def test_an_existing_picture_is_left_alone_and_a_missing_folder_named(run, tmp_path, capsys):
+    picture = tmp_path / "curves.png"
+    picture.write_text("mine")
+    assert main(["compare", str(run), f"--output={picture}"]) == 2
+    assert "exists already; nothing was written" in capsys.readouterr().err
+    assert picture.read_text() == "mine"
+    assert main(["compare", str(run), f"--output={tmp_path / 'no' / 'c.png'}"]) == 2
+    assert "the folder does not exist" in capsys.readouterr().err
 
 
 def test_missing_keys_are_dashes():

@@ -69,12 +69,34 @@ def test_samples_are_those_of_the_trained_module(checkpoint):
     assert own.keys() == state.keys()
     assert all(torch.equal(own[name], state[name]) for name in state)
     before = torch.get_rng_state()
-    drawn = draw_sample_set(load_gan(checkpoint).module, 20, [1])
+    drawn = draw_sample_set(load_gan(checkpoint), 20, [1])
     assert torch.equal(before, torch.get_rng_state())
     network = saved.module.sampling_network(1).eval()
     noise = torch.randn(20, 100, generator=make_generator(0, "generate", 1))
     with torch.no_grad():
         assert torch.equal(drawn.samples, network(noise, drawn.labels))
+
+
+def test_a_class_is_drawn_by_clients_alone_whose_data_may_have_it(checkpoint, tmp_path, capsys):
+    content = torch.load(checkpoint, weights_only=True)
+    content["huscf_data"]["num_classes"] = {0: 2, 1: 2, 2: 3, 3: 3}
+    torch.save(content, tmp_path / "two.ckpt")
+    assert generate(tmp_path / "two.ckpt", tmp_path / "a", "--num_samples=24") == 0
+    with np.load(tmp_path / "a" / "samples.npz") as archive:
+        labels, client = archive["labels"], archive["client"]
+    assert np.bincount(labels).tolist() == [8, 8, 8]
+    assert np.bincount(client[labels == 1]).tolist() == [2, 2, 2, 2]
+    assert np.bincount(client[labels == 2]).tolist() == [0, 0, 4, 4]
+    for options, known in ((["--client", "0", "1"], "0, 1"), ([], "0 to 2")):
+        assert generate(tmp_path / "two.ckpt", tmp_path / "b", "--classes", "3", *options) == 2
+        assert f"there is no class 3; there are {known}" in capsys.readouterr().err
+
+
+def test_checkpoints_that_do_not_tell_the_clients_classes_draw_all(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["huscf_data"].pop("num_classes") == dict.fromkeys(range(4), 10)
+    torch.save(content, tmp_path / "old.ckpt")
+    assert load_gan(tmp_path / "old.ckpt").num_classes == dict.fromkeys(range(4), 10)
 
 
 def damage(kind, source, target):
@@ -136,9 +158,33 @@ def test_a_folder_with_files_is_refused_and_left_alone(checkpoint, tmp_path, cap
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_a_place_that_cannot_be_written_is_one_line(checkpoint, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for place, message in (("file", "is a file"), ("file/below", "cannot write below")):
+        assert generate(checkpoint, tmp_path / place) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num_samples", "many"], "argument --num_samples: invalid int value: 'many'"),
+        (["--client", "1", "--cluster", "0"], "not allowed with argument --client"),
+        (["--clas", "1"], "unrecognized arguments: --clas 1"),
+    ],
+)
+def test_options_that_do_not_parse_are_one_line(options, message, checkpoint, tmp_path, capsys):
+    assert generate(checkpoint, tmp_path / "out", *options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert "see huscf generate --help" in line
+
+
 def test_sounds_are_wav_files_in_folders_named_after_the_classes(checkpoint, tmp_path):
     saved = load_gan(checkpoint)
-    drawn = draw_sample_set(saved.module, 4, [0], classes=[0, 1])
+    drawn = draw_sample_set(saved, 4, [0], classes=[0, 1])
     spectrogram = LogMel(sample_rate=8000, duration_s=0.64, size=8)
     for name in "ab":
         write_sample_set(drawn, tmp_path / name, ("zero", "o/ne"), spectrogram)
@@ -151,4 +197,4 @@ def test_sounds_are_wav_files_in_folders_named_after_the_classes(checkpoint, tmp
 
 def test_an_unknown_class_is_refused_by_the_function_too(checkpoint):
     with pytest.raises(HuscfError, match="there is no class -1"):
-        draw_sample_set(load_gan(checkpoint).module, 4, [0], classes=[-1])
+        draw_sample_set(load_gan(checkpoint), 4, [0], classes=[-1])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from huscf.__main__ import main
 from huscf.reporting import RunRecord, write_page
-from huscf.reporting.charts import draw_cluster_map
+from huscf.reporting.federation_history import append_federation, by_round, read_federation
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 #: Asks the page itself how many of its pictures were decoded.
@@ -41,16 +41,18 @@ def test_the_page_needs_nothing_beside_itself_and_shows_all_sections(run):
         assert f"<h2>{heading}</h2>" in html
     for text in ("workstation", "every_n_epochs", "uplink MB", "adjusted Rand index"):
         assert text in html
-    # Two domains, final and two rounds each, and four charts.
-    assert html.count("<img ") == 6 + 4
+    # Two domains, final and two rounds each, and six charts.
+    assert html.count("<img ") == 6 + 6
 
 
 def test_the_same_content_lies_in_files(run):
     assert {p.name for p in (run / "charts").iterdir()} == {
         "clusters.png",
+        "clusters_by_round.png",
         "curves.png",
         "plan.png",
         "traffic.png",
+        "weights.png",
     }
     with (run / "clients.csv").open() as file:
         clients = list(csv.DictReader(file))
@@ -107,14 +109,23 @@ def test_a_run_without_clients_csv_or_rounds_still_has_a_page(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / "clients.csv").unlink()
     (folder / "metrics.csv").unlink()
+    (folder / "federation.csv").unlink()
     assert main(["report", str(folder)]) == 0
     html = (folder / "report.html").read_text()
     assert "<h2>Plan</h2>" in html
     assert "sensor" in html
 
 
-def test_the_cluster_map_needs_places():
-    assert draw_cluster_map([{"client": "0", "map_x": ""}]) is None
+def test_maps_of_many_rounds_are_folded_away(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    assert "<summary>Round by round</summary>" not in (folder / "report.html").read_text()
+    last = by_round(read_federation(folder / "federation.csv"))[2]
+    for number in range(3, 10):
+        later = [row._replace(round=number) for row in last]
+        append_federation(folder / "federation.csv", later)
+    html = write_page(RunRecord.read(folder)).read_text()
+    folded = re.search("<details><summary>Round by round</summary><figure>(.*?)</details>", html)
+    assert folded.group(1).count("<img ") == 1
 
 
 @pytest.mark.parametrize("missing", ["config.yaml", "plan.yaml"])

@@ -1,17 +1,26 @@
 """`huscf test` and `huscf validate` from a checkpoint alone, and evaluation during training."""
 
+import copy
 import json
 import math
 import shutil
+import statistics
+from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
 from huscf.__main__ import main
-from huscf.errors import HuscfError
+from huscf.errors import CheckpointError, HuscfError
+from huscf.metrics import inception_distances
 from huscf.modules import evaluation
 from huscf.modules.evaluation import DomainEvaluator, DomainScores, spread_out
 from huscf.reporting import summarize_scores
+from huscf.reporting.scores import format_spread
+from huscf.saved_config import check_same_config
 from tests.reporting.conftest import fit
+from tests.reporting.test_generate import damage
 
 FEW = ["--model.num_evaluated_per_class=10", "--trainer.enable_progress_bar=false"]
 
@@ -34,6 +43,7 @@ def test_test_needs_the_checkpoint_only_and_keeps_earlier_figures(
     out = capsys.readouterr().out
     for text in ("judge on real data", "label accuracy", "downstream F1", "2 of 2 clients", "±"):
         assert text in out
+    assert "over 3 draws, evaluation seeds 0, 1, 2" in " ".join(out.split())
     assert "Test metric" not in out
     figures = json.loads((copied / "metrics.json").read_text())
     assert set(figures["domains"]) == {"digits", "negatives"}
@@ -45,13 +55,96 @@ def test_test_needs_the_checkpoint_only_and_keeps_earlier_figures(
     spread = digits["over_clients"]["frechet_distance"]
     assert spread["mean"] == pytest.approx(sum(values) / 2)
     assert spread["std"] == pytest.approx(abs(values[0] - values[1]) / math.sqrt(2))
-    accuracy = digits["together"]["label_accuracy"]
-    assert f"<td>label accuracy</td><td>{accuracy:.3f} (" in (copied / "report.html").read_text()
+    check_seeds(figures, digits)
+    shown = format_spread(digits["over_seeds"]["downstream_accuracy"])
+    page = (copied / "report.html").read_text()
+    assert f"<td>downstream accuracy</td><td>{shown}<" in page
+    assert "over 3 draws, evaluation seeds 0, 1, 2" in page
     first = (copied / "metrics.json").read_bytes()
     assert main(["test", f"--ckpt_path={checkpoint}", *FEW]) == 0
     assert (copied / "metrics.json").read_bytes() == first
     again = json.loads((copied / "metrics-2.json").read_text())
     assert again["clients"] == figures["clients"]
+
+
+def check_seeds(figures, domain):
+    """Every seed has figures of its own, but for those that samples do not change."""
+    assert figures["evaluation_seeds"] == [0, 1, 2]
+    assert list(domain["by_seed"]) == ["0", "1", "2"]
+    for name, spread in domain["over_seeds"].items():
+        values = [domain["by_seed"][seed][name] for seed in ("0", "1", "2")]
+        assert spread["n"] == 3
+        assert domain["together"][name] == pytest.approx(statistics.fmean(values))
+        assert spread["mean"] == pytest.approx(statistics.fmean(values))
+        assert spread["std"] == pytest.approx(statistics.stdev(values))
+    # So short a run draws nearly the same sample always: see tests/modules/test_evaluation.py.
+    assert domain["over_seeds"]["nearest_real_ratio"]["std"] > 0
+    for name in ("frechet_distance_real", "judge_accuracy"):
+        assert domain["over_seeds"][name]["std"] == 0, name
+
+
+def test_fewer_seeds_are_the_first_ones_and_resuming_may_change_their_number(
+    copied, small_judge, capsys
+):
+    checkpoint = copied / "checkpoints" / "last.ckpt"
+    assert main(["test", f"--ckpt_path={checkpoint}", *FEW]) == 0
+    assert main(["test", f"--ckpt_path={checkpoint}", *FEW, "--model.num_evaluated_seeds=1"]) == 0
+    assert "one draw, evaluation seed 0" in " ".join(capsys.readouterr().out.split())
+    three, one = (
+        json.loads((copied / name).read_text()) for name in ("metrics.json", "metrics-2.json")
+    )
+    assert one["evaluation_seeds"] == [0]
+    for domain, figures in one["domains"].items():
+        assert figures["by_seed"]["0"] == three["domains"][domain]["by_seed"]["0"]
+        assert figures["together"] == figures["by_seed"]["0"]
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    changed = copy.deepcopy(config)
+    changed["model"]["num_evaluated_seeds"] = 7
+    changed["model"]["inception"] = {"weights": "w.pth", "antialias": True, "max_samples": 9}
+    check_same_config(config, changed)
+    changed["model"]["latent_dim"] = 7
+    with pytest.raises(CheckpointError, match=r"now\): model.latent_dim: 100 -> 7$"):
+        check_same_config(config, changed)
+
+
+class Projection(torch.nn.Module):
+    """Stands where Inception stands, whose weights cannot be had."""
+
+    def forward(self, pictures):
+        return pictures.flatten(1).float()[:, ::20] / 255
+
+
+def test_inception_is_measured_where_weights_are_given(copied, small_judge, capsys, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        inception_distances, "load_inception", lambda *a: calls.append(a) or Projection()
+    )
+    inception = ["--model.inception.weights=w.pth", "--model.inception.max_samples=60"]
+    checkpoint = f"--ckpt_path={copied}/checkpoints/last.ckpt"
+    assert main(["test", checkpoint, *FEW, *inception]) == 0
+    assert calls == [(Path("w.pth"), False)]
+    out = capsys.readouterr().out
+    for text in ("FID (Inception)", "KID (Inception)", "60 pictures", "antialias false"):
+        assert text in " ".join(out.split())
+    figures = json.loads((copied / "metrics.json").read_text())
+    assert figures["inception"] == {"weights": "w.pth", "antialias": False, "max_samples": 60}
+    for seed, measured in figures["domains"]["digits"]["by_seed"].items():
+        assert measured["fid"] > 0, seed
+        assert math.isfinite(measured["kid"]), seed
+    page = (copied / "report.html").read_text()
+    assert "FID (Inception)" in page
+    assert "antialias false" in page
+
+
+def test_missing_inception_weights_are_one_line_before_anything_is_measured(
+    copied, capsys, monkeypatch
+):
+    monkeypatch.setattr(evaluation, "load_judge", None)
+    weights = "--model.inception.weights=nowhere.pth"
+    assert main(["test", f"--ckpt_path={copied}/checkpoints/last.ckpt", *FEW, weights]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no Inception weights at nowhere.pth" in line
+    assert not (copied / "metrics.json").exists()
 
 
 def test_validate_prints_quick_scores_and_writes_nothing(copied, small_judge, capsys):
@@ -61,6 +154,33 @@ def test_validate_prints_quick_scores_and_writes_nothing(copied, small_judge, ca
     assert "judge on real data" in out
     assert "downstream" not in out
     assert sorted(copied.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "this command needs --ckpt_path runs/.../last.ckpt"),
+        (["--ckpt_path={}/untrained.ckpt"], "untrained, it has made no step"),
+        (["--ckpt_path={}/diverged.ckpt"], "draws NaN or Inf: its training diverged"),
+        (["--ckpt_path={}/text.ckpt"], "not a checkpoint of huscf (truncated, or no archive"),
+        (["--ckpt_path={}/last.ckpt", "--model.num_evaluated_seeds=0"], "must be >= 1"),
+        (["--ckpt_path={}/last.ckpt", "--model.num_evaluated_per_class=0"], "must be >= 1"),
+        (["--ckpt_path={}/last.ckpt", "--model.num_evaluated_clients=-1"], "clients >= 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    command, options, message, copied, small_judge, capsys
+):
+    folder = copied / "checkpoints"
+    (folder / "text.ckpt").write_text("not a checkpoint")
+    for kind in ("untrained", "diverged"):
+        damage(kind, folder / "last.ckpt", folder / f"{kind}.ckpt")
+    assert main([command, *(option.format(folder) for option in options)]) == 2
+    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("huscf: error:")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (copied / "metrics.json").exists()
 
 
 def test_another_model_and_a_missing_checkpoint_are_one_line(copied, capsys):
@@ -93,8 +213,8 @@ def test_a_domain_that_cannot_be_measured_does_not_end_the_run(tmp_path, small_j
 
 def test_summary_by_hand():
     scores = [
-        DomainScores("a", {"x": 1.0}, 5, {0: {"x": 1.0}, 1: {"x": 3.0}}, 2, 5),
-        DomainScores("b", {"x": 2.0}, 5, {2: {"x": 5.0}}, 7, 5),
+        DomainScores("a", {0: {"x": 1.0}, 1: {"x": 4.0}}, 5, {0: {"x": 1.0}, 1: {"x": 3.0}}, 2, 5),
+        DomainScores("b", {0: {"x": 2.0}, 1: {"x": 2.0}}, 5, {2: {"x": 5.0}}, 7, 5),
     ]
     summary = summarize_scores(scores, {0: 0, 1: 1, 2: 1}, seed=4)
     assert summary["domains"]["a"]["over_clients"]["x"] == {
@@ -102,6 +222,11 @@ def test_summary_by_hand():
         "std": pytest.approx(math.sqrt(2)),
         "n": 2,
     }
+    assert summary["seed"] == 4
+    assert summary["evaluation_seeds"] == [0, 1]
+    assert summary["domains"]["a"]["together"] == {"x": 2.5}
+    assert summary["domains"]["a"]["over_seeds"]["x"]["std"] == pytest.approx(3 / math.sqrt(2))
+    assert summary["domains"]["b"]["over_seeds"]["x"] == {"mean": 2.0, "std": 0.0, "n": 2}
     assert summary["clusters"]["1"]["over_clients"]["x"]["mean"] == 4.0
     assert summary["clusters"]["1"]["domains"] == ["a", "b"]
     assert summary["domains"]["b"]["num_clients"] == 7
@@ -111,3 +236,10 @@ def test_clients_are_taken_at_even_distances():
     assert spread_out(range(100), 4) == [0, 25, 50, 75]
     assert spread_out([4, 5], 16) == [4, 5]
     assert spread_out([4, 5], 0) == []
+
+
+def test_figures_close_to_zero_keep_their_digits():
+    assert format_spread({"mean": 0.00312, "std": 0.0004, "n": 3}) == "0.00312 ± 0.00040"
+    assert format_spread({"mean": 9.8765, "std": 0.0004, "n": 3}) == "9.877 ± 0.000"
+    assert format_spread({"mean": 0.5, "std": 0.0, "n": 3}) == "0.500"
+    assert format_spread(None) == "-"

@@ -1,12 +1,15 @@
 """W&B offline: what was logged, and that nothing lies outside the run's folder."""
 
 import csv
+import json
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from huscf.callbacks import WandbLog
+from huscf.reporting.federation_history import FederationRow, by_round, read_federation
 from tests.conftest import REPOSITORY
 from tests.reporting.conftest import fit
 from tests.reporting.wandb_file import read_records, to_dict
@@ -24,7 +27,17 @@ def logged(tmp_path_factory):
         run = fit(tmp_path_factory.mktemp("runs"), "--config", str(overlay))
         assert list(Path.cwd().iterdir()) == []
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
-    return run, home, list(read_records(file))
+    return run, home, wait_for_records(file)
+
+
+def wait_for_records(file, seconds=20):
+    """W&B's own process may still be writing when finish has returned."""
+    for _ in range(10 * seconds):
+        records = list(read_records(file))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{file} has no end: {file.stat().st_size} bytes, {len(records)} records")
 
 
 def read_rows(run):
@@ -61,8 +74,13 @@ def test_configuration_pictures_tables_and_summary_are_there(logged):
     types = {key.removesuffix("/_type"): v for key, v in logged_values.items() if "/_type" in key}
     for name in ("samples/digits", "samples/negatives", "charts/clusters", "charts/plan"):
         assert types[name] == "image-file", name
-    for name in ("plan", "clients", "traffic_by_client"):
+    for name in ("charts/weights", "charts/clusters_by_round", "federation/map"):
+        assert types[name] == "image-file", name
+    for name in ("plan", "clients", "traffic_by_client", "federation/clients"):
         assert types[name] == "table-file", name
+    maps = [row for row in history(records) if "federation/map/path" in row]
+    assert [row["round"] for row in maps] == [1, 2]
+    check_table(run, maps[1]["federation/clients/path"])
     grids = [row for row in history(records) if "samples/digits/path" in row]
     assert [row["round"] for row in grids] == [1, 2, 2]
     summary = {}
@@ -70,6 +88,15 @@ def test_configuration_pictures_tables_and_summary_are_there(logged):
         summary.update(to_dict(record.summary.update))
     for name, value in read_rows(run)[-1].items():
         assert summary[name] == pytest.approx(float(value)), name
+
+
+def check_table(run, path):
+    """The last round's table is what federation.csv says."""
+    (file,) = run.glob(f"wandb/offline-run-*/files/{path}")
+    table = json.loads(file.read_text())
+    last = by_round(read_federation(run / "federation.csv"))[2]
+    assert table["columns"] == list(FederationRow._fields)
+    assert table["data"] == [list(row) for row in last]
 
 
 def test_everything_stays_below_the_run_folder_and_configs_do_not_clash(logged):

@@ -1,0 +1,128 @@
+"""Every round's federation as data and as pictures: clusters, places on a map, weights."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+from ..errors import HuscfError
+from ..federation import align_places
+from ..modules import SplitGAN
+from ..reporting.federation_charts import draw_last_round
+from ..reporting.federation_history import (
+    FederationRow,
+    append_federation,
+    by_round,
+    places_of,
+    rewind_federation,
+)
+from ..reporting.wandb_media import make_media, make_row_table
+from .clustered_federation import Assignment, ClusteredFederation
+from .run_folder import RunFolder
+
+
+class FederationLog(Callback):
+    """Writes federation.csv, a row per client and round, and federation/round-0001.png, ...
+
+    A picture shows the cluster map (colour is the found cluster, marker the true domain) and the
+    weights of all rounds so far. It and the round's table go to a W&B logger too; other loggers
+    are left alone.
+
+    Args:
+        first_rounds: So many first rounds have a picture each.
+        every_n_rounds: After them every n-th round has one; 0 none. The last round always has.
+
+    Attributes:
+        rows: The rows of all rounds so far.
+    """
+
+    def __init__(self, first_rounds: int = 3, every_n_rounds: int = 5) -> None:
+        if min(first_rounds, every_n_rounds) < 0:
+            raise HuscfError("federation_log: first_rounds and every_n_rounds must be >= 0")
+        self.first_rounds = first_rounds
+        self.every_n_rounds = every_n_rounds
+        self.rows: list[FederationRow] = []
+        self._last_drawn = 0
+
+    @classmethod
+    def last_rows(cls, trainer: Trainer) -> dict[int, FederationRow]:
+        """Return the last round's row of every client, {} where nothing was logged."""
+        logs = [c for c in trainer.callbacks if isinstance(c, cls)]  # type: ignore[attr-defined]
+        return {row.client: row for log in logs for row in log.last_round()}
+
+    def last_round(self) -> list[FederationRow]:
+        """Return the rows of the last round."""
+        return [row for row in self.rows if row.round == self.rows[-1].round]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the rounds before the checkpoint, where the run is resumed in its folder."""
+        assert isinstance(pl_module, SplitGAN)
+        self.rows = rewind_federation(_folder(trainer) / "federation.csv", pl_module.num_rounds)
+        self._last_drawn = pl_module.num_rounds
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the federation that has just taken place."""
+        assert isinstance(pl_module, SplitGAN)
+        assignment = _find_assignment(trainer)
+        if not pl_module.round_metrics or assignment is None:
+            return
+        rows = self.describe_round(trainer, pl_module, assignment)
+        append_federation(_folder(trainer) / "federation.csv", rows)
+        self.rows += rows
+        if self.should_draw(pl_module.num_rounds):
+            self._draw(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the last round, if it has no picture yet."""
+        if self.rows and self.rows[-1].round > self._last_drawn:
+            self._draw(trainer)
+
+    def should_draw(self, num_rounds: int) -> bool:
+        """Return whether the round with this number, from 1, has a picture even if not the last."""
+        is_nth = self.every_n_rounds > 0 and num_rounds % self.every_n_rounds == 0
+        return num_rounds <= self.first_rounds or is_nth
+
+    def describe_round(
+        self, trainer: Trainer, module: SplitGAN, assignment: Assignment
+    ) -> list[FederationRow]:
+        """Return one row per client; places lie as those of the last logged round."""
+        domains = getattr(trainer.datamodule, "client_domains", {})  # type: ignore[attr-defined]
+        places = align_places(assignment.places, places_of(self.last_round()))
+        return [
+            FederationRow(
+                module.num_rounds,
+                client,
+                domains.get(client, ""),
+                cluster,
+                module.client_sizes[client],
+                assignment.divergences.get(client),
+                assignment.weights[client],
+                *places.get(client, (None, None)),
+            )
+            for client, cluster in sorted(assignment.clusters.items())
+        ]
+
+    def _draw(self, trainer: Trainer) -> None:
+        number = self._last_drawn = self.rows[-1].round
+        pictures = _folder(trainer) / "federation"
+        pictures.mkdir(exist_ok=True)
+        path = pictures / f"round-{number:04d}.png"
+        path.write_bytes(draw_last_round(self.rows))
+        table = by_round(self.rows)[number]
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                media = {"map": make_media(path), "clients": make_row_table(table)}
+                named = {f"federation/{name}": value for name, value in media.items()}
+                logger.experiment.log({"round": number, **named})
+
+
+def _folder(trainer: Trainer) -> Path:
+    folder = RunFolder.of(trainer).path
+    assert folder is not None
+    return folder
+
+
+def _find_assignment(trainer: Trainer) -> Assignment | None:
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return next(c.assignment for c in callbacks if isinstance(c, ClusteredFederation))

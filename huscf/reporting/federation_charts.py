@@ -1,0 +1,161 @@
+"""Pictures of the federation: where clients lie, which cluster they are in, how much they weigh."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .charts import COLOURS, MARKERS, new_figure, tidy, to_png
+from .federation_history import Colours, FederationRow, by_round, choose_colours
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Rounds = Mapping[int, Sequence[FederationRow]]
+
+#: With more clients than this their numbers are not written beside them.
+MAX_NUMBERED = 40
+#: Most maps of a strip; the first and the last round are among them.
+MAX_MAPS = 12
+
+
+def draw_last_round(rows: Sequence[FederationRow]) -> bytes:
+    """Return a PNG of the last round's cluster map, and the weights of all rounds beside it."""
+    rounds = by_round(rows)
+    number, colours = max(rounds), choose_colours(rounds)
+    figure = new_figure(12.5, 4.8)
+    figure.suptitle(f"round {number}", x=0.01, ha="left", fontsize=11, fontweight="bold")
+    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    _draw_map(left, rounds[number], colours[number])
+    _label_map(left)
+    _draw_weights(right, rounds)
+    return to_png(figure)
+
+
+def draw_cluster_map(rows: Sequence[FederationRow], colours: Colours | None = None) -> bytes | None:
+    """Return one round's map: colour is the found cluster, marker the true domain.
+
+    Args:
+        rows: The round's.
+        colours: From `choose_colours`; None numbers them as the clusters.
+
+    Returns:
+        A PNG, or None where no client has a place.
+    """
+    if not _has_places(rows):
+        return None
+    figure = new_figure(6.4, 4.6)
+    axes = figure.add_subplot()
+    _draw_map(axes, rows, colours or {row.cluster: row.cluster for row in rows})
+    _label_map(axes)
+    return to_png(figure)
+
+
+def draw_maps_by_round(rounds: Rounds) -> bytes | None:
+    """Return the maps of several rounds on one scale, or None where fewer than two have one."""
+    placed = [number for number, rows in rounds.items() if _has_places(rows)]
+    if len(placed) < 2:
+        return None
+    shown = thin_out(placed, MAX_MAPS)
+    colours = choose_colours(rounds)
+    columns = min(4, len(shown))
+    lines = -(-len(shown) // columns)
+    figure = new_figure(11, 2.6 * lines)
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[len(shown) :]:
+        axes.set_visible(False)
+    for axes, number in zip(grid.flat, shown, strict=False):
+        _draw_map(axes, rounds[number], colours[number], size=34, is_numbered=False)
+        count = len({row.cluster for row in rounds[number]})
+        title = f"round {number}, {count} cluster{'s' * (count > 1)}"
+        axes.set_title(title, loc="left", fontsize=9)
+    return to_png(figure)
+
+
+def draw_weights(rounds: Rounds) -> bytes | None:
+    """Return every client's weight in every round as a heat map, or None without a round."""
+    if not rounds:
+        return None
+    clients = {row.client for rows in rounds.values() for row in rows}
+    figure = new_figure(11, min(9.0, 1.4 + 0.22 * max(8, len(clients))))
+    _draw_weights(figure.add_subplot(), rounds)
+    return to_png(figure)
+
+
+def thin_out(numbers: Sequence[int], limit: int) -> list[int]:
+    """Return at most so many of some numbers at even distances, the first and the last included."""
+    if len(numbers) <= limit:
+        return list(numbers)
+    return [numbers[round(i * (len(numbers) - 1) / (limit - 1))] for i in range(limit)]
+
+
+def _draw_map(
+    axes: "Axes",
+    rows: Sequence[FederationRow],
+    colours: Colours,
+    size: float = 70,
+    is_numbered: bool = True,
+) -> None:
+    domains = sorted({row.domain for row in rows})
+    markers = dict(zip(domains, cycle(MARKERS), strict=False))
+    for cluster, domain in sorted({(row.cluster, row.domain) for row in rows}):
+        group = [r for r in rows if (r.cluster, r.domain) == (cluster, domain)]
+        x, y = ([np.nan if v is None else v for v in c] for c in zip(*_places(group), strict=True))
+        colour = COLOURS[colours[cluster] % len(COLOURS)]
+        label = f"cluster {cluster}" + f", {domain}" * bool(domain)
+        style: dict[str, Any] = {"marker": markers[domain], "alpha": 0.75, "edgecolors": "white"}
+        axes.scatter(x, y, size, colour, label=label, **style)
+    if is_numbered and len(rows) <= MAX_NUMBERED:
+        for row, place in zip(rows, _places(rows), strict=True):
+            if None not in place:
+                name = str(row.client)
+                axes.annotate(name, place, (5, 5), textcoords="offset points", fontsize=7)
+    axes.margins(0.15)
+    tidy(axes)
+
+
+def _label_map(axes: "Axes") -> None:
+    axes.set_title("Clients as the server sees them", loc="left", fontsize=10)
+    axes.set_xlabel("mean activations, two principal components", fontsize=8)
+    axes.legend(fontsize=8, frameon=False, loc="best")
+
+
+def _draw_weights(axes: "Axes", rounds: Rounds) -> None:
+    """Rows are clients, columns are rounds; a cell without a client stays white."""
+    clients = sorted({row.client for rows in rounds.values() for row in rows})
+    line = {client: position for position, client in enumerate(clients)}
+    weights = np.full((len(clients), len(rounds)), np.nan)
+    for column, rows in enumerate(rounds.values()):
+        for row in rows:
+            weights[line[row.client], column] = row.weight
+    top = float(np.nanmax(weights))
+    cells = axes.imshow(weights, "viridis", aspect="auto", interpolation="nearest")
+    cells.set_clim(0.0, top)
+    assert axes.figure is not None
+    axes.figure.colorbar(cells, ax=axes, shrink=0.85).ax.tick_params(labelsize=7)
+    axes.set_title("Weight in the cluster's average", loc="left", fontsize=10)
+    _label_cells(axes, clients, list(rounds))
+    if weights.size <= 160 and len(rounds) <= 14:
+        for (i, j), value in np.ndenumerate(weights):
+            colour = "white" if value < 0.6 * top else "black"
+            text = f"{value:.2f}" if np.isfinite(value) else ""
+            axes.text(j, i, text, ha="center", va="center", fontsize=6.5, color=colour)
+
+
+def _label_cells(axes: "Axes", clients: Sequence[int], rounds: Sequence[int]) -> None:
+    axes.set_xlabel("round", fontsize=8)
+    axes.set_ylabel("client", fontsize=8)
+    axes.tick_params(labelsize=7, length=0)
+    axes.spines[:].set_visible(False)
+    for numbers, set_ticks in ((rounds, axes.set_xticks), (clients, axes.set_yticks)):
+        shown = thin_out(range(len(numbers)), 20)
+        set_ticks(shown, [str(numbers[position]) for position in shown])
+
+
+def _has_places(rows: Sequence[FederationRow]) -> bool:
+    return any(row.map_x is not None for row in rows)
+
+
+def _places(rows: Sequence[FederationRow]) -> list[tuple[float | None, float | None]]:
+    return [(row.map_x, row.map_y) for row in rows]
