@@ -43,8 +43,14 @@ class GradientSum:
         self._add(other._sums, 1.0)
 
     def write(self) -> None:
-        """Leave the sums at the parameters."""
+        """Leave the sums at the parameters, in their memory layout.
+
+        PyTorch's fused optimisers walk parameter and gradient as flat arrays, whatever their
+        strides: a channels-last gradient would move the wrong weights.
+        """
         for parameter, total in self._sums.items():
+            if total.stride() != parameter.stride():
+                total = torch.empty_like(parameter).copy_(total)
             parameter.grad = total
 
     @torch.no_grad()
