@@ -1,23 +1,28 @@
 """Periodic federation inside the clusters that the server finds."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..errors import HuscfError
 from ..federation import (
-    ActivationStatistics,
+    ActivationSummary,
     ClusterRule,
+    Divergence,
     KMeansClusters,
     Place,
     Weighting,
-    kl_from_others,
+    WeightRule,
+    describe_clients,
+    gaussian_divergences,
+    keep_unless_better,
     locate_clients,
-    make_features,
     match_labels,
     member_weights,
+    place_clients,
+    position_divergences,
 )
 from ..modules import Moments, SplitGAN
 from ..randomness import derive_seed
@@ -29,9 +34,9 @@ class Assignment:
 
     Args:
         clusters: Cluster of every client.
-        divergences: KLD_k in nats of every client.
+        divergences: KLD_k in nats of every observed client.
         weights: Weight of every client in its cluster's average.
-        places: First two principal components of the features of every observed client.
+        places: First two principal coordinates of the features of every observed client.
     """
 
     clusters: dict[int, int]
@@ -45,11 +50,21 @@ class ClusteredFederation(Callback):
 
     Args:
         every_n_epochs: Length of a round in epochs.
-        rule: How clusters are found; None is k-means with an estimated number of clusters.
+        rule: How clusters are found: one of huscf.federation's rules, or a function of features
+            (N, D) and a seed that returns N labels. None is k-means with an estimated number.
+        recluster_every_n_rounds: In the rounds between, only clients that have come or returned
+            are placed, into the cluster with the nearest centre.
+        stability: The clusters of the last round are kept unless the mean silhouette of new ones
+            is higher by this.
         warmup_rounds: In so many first rounds everybody is averaged, as one cluster. 0 clusters
             from the first round on; the paper uses 2.
-        weighting: "kld" (n_k * exp(-beta * KLD_k)), "samples" (n_k) or "uniform".
-        beta: Strength of the divergence in "kld"; 0 makes it equal "samples".
+        half_life: Steps after which a batch counts half in the features; 0 counts all of a round
+            alike (huscf.federation.ActivationStatistics).
+        weighting: "kld" (n_k * exp(-beta * KLD_k)), "samples" (n_k), "uniform", or a function of
+            n_k and KLD_k, arrays (N,), that returns N numbers.
+        divergence: What KLD_k compares: "gaussian" fits to activations, or the softmax over
+            "positions" of mean activations, as the paper does.
+        beta: Strength of the divergence in "kld"; 0 makes it equal "samples". The paper has 1.
         server: "cluster" keeps a copy of the server's blocks per cluster, "shared" one for all.
         moments: Adam's moments of averaged blocks: "keep", "average" or "reset".
 
@@ -61,27 +76,56 @@ class ClusteredFederation(Callback):
         self,
         every_n_epochs: int = 1,
         rule: ClusterRule | None = None,
+        recluster_every_n_rounds: int = 1,
+        stability: float = 0.05,
         warmup_rounds: int = 0,
-        weighting: Weighting = "kld",
-        beta: float = 1.0,
+        half_life: float = 4.0,
+        weighting: Weighting | WeightRule = "kld",
+        divergence: Divergence = "gaussian",
+        beta: float = 0.1,
         server: Literal["cluster", "shared"] = "cluster",
         moments: Moments = "keep",
     ) -> None:
-        if every_n_epochs < 1:
-            raise HuscfError(f"federation.every_n_epochs is {every_n_epochs}, must be >= 1")
+        for name, value, least in (
+            ("every_n_epochs", every_n_epochs, 1),
+            ("recluster_every_n_rounds", recluster_every_n_rounds, 1),
+            ("warmup_rounds", warmup_rounds, 0),
+            ("half_life", half_life, 0),
+        ):
+            if value < least:
+                raise HuscfError(f"federation.{name} is {value}, must be >= {least}")
         self.every_n_epochs = every_n_epochs
         self.rule = rule or KMeansClusters()
+        self.recluster_every_n_rounds = recluster_every_n_rounds
+        self.stability = stability
         self.warmup_rounds = warmup_rounds
-        self.weighting: Weighting = weighting
+        self.half_life = half_life
+        self.weighting = weighting
+        self.divergence = divergence
         self.beta = beta
         self.server = server
         self.moments: Moments = moments
         self.assignment: Assignment | None = None
+        self._placed: set[int] = set()
+
+    @property
+    def needs_features(self) -> bool:
+        """Return whether the rule looks at the features' values."""
+        return getattr(self.rule, "needs_features", True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return which clients were present in the last round that had clusters."""
+        return {"placed": sorted(self._placed)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self._placed = set(state_dict["placed"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse cuts under which the server cannot compare clients."""
         assert isinstance(pl_module, SplitGAN)
-        if self.rule.needs_features and pl_module.server.statistics.boundary is None:
+        pl_module.server.statistics.half_life = self.half_life
+        if self.needs_features and pl_module.server.statistics.boundary is None:
             raise HuscfError(
                 "federation: no boundary of the discriminator is at the server for all clients, so "
                 "they cannot be compared: shorten the longest discriminator heads or tails"
@@ -108,53 +152,70 @@ class ClusteredFederation(Callback):
         return (epoch + 1) % self.every_n_epochs == 0
 
     def assign(self, module: SplitGAN) -> Assignment:
-        """Find clusters and weights from what the server saw in the last epochs."""
+        """Find clusters and weights from what the server saw in the round."""
         statistics = module.server.statistics
-        features = _describe_clients(statistics)
-        clusters = self._find_clusters(module, statistics.client_ids, features)
-        divergences = _compare_members(statistics, clusters)
+        # Of a single client, or where one has diverged, nothing can be compared.
+        summary = statistics.summarize() if len(statistics.client_ids) > 1 else None
+        if summary is not None and not np.isfinite(summary.means).all():
+            summary = None
+        observed = [] if summary is None else summary.client_ids
+        features = np.zeros((0, 1)) if summary is None else describe_clients(summary)
+        clusters = self._find_clusters(module, observed, features)
+        divergences = self._compare_members(summary, features, clusters)
         # A client whose parameters are not finite counts nothing and receives the average.
         sizes = {c: n * module.client(c).is_finite() for c, n in module.client_sizes.items()}
         weights = member_weights(sizes, clusters, divergences, self.weighting, self.beta)
-        places = {} if features is None else locate_clients(statistics.client_ids, features)
-        return Assignment(clusters, divergences, weights, places)
+        return Assignment(clusters, divergences, weights, locate_clients(observed, features))
 
     def _find_clusters(
-        self, module: SplitGAN, observed: list[int], features: np.ndarray | None
+        self, module: SplitGAN, observed: list[int], features: np.ndarray
     ) -> dict[int, int]:
         previous = module.clusters
-        if module.num_rounds < self.warmup_rounds:
+        round_number = module.num_rounds
+        if round_number < self.warmup_rounds:
             return dict.fromkeys(previous, 0)
-        seed = derive_seed(module.seed, "clusters", module.num_rounds)
-        if not self.rule.needs_features:
-            found = self.rule.assign(np.zeros((len(previous), 0)), seed)
-            return dict(zip(previous, found.tolist(), strict=True))
-        if features is None:
+        seed = derive_seed(module.seed, "clusters", round_number)
+        if not self.needs_features:
+            labels = self._ask_rule(np.zeros((len(previous), 0)), seed)
+            return dict(zip(previous, labels.tolist(), strict=True))
+        if not observed:
             return dict(previous)
-        found = self.rule.assign(features, seed)
-        matched = match_labels(dict(zip(observed, found.tolist(), strict=True)), previous)
+        before = np.array([previous[client] for client in observed])
+        is_placed = np.array([client in self._placed for client in observed])
+        is_due = (round_number - self.warmup_rounds) % self.recluster_every_n_rounds == 0
+        if is_due or not is_placed.any():
+            labels = self._ask_rule(features, seed)
+            if is_placed.any():
+                kept = place_clients(features, before, is_placed)
+                labels = keep_unless_better(features, labels, kept, self.stability)
+        else:
+            labels = place_clients(features, before, is_placed)
+        self._placed = set(observed)
+        matched = match_labels(dict(zip(observed, labels.tolist(), strict=True)), previous)
         # Clients that the server saw nothing of stay where they were, if that still exists.
         count = max(matched.values()) + 1
         return {c: matched.get(c, min(previous[c], count - 1)) for c in previous}
 
+    def _ask_rule(self, features: np.ndarray, seed: int) -> np.ndarray:
+        labels = np.asarray(self.rule(features, seed))
+        if labels.shape != (len(features),) or labels.dtype.kind not in "iu":
+            raise HuscfError(
+                f"federation.rule must return {len(features)} integer labels, one per client; it "
+                f"returned {labels.dtype} of shape {labels.shape}"
+            )
+        return np.unique(labels, return_inverse=True)[1]
 
-def _describe_clients(statistics: ActivationStatistics) -> np.ndarray | None:
-    """Return the observed clients' features; None with fewer than two, or where one diverged."""
-    if len(statistics.client_ids) < 2:
-        return None
-    maps = statistics.features().double().numpy()
-    return make_features(maps) if np.isfinite(maps).all() else None
-
-
-def _compare_members(
-    statistics: ActivationStatistics, clusters: dict[int, int]
-) -> dict[int, float]:
-    observed = statistics.client_ids
-    if not observed:
-        return {}
-    labels = np.array([clusters[c] for c in observed])
-    values = kl_from_others(statistics.distributions().double().numpy(), labels)
-    return dict(zip(observed, values.tolist(), strict=True))
+    def _compare_members(
+        self, summary: ActivationSummary | None, features: np.ndarray, clusters: dict[int, int]
+    ) -> dict[int, float]:
+        if summary is None:
+            return {}
+        labels = np.array([clusters[client] for client in summary.client_ids])
+        if self.divergence == "gaussian":
+            values = gaussian_divergences(features, labels)
+        else:
+            values = position_divergences(summary.maps, labels)
+        return dict(zip(summary.client_ids, values.tolist(), strict=True))
 
 
 def _summarize(assignment: Assignment) -> dict[str, float]:

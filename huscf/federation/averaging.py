@@ -1,7 +1,7 @@
 """Averages copies of one block over unequal holders: Theta <- A Theta."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,38 @@ def _weighted_mean(copies: Sequence[Sequence[Tensor]], row: Sequence[float]) -> 
     return mean
 
 
+@torch.no_grad()
+def mix_blocks(blocks: Sequence[nn.Module], matrix: Tensor) -> None:
+    """Replace the state of every copy of a block by weighted means over the copies, in place.
+
+    Running statistics are pooled: the variance of the mixture, which is the mean variance and
+    the spread of the means.
+
+    Args:
+        blocks: C copies.
+        matrix: (C, C), entries >= 0, rows sum to 1.
+    """
+    norms = list(zip(*(_tracking_norms(block) for block in blocks), strict=True))
+    means = [[norm.running_mean.clone() for norm in copies] for copies in norms]
+    mix_tensors([block_tensors(block) for block in blocks], matrix)
+    spreads: dict[tuple[int, tuple[float, ...]], Tensor] = {}
+    for index, row in enumerate(map(tuple, matrix.tolist())):
+        for which, copies in enumerate(norms):
+            if row[index] == 1.0:
+                continue
+            if (which, row) not in spreads:
+                weighted = [(w, old) for w, old in zip(row, means[which], strict=True) if w > 0]
+                mixed = copies[index].running_mean
+                spreads[which, row] = torch.stack(
+                    [weight * (old - mixed).square() for weight, old in weighted]
+                ).sum(0)
+            copies[index].running_var += spreads[which, row]
+
+
 def block_tensors(block: nn.Module) -> list[Tensor]:
     """Return the parameters and buffers of a block, always in the same order."""
     return [*block.parameters(), *block.buffers()]
+
+
+def _tracking_norms(block: nn.Module) -> list[Any]:
+    return [m for m in block.modules() if getattr(m, "running_mean", None) is not None]

@@ -1,130 +1,167 @@
 """Finds groups of clients with alike activations; the number of groups is estimated."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from ..errors import HuscfError
 
-
-class ClusterRule(ABC):
-    """Maps one feature vector per client to one cluster label per client.
-
-    Attributes:
-        needs_features: Whether the rule looks at the features' values.
-    """
-
-    needs_features: ClassVar[bool] = True
-
-    @abstractmethod
-    def assign(self, features: np.ndarray, seed: int) -> np.ndarray:
-        """Return (N,) labels 0..k-1.
-
-        Args:
-            features: (N, F), from `make_features`.
-            seed: Seed of any random choice.
-        """
+#: Maps features, (N, D) from `describe_clients`, and a seed to (N,) integer labels. A rule with
+#: a false attribute `needs_features` also runs where clients cannot be compared, on (N, 0).
+ClusterRule = Callable[..., Any]
 
 
-class KMeansClusters(ClusterRule):
-    """k-means; k by the silhouette unless it is given.
+class EstimatedClusters(ABC):
+    """Divides clients into the number of clusters that has the highest mean silhouette.
 
     Args:
         num_clusters: Fixed number of clusters, or None to estimate it.
         max_clusters: Largest number tried when estimating; never more than clients - 1.
-        min_silhouette: Below this the clients count as one cluster. 0 always splits, 1 never.
-            Measured: clients of one domain reach at most 0.28, two domains at least 0.33.
+        min_silhouette: Below this all count as one cluster. Measured: clients of one domain with
+            skewed labels reach at most 0.31, different domains at least 0.35.
+        min_distance: Clusters whose centres are closer, in units of the spread of samples within a
+            client, count as one. Measured: clients of one domain and distribution are at most
+            1.4 apart, clusters of different domains at least 2.
     """
 
     def __init__(
         self,
         num_clusters: int | None = None,
         max_clusters: int = 8,
-        min_silhouette: float = 0.3,
+        min_silhouette: float = 0.33,
+        min_distance: float = 1.5,
     ) -> None:
         if num_clusters is not None and num_clusters < 1:
             raise HuscfError(f"num_clusters is {num_clusters}, must be at least 1")
         self.num_clusters = num_clusters
         self.max_clusters = max_clusters
         self.min_silhouette = min_silhouette
+        self.min_distance = min_distance
 
-    def assign(self, features: np.ndarray, seed: int) -> np.ndarray:
-        """Cluster with the fixed k, or with the k of the highest mean silhouette."""
+    def __call__(self, features: np.ndarray, seed: int) -> np.ndarray:
+        """Return (N,) labels 0..k-1 with the fixed k or the estimated one."""
         if self.num_clusters is not None:
-            return _k_means(features, min(self.num_clusters, len(features)), seed)
-        from sklearn.metrics import silhouette_score
-
+            return self.divide(features, min(self.num_clusters, len(features)), seed)
         best, best_score = np.zeros(len(features), dtype=int), self.min_silhouette
         for k in range(2, min(self.max_clusters, len(features) - 1) + 1):
-            labels = _k_means(features, k, seed)
-            if len(set(labels)) < k:
+            labels = self.divide(features, k, seed)
+            if len(set(labels)) < k or _smallest_gap(features, labels) < self.min_distance:
                 break
-            score = silhouette_score(features, labels)
+            score = mean_silhouette(features, labels)
             if score > best_score:
                 best, best_score = labels, score
         return best
 
+    @abstractmethod
+    def divide(self, features: np.ndarray, k: int, seed: int) -> np.ndarray:
+        """Return (N,) labels of k clusters, 1 <= k <= N."""
 
-class OneCluster(ClusterRule):
+
+class KMeansClusters(EstimatedClusters):
+    """k-means, the best of ten starts."""
+
+    def divide(self, features: np.ndarray, k: int, seed: int) -> np.ndarray:
+        """Return (N,) labels of k clusters."""
+        from sklearn.cluster import KMeans
+
+        return KMeans(k, n_init=10, random_state=seed % 2**32).fit_predict(features)
+
+
+class AgglomerativeClusters(EstimatedClusters):
+    """Merges the closest clusters, beginning with single clients.
+
+    Args:
+        num_clusters: As of EstimatedClusters.
+        max_clusters: As of EstimatedClusters.
+        min_silhouette: As of EstimatedClusters.
+        min_distance: As of EstimatedClusters.
+        linkage: What the distance of two clusters is: "average", "complete", "single" or "ward".
+    """
+
+    def __init__(
+        self,
+        num_clusters: int | None = None,
+        max_clusters: int = 8,
+        min_silhouette: float = 0.33,
+        min_distance: float = 1.5,
+        linkage: Literal["average", "complete", "single", "ward"] = "average",
+    ) -> None:
+        super().__init__(num_clusters, max_clusters, min_silhouette, min_distance)
+        self.linkage = linkage
+
+    def divide(self, features: np.ndarray, k: int, seed: int) -> np.ndarray:
+        """Return (N,) labels of k clusters."""
+        from sklearn.cluster import AgglomerativeClustering
+
+        if len(features) == 1:
+            return np.zeros(1, dtype=int)
+        return AgglomerativeClustering(k, linkage=self.linkage).fit_predict(features)
+
+
+class OneCluster:
     """Everybody together: plain federated averaging."""
 
     needs_features = False
 
-    def assign(self, features: np.ndarray, seed: int) -> np.ndarray:
+    def __call__(self, features: np.ndarray, seed: int) -> np.ndarray:
         """Return zeros."""
         return np.zeros(len(features), dtype=int)
 
 
-class EachAlone(ClusterRule):
+class EachAlone:
     """Every client its own cluster: nothing is averaged."""
 
     needs_features = False
 
-    def assign(self, features: np.ndarray, seed: int) -> np.ndarray:
+    def __call__(self, features: np.ndarray, seed: int) -> np.ndarray:
         """Return 0..N-1."""
         return np.arange(len(features))
 
 
-def make_features(maps: np.ndarray) -> np.ndarray:
-    """Describe each client by its mean activation map and its channel means, in equal parts.
+def mean_silhouette(features: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean silhouette in [-1, 1]; 0 where clusters are one, or as many as clients."""
+    from sklearn.metrics import silhouette_score
 
-    Deviation: the paper compares maps alone. Where things lie in a picture depends on the classes
-    that a client has, so that under label skew maps split one domain in two; channel means alone
-    split domains of few clients. Together they found the true domains in every case tried
-    (docs/results.md).
+    if not 1 < len(set(labels)) < len(labels):
+        return 0.0
+    return float(silhouette_score(features, labels))
+
+
+def keep_unless_better(
+    features: np.ndarray, labels: np.ndarray, previous: np.ndarray, margin: float
+) -> np.ndarray:
+    """Return the previous clusters, unless new ones are clearly better.
 
     Args:
-        maps: (N, C, L) mean activations; L positions, or (N, C) without any.
+        features: (N, D).
+        labels: (N,) as a rule has found them.
+        previous: (N,) of the last round.
+        margin: By how much the mean silhouette of the new ones must be higher.
 
     Returns:
-        (N, F), scaled by `scale_features`.
+        One of the two. Where one of them is a single cluster, which has no silhouette, the new.
     """
-    flat = maps.reshape(len(maps), -1)
-    if maps.ndim == 2:
-        return scale_features(flat)
-    both = [scale_features(flat), scale_features(maps.mean(2))]
-    return scale_features(np.hstack(both))
+    if min(len(set(labels)), len(set(previous))) < 2:
+        return labels
+    gain = mean_silhouette(features, labels) - mean_silhouette(features, previous)
+    return labels if gain > margin else previous
 
 
-def scale_features(features: np.ndarray, max_components: int = 16) -> np.ndarray:
-    """Centre, project on the principal components and scale to unit mean square distance.
-
-    One common scale, not one per feature: most of thousands of activation means are noise, and
-    per-feature standardisation would make the noise as loud as the domains.
+def place_clients(features: np.ndarray, labels: np.ndarray, is_known: np.ndarray) -> np.ndarray:
+    """Put clients into the existing cluster with the nearest centre; the others stay.
 
     Args:
-        features: (N, F).
-        max_components: Number of components kept, at most N - 1.
+        features: (N, D).
+        labels: (N,) clusters of the known clients; other entries are ignored.
+        is_known: (N,) bool, at least one true.
     """
-    centred = features - features.mean(0)
-    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
-    count = max(1, min(max_components, len(features) - 1))
-    scores = (left * singular)[:, :count]
-    scale = np.sqrt((scores**2).sum(1).mean())
-    return scores / scale if scale > 0 else scores
+    names = np.unique(labels[is_known])
+    centres = np.stack([features[is_known & (labels == name)].mean(0) for name in names])
+    distances = np.linalg.norm(features[:, None] - centres[None], axis=2)
+    return np.where(is_known, labels, names[distances.argmin(1)])
 
 
 def match_labels(labels: Mapping[int, int], previous: Mapping[int, int]) -> dict[int, int]:
@@ -150,7 +187,7 @@ def match_labels(labels: Mapping[int, int], previous: Mapping[int, int]) -> dict
     return {client: dense[renamed[label]] for client, label in labels.items()}
 
 
-def _k_means(features: np.ndarray, k: int, seed: int) -> np.ndarray:
-    from sklearn.cluster import KMeans
-
-    return KMeans(k, n_init=10, random_state=seed % 2**32).fit_predict(features)
+def _smallest_gap(features: np.ndarray, labels: np.ndarray) -> float:
+    centres = np.stack([features[labels == name].mean(0) for name in np.unique(labels)])
+    gaps = np.linalg.norm(centres[:, None] - centres[None], axis=2)
+    return float(gaps[~np.eye(len(centres), dtype=bool)].min())

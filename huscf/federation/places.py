@@ -8,11 +8,11 @@ Place = tuple[float, float]
 
 
 def locate_clients(client_ids: Sequence[int], features: np.ndarray) -> dict[int, Place]:
-    """Return each client's first two principal components.
+    """Return each client's first two principal coordinates.
 
     Args:
         client_ids: One per row.
-        features: (N, F) from `make_features`, whose columns are principal components in order.
+        features: (N, F) from `describe_clients`, principal coordinates in order.
 
     Returns:
         Places by client; the second coordinate is 0 where there is one component only.

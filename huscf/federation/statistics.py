@@ -1,84 +1,142 @@
 """What the server keeps of the activations that it sees: running sums, never batches."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+#: Side of the grid to which a sample's activation map is pooled.
+GRID = 2
+
+
+@dataclass(frozen=True)
+class ActivationSummary:
+    """A round's observations. F is the number of channels, times 4 where they are maps.
+
+    Args:
+        client_ids: The N clients that were observed, ascending.
+        means: (N, F) mean over a client's samples of the channels, pooled to a grid of 2 x 2.
+        counts: (N,) effective number of samples behind each mean.
+        covariance: (F, F) of single samples around their client's mean, pooled over clients.
+        maps: (N, C, L) mean activation over all samples, L positions; (N, 1, C) without any.
+    """
+
+    client_ids: list[int]
+    means: np.ndarray
+    counts: np.ndarray
+    covariance: np.ndarray
+    maps: np.ndarray
+
+
+@dataclass
+class _Sums:
+    """What is known of one client."""
+
+    steps: int = 0
+    samples: int = 0
+    weight: float = 0.0
+    squared_weight: float = 0.0
+    values: Tensor | float = 0.0
+    maps: Tensor | float = 0.0
+
+    def add(self, values: Tensor, map_sum: Tensor, weight: float) -> None:
+        self.steps += 1
+        self.samples += len(values)
+        self.weight += weight * len(values)
+        self.squared_weight += weight**2 * len(values)
+        self.values = self.values + weight * values.sum(0).double().cpu()
+        self.maps = self.maps + map_sum.double().cpu()
 
 
 class ActivationStatistics:
-    """Epoch means of every client's discriminator activations on real data.
+    """Sums over a round of every client's discriminator activations on real data.
 
-    Memory does not depend on the number of batches. Two means are kept: of the activation
-    map (to find clusters) and of each sample's softmax over channels (to compare the members of
-    a cluster).
+    Memory does not depend on the number of batches. Early batches count most: a federation
+    gives a cluster's clients equal heads, which drift apart from then on, until activations
+    tell one client's head from another's rather than its data.
 
     Args:
         boundary: Index of the block whose input is observed, or None to observe nothing.
+        half_life: Steps after which a client's batch counts half in means and covariance; 0 lets
+            all count alike.
     """
 
-    def __init__(self, boundary: int | None) -> None:
+    def __init__(self, boundary: int | None, half_life: float = 4.0) -> None:
         self.boundary = boundary
-        self._sums: dict[int, Tensor] = {}
-        self._distributions: dict[int, Tensor] = {}
-        self._counts: dict[int, int] = {}
+        self.half_life = half_life
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, for the next round."""
+        self._clients: dict[int, _Sums] = {}
+        self._second_moments: Tensor | None = None
+        self._pending: dict[int, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
     def update(self, client_ids: Sequence[int], activations: Tensor) -> None:
-        """Add one batch of each of K clients.
+        """Take a step's batch of each of K clients; threads may do so for different clients.
 
         Args:
-            client_ids: Whose.
+            client_ids: Whose. A client that repeats its step replaces its batch.
             activations: (B, K, C, H, W) or (B, K, C), server side.
         """
-        for client_id, own in zip(client_ids, activations.unbind(1), strict=True):
-            self._update(client_id, own)
-
-    def _update(self, client_id: int, activations: Tensor) -> None:
         values = activations.detach().float()
-        pooled = values.flatten(2).mean(2) if values.ndim > 2 else values
-        self._add(self._sums, client_id, values.sum(0))
-        self._add(self._distributions, client_id, pooled.softmax(1).sum(0))
-        self._counts[client_id] = self._counts.get(client_id, 0) + len(values)
+        if values.ndim == 3:
+            pooled, maps = values, values.sum(0).unsqueeze(1)
+        else:
+            grid = functional.adaptive_avg_pool2d(values.flatten(0, 1), GRID)
+            pooled, maps = grid.reshape(*values.shape[:2], -1), values.sum(0).flatten(2)
+        for client_id, own, own_map in zip(client_ids, pooled.unbind(1), maps, strict=True):
+            self._pending[client_id] = own, own_map
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Add the step's batches to the sums, clients in fixed order; call it after every step."""
+        scaled = []
+        for client_id, (values, map_sum) in sorted(self._pending.items()):
+            known = self._clients.setdefault(client_id, _Sums())
+            weight = 2.0 ** (-known.steps / self.half_life) if self.half_life else 1.0
+            known.add(values, map_sum, weight)
+            scaled.append(weight**0.5 * values)
+        self._pending = {}
+        if scaled:
+            joined = torch.cat(scaled)
+            second = (joined.T @ joined).double().cpu()
+            self._second_moments = second + (
+                0.0 if self._second_moments is None else self._second_moments
+            )
 
     @property
     def client_ids(self) -> list[int]:
         """Return the clients observed so far, ascending."""
-        return sorted(self._counts)
+        return sorted(self._clients)
 
-    def features(self) -> Tensor:
-        """Return the mean activation map of each observed client, (N, C, H * W) on the CPU."""
-        return self._mean(self._sums).flatten(2)
-
-    def distributions(self) -> Tensor:
-        """Return the mean channel distribution of each observed client, (N, C); rows sum to 1."""
-        return self._mean(self._distributions)
-
-    def reset(self) -> None:
-        """Forget everything, for the next round."""
-        self._sums, self._distributions, self._counts = {}, {}, {}
+    def summarize(self) -> ActivationSummary:
+        """Return means and pooled covariance of what was observed; at least one client."""
+        self.fold()
+        assert self._second_moments is not None
+        known = [self._clients[client_id] for client_id in self.client_ids]
+        weights = np.array([each.weight for each in known])
+        counts = weights**2 / np.array([each.squared_weight for each in known])
+        means = torch.stack([each.values for each in known]).numpy() / weights[:, None]
+        within = self._second_moments.numpy() - (means.T * weights) @ means
+        # One degree of freedom goes to every client's mean.
+        freedom = max(weights.sum() * (1 - len(known) / counts.sum()), np.finfo(float).tiny)
+        maps = torch.stack([each.maps / each.samples for each in known]).numpy()
+        return ActivationSummary(self.client_ids, means, counts, within / freedom, maps)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums for a checkpoint."""
-        return {
-            "sums": dict(self._sums),
-            "distributions": dict(self._distributions),
-            "counts": dict(self._counts),
-        }
+        self.fold()
+        clients = {client_id: vars(known).copy() for client_id, known in self._clients.items()}
+        return {"clients": clients, "second_moments": self._second_moments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from saved sums."""
-        self._sums = dict(state["sums"])
-        self._distributions = dict(state["distributions"])
-        self._counts = dict(state["counts"])
-
-    def _mean(self, sums: dict[int, Tensor]) -> Tensor:
-        return torch.stack([sums[c].cpu() / self._counts[c] for c in self.client_ids])
-
-    @staticmethod
-    def _add(sums: dict[int, Tensor], client_id: int, value: Tensor) -> None:
-        if client_id in sums:
-            sums[client_id] += value
-        else:
-            sums[client_id] = value
+        self.reset()
+        self._clients = {client_id: _Sums(**sums) for client_id, sums in state["clients"].items()}
+        self._second_moments = state["second_moments"]

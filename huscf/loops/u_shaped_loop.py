@@ -48,6 +48,7 @@ class UShapedLoop(ManualOptimizationLoop):
             for phase in STEP:
                 losses[f"{phase.trains}_loss"] = exchange.run_phase(phase)
             module.update_average(step)
+            module.server.statistics.fold()
         for client_id in batch:
             module.client(client_id).forget()
         return losses

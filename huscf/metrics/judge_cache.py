@@ -32,7 +32,7 @@ class JudgeSettings:
         width: Channels of its first convolution.
         num_features: Width of its feature layer.
         seed: Of its initial weights and of the order of samples.
-        training: How long; the default takes some 30 s for MNIST on two cores.
+        training: How long; the default takes some 100 s for MNIST on two cores.
     """
 
     width: int = 24
@@ -40,7 +40,7 @@ class JudgeSettings:
     seed: int = 0
     training: ClassifierTraining = field(
         default_factory=lambda: ClassifierTraining(
-            epochs=40, max_samples_seen=90_000, learning_rate=3e-3, one_cycle=True
+            epochs=40, max_samples_seen=300_000, learning_rate=3e-3, one_cycle=True
         )
     )
 

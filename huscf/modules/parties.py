@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..federation import block_tensors, mix_tensors, mixing_matrix
+from ..federation import block_tensors, mix_blocks, mixing_matrix
 from ..models import Network
 from ..split import Cut, CutPlan, NetworkName, cuts_of
 from .client import Client
@@ -115,7 +115,7 @@ class Parties(nn.Module):
         A member that left a block to the server is represented by the server's copy. The result
         goes to all members that hold the block and to the server's copy of the cluster; a copy
         that several clusters share takes the mean of all its users. Running statistics of
-        normalisation are averaged like parameters, counters are not.
+        normalisation are pooled, counters left alone.
 
         Args:
             weights: Weight of every client; those of a cluster sum to 1.
@@ -129,7 +129,7 @@ class Parties(nn.Module):
                 holders = {c: blocks[c][index] for c in self.clusters}
                 users = self._users_of_copies(network, index, holders)
                 matrix = mixing_matrix(holders, users, self.clusters, weights)
-                mix_tensors([block_tensors(block) for block in users], matrix)
+                mix_blocks(list(users), matrix)
                 if network in optimizers:
                     mix_state(optimizers[network], list(users), matrix, moments)
 

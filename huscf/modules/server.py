@@ -123,7 +123,7 @@ class Server(nn.Module):
                 segments.append(Segment(blocks))
             self.add_module(network, nn.ModuleList(segments))
         self.plan = plan
-        self.statistics = ActivationStatistics(observed_boundary(plan))
+        self.statistics = ActivationStatistics(observed_boundary(plan), self.statistics.half_life)
         return cloned_from
 
     def groups(

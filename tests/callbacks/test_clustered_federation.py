@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 
 from huscf.callbacks import ClusteredFederation
 from huscf.errors import HuscfError
-from huscf.federation import EachAlone, OneCluster
+from huscf.federation import EachAlone, KMeansClusters, OneCluster
 from tests.conftest import make_gan
 
 CUTS = {c: [1, 1, 1, 1] for c in range(6)}
@@ -16,6 +18,7 @@ def observe(module, offset=0.0, only=range(6)):
         sign = 1.0 if client < 3 else -1.0
         noise = torch.randn(8, 1, 8, 2, 2, generator=stream)
         module.server.statistics.update([client], noise + 3 * sign + offset)
+    module.server.statistics.fold()
 
 
 def test_rounds_end_every_n_epochs():
@@ -23,6 +26,8 @@ def test_rounds_end_every_n_epochs():
     assert [federation.should_federate(e) for e in range(6)] == [False, False, True] * 2
     with pytest.raises(HuscfError, match="every_n_epochs is 0"):
         ClusteredFederation(every_n_epochs=0)
+    with pytest.raises(HuscfError, match="half_life is -1"):
+        ClusteredFederation(half_life=-1)
 
 
 def test_two_groups_are_found_and_weighed():
@@ -54,6 +59,70 @@ def test_rules_for_one_cluster_and_for_each_alone():
     alone = ClusteredFederation(rule=EachAlone()).assign(module)
     assert len(set(alone.clusters.values())) == 6
     assert set(alone.weights.values()) == {1.0}
+
+
+def test_a_function_is_a_rule_and_a_wrong_one_is_told_so():
+    module = make_gan(CUTS)
+    observe(module)
+    by_sign = ClusteredFederation(rule=lambda features, seed: (features[:, 0] > 0) * 7)
+    assert len(set(by_sign.assign(module).clusters.values())) == 2
+    with pytest.raises(HuscfError, match="must return 6 integer labels"):
+        ClusteredFederation(rule=lambda features, seed: features).assign(module)
+
+
+def test_between_clusterings_only_a_new_client_is_placed():
+    module = make_gan(CUTS)
+    asked = []
+
+    def rule(features, seed):
+        asked.append(len(features))
+        return KMeansClusters()(features, seed)
+
+    federation = ClusteredFederation(rule=rule, recluster_every_n_rounds=3)
+    observe(module, only=[0, 1, 3, 4, 5])
+    clusters = federation.assign(module).clusters
+    module.federate(clusters, dict.fromkeys(clusters, 0.5))
+    observe(module)
+    resumed = ClusteredFederation(rule=rule, recluster_every_n_rounds=3)
+    resumed.load_state_dict(federation.state_dict())
+    clusters = resumed.assign(module).clusters
+    assert asked == [5]
+    assert clusters == {0: 0, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1} or clusters == {
+        c: 1 - (c > 2) for c in range(6)
+    }
+    module.num_rounds = 3
+    resumed.assign(module)
+    assert asked == [5, 6]
+
+
+def test_clusters_of_alike_quality_do_not_change():
+    module = make_gan(CUTS)
+    observe(module)
+    module.parties.clusters = {0: 1, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1}
+    stable = ClusteredFederation(stability=2.0)
+    stable._placed = set(CUTS)
+    assert stable.assign(module).clusters == module.clusters
+    ready = ClusteredFederation()
+    ready._placed = set(CUTS)
+    assert ready.assign(module).clusters == {0: 0, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1}
+
+
+@pytest.mark.parametrize("divergence", ["gaussian", "positions"])
+def test_a_client_unlike_its_fellows_counts_less(divergence):
+    module = make_gan(CUTS)
+    observe(module)
+    stream = torch.Generator().manual_seed(2)
+    odd = torch.randn(8, 1, 8, 2, 2, generator=stream) + torch.tensor([4.5, 3.0]).view(2, 1)
+    module.server.statistics = type(module.server.statistics)(2)
+    observe(module, only=range(1, 6))
+    module.server.statistics.update([0], odd)
+    assignment = ClusteredFederation(divergence=divergence, beta=1.0).assign(module)
+    weights, divergences = assignment.weights, assignment.divergences
+    assert assignment.clusters[0] == assignment.clusters[1]
+    assert divergences[0] > max(divergences[1], divergences[2]) > 0
+    assert weights[0] < min(weights[1], weights[2])
+    ratio = weights[0] / weights[1]
+    assert ratio == pytest.approx(math.exp(divergences[1] - divergences[0]))
 
 
 def test_a_client_that_sent_nothing_keeps_its_cluster():

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from huscf.federation import block_tensors, mix_tensors, mixing_matrix
+from huscf.federation import block_tensors, mix_blocks, mix_tensors, mixing_matrix
 
 
 def copies(count, seed=0):
@@ -68,6 +68,30 @@ def test_counters_are_never_averaged():
     mix_tensors([block_tensors(b) for b in blocks], torch.full((2, 2), 0.5, dtype=torch.float64))
     assert [int(b.num_batches_tracked) for b in blocks] == [7, 0]
     assert blocks[0].running_mean.tolist() == [1.0, 1.0]
+
+
+def test_running_statistics_are_those_of_the_mixture():
+    stream = torch.Generator().manual_seed(0)
+    sizes, blocks = torch.tensor([40, 10, 50]), []
+    samples = [
+        (which + 1) * torch.randn(int(size), 2, generator=stream) + 5 * which
+        for which, size in enumerate(sizes)
+    ]
+    for own in samples:
+        block = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+        block[1].running_mean.copy_(own.mean(0))
+        block[1].running_var.copy_(own.var(0, correction=0))
+        blocks.append(block)
+    weights = sizes.double() / sizes.sum()
+    matrix = torch.stack([weights, torch.tensor([0.0, 1.0, 0.0]).double(), weights])
+    alone = [tensor.clone() for tensor in block_tensors(blocks[1])]
+    mix_blocks(blocks, matrix)
+    together = torch.cat(samples)
+    for block in (blocks[0], blocks[2]):
+        torch.testing.assert_close(block[1].running_mean, together.mean(0))
+        torch.testing.assert_close(block[1].running_var, together.var(0, correction=0))
+    pairs = zip(block_tensors(blocks[1]), alone, strict=True)
+    assert all(torch.equal(after, before) for after, before in pairs)
 
 
 def test_clients_that_left_the_block_are_represented_by_the_servers_copy():

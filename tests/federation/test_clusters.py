@@ -1,64 +1,94 @@
 import numpy as np
 import pytest
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from huscf.errors import HuscfError
 from huscf.federation import (
+    AgglomerativeClusters,
     EachAlone,
     KMeansClusters,
     OneCluster,
-    make_features,
+    keep_unless_better,
     match_labels,
-    scale_features,
+    mean_silhouette,
+    place_clients,
 )
+
+RULES = [KMeansClusters, AgglomerativeClusters]
 
 
 def groups(count, members, spread=1.0, seed=0):
+    """Features in units of within-client spread: centres some 10 apart."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(count, 500)) * 3
+    centres = rng.normal(size=(count, 12)) * 3
     truth = np.repeat(np.arange(count), members)
-    return centres[truth] + rng.normal(size=(len(truth), 500)) * spread, truth
+    return centres[truth] + rng.normal(size=(len(truth), 12)) * spread, truth
 
 
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("count", [2, 3, 4, 6])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_number_of_clusters_is_found(count, seed):
-    features, truth = groups(count, 4, seed=seed)
-    found = KMeansClusters().assign(scale_features(features), seed)
-    assert adjusted_rand_score(truth, found) == 1.0
+def test_the_number_of_clusters_is_found(rule, count, seed):
+    features, truth = groups(count, 4, spread=0.5, seed=seed)
+    assert adjusted_rand_score(truth, rule()(features, seed)) == 1.0
 
 
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("seed", range(5))
-def test_noise_alone_is_one_cluster(seed):
+def test_noise_alone_is_one_cluster(rule, seed):
     features, _ = groups(1, 8, seed=seed)
-    assert len(set(KMeansClusters().assign(scale_features(features), seed))) == 1
+    assert set(rule()(features, seed)) == {0}
 
 
-def test_a_singleton_is_legal():
+def test_groups_closer_than_samples_of_a_client_are_one_cluster():
+    features, truth = groups(2, 4)
+    tiny = features / 20
+    assert mean_silhouette(tiny, truth) > 0.33
+    assert set(KMeansClusters()(tiny, 0)) == {0}
+    assert adjusted_rand_score(truth, KMeansClusters(min_distance=0.0)(tiny, 0)) == 1.0
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_singleton_is_legal(rule):
     features, truth = groups(2, 5)
-    keep = [0, 1, 2, 3, 4, 5]
-    found = KMeansClusters().assign(scale_features(features[keep]), 0)
-    assert adjusted_rand_score(truth[keep], found) == 1.0
+    found = rule()(features[:6], 0)
+    assert adjusted_rand_score(truth[:6], found) == 1.0
 
 
-def test_fixed_number_one_cluster_and_each_alone():
+@pytest.mark.parametrize("rule", RULES)
+def test_fixed_numbers(rule):
     features, _ = groups(2, 3)
-    assert len(set(KMeansClusters(num_clusters=3).assign(features, 0))) == 3
-    assert len(set(KMeansClusters(num_clusters=99).assign(features, 0))) == 6
-    assert OneCluster().assign(features, 0).tolist() == [0] * 6
-    assert EachAlone().assign(features, 0).tolist() == [0, 1, 2, 3, 4, 5]
+    assert len(set(rule(num_clusters=3)(features, 0))) == 3
+    assert len(set(rule(num_clusters=99)(features, 0))) == 6
+    assert rule(num_clusters=1)(features[:1], 0).tolist() == [0]
     with pytest.raises(HuscfError, match="num_clusters is 0"):
-        KMeansClusters(num_clusters=0)
+        rule(num_clusters=0)
 
 
-def test_scaling_keeps_distances_up_to_one_factor():
-    features, _ = groups(2, 4)
-    scaled = scale_features(features)
-    ratio = np.linalg.norm(features[0] - features[5]) / np.linalg.norm(scaled[0] - scaled[5])
-    other = np.linalg.norm(features[2] - features[3]) / np.linalg.norm(scaled[2] - scaled[3])
-    assert ratio == pytest.approx(other)
-    assert (scaled**2).sum(1).mean() == pytest.approx(1.0)
-    assert scale_features(np.ones((3, 5))).tolist() == np.zeros((3, 2)).tolist()
+def test_one_cluster_and_each_alone():
+    features, _ = groups(2, 3)
+    assert OneCluster()(features, 0).tolist() == [0] * 6
+    assert EachAlone()(features, 0).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_previous_clusters_stay_unless_the_new_ones_are_clearly_better():
+    features, truth = groups(2, 4, spread=3.0)
+    moved = truth.copy()
+    moved[0] = 1
+    gain = silhouette_score(features, truth) - silhouette_score(features, moved)
+    assert 0 < gain < 1
+    assert keep_unless_better(features, truth, moved, gain + 0.01) is moved
+    assert keep_unless_better(features, truth, moved, gain - 0.01) is truth
+    one = np.zeros(8, dtype=int)
+    assert keep_unless_better(features, truth, one, 0.5) is truth
+    assert keep_unless_better(features, one, truth, 0.5) is one
+
+
+def test_a_new_client_goes_to_the_nearest_centre_and_nobody_else_moves():
+    features = np.array([[0.0], [1.0], [10.0], [11.0], [7.0], [2.0]])
+    labels = np.array([3, 3, 0, 0, 99, 99])
+    known = np.array([True, True, True, True, False, False])
+    assert place_clients(features, labels, known).tolist() == [3, 3, 0, 0, 0, 3]
 
 
 def test_labels_are_kept_from_round_to_round():
@@ -69,28 +99,3 @@ def test_labels_are_kept_from_round_to_round():
         range(4), 0
     )
     assert match_labels({5: 3, 6: 1}, {}) in ({5: 0, 6: 1}, {5: 1, 6: 0})
-
-
-def test_features_weigh_maps_and_channel_means_equally():
-    rng = np.random.default_rng(0)
-    maps = rng.normal(size=(5, 3, 4))
-    expected = np.hstack([scale_features(maps.reshape(5, 12)), scale_features(maps.mean(2))])
-    distances = np.linalg.norm(expected[:, None] - expected[None], axis=2)
-    features = make_features(maps)
-    got = np.linalg.norm(features[:, None] - features[None], axis=2)
-    off = ~np.eye(5, dtype=bool)
-    ratio = got[off] / distances[off]
-    assert ratio == pytest.approx(np.full(20, ratio[0]))
-    assert make_features(maps[:, :, 0]).shape == (5, 3)
-
-
-def test_a_shift_of_positions_alone_does_not_hide_the_groups_of_channels():
-    """Clients of a group have channels in common; where they are active is each one's own."""
-    rng = np.random.default_rng(0)
-    truth = np.repeat([0, 1], 4)
-    maps = np.zeros((8, 16, 9))
-    for client, group in enumerate(truth):
-        channels = range(8) if group else range(8, 16)
-        maps[client, channels] = 9 * rng.dirichlet(np.full(9, 2.0), size=8)
-    found = KMeansClusters().assign(make_features(maps), 0)
-    assert adjusted_rand_score(truth, found) == 1.0

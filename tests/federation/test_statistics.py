@@ -1,30 +1,74 @@
+import numpy as np
+import pytest
 import torch
 
 from huscf.federation import ActivationStatistics
 
 
-def test_streaming_means_equal_the_means_over_all_batches():
-    batches = [torch.randn(size, 3, 2, 2) for size in (4, 7, 1)]
-    statistics = ActivationStatistics(boundary=2)
+def step(statistics, batches):
+    for client, batch in batches.items():
+        statistics.update([client], batch.unsqueeze(1))
+    statistics.fold()
+
+
+def test_sums_equal_numpy_over_all_batches_at_once():
+    stream = torch.Generator().manual_seed(0)
+    batches = [torch.randn(size, 3, 4, 6, generator=stream) for size in (4, 7, 1)]
+    other = torch.randn(5, 3, 4, 6, generator=stream) + 2
+    statistics = ActivationStatistics(boundary=2, half_life=0)
     for batch in batches:
-        statistics.update(5, batch)
-    statistics.update(2, batches[0])
-    together = torch.cat(batches)
-    assert statistics.client_ids == [2, 5]
-    torch.testing.assert_close(statistics.features()[1], together.mean(0).flatten(1))
-    expected = together.mean((2, 3)).softmax(1).mean(0)
-    torch.testing.assert_close(statistics.distributions()[1], expected)
-    statistics.reset()
-    assert statistics.client_ids == []
+        step(statistics, {5: batch})
+    step(statistics, {2: other})
+    summary = statistics.summarize()
+    assert summary.client_ids == [2, 5]
+    together = torch.cat(batches).double().numpy()
+    # Quarters of the map, row by row.
+    quarters = together.reshape(12, 3, 2, 2, 2, 3).mean((3, 5)).reshape(12, 12)
+    assert summary.means[1] == pytest.approx(quarters.mean(0), abs=1e-6)
+    assert summary.counts.tolist() == [5, 12]
+    assert summary.maps[1] == pytest.approx(together.mean(0).reshape(3, 24), abs=1e-6)
+    second = other.double().numpy().reshape(5, 3, 2, 2, 2, 3).mean((3, 5)).reshape(5, 12)
+    centred = np.vstack([quarters - quarters.mean(0), second - second.mean(0)])
+    assert summary.covariance == pytest.approx(centred.T @ centred / (17 - 2), abs=1e-5)
+
+
+def test_early_batches_count_most():
+    statistics = ActivationStatistics(boundary=2, half_life=2.0)
+    for value in (1.0, 2.0, 3.0):
+        step(statistics, {0: torch.full((4, 1), value), 1: torch.randn(4, 1)})
+    summary = statistics.summarize()
+    weights = np.array([1, 2**-0.5, 2**-1])
+    assert summary.means[0, 0] == pytest.approx(weights @ [1, 2, 3] / weights.sum())
+    assert summary.counts[0] == pytest.approx(4 * weights.sum() ** 2 / (weights**2).sum())
+    assert summary.maps[0, 0, 0] == pytest.approx(2.0)
+
+
+def test_the_order_of_clients_and_a_repeated_batch_change_nothing():
+    batches = {client: torch.randn(4, 3) for client in range(3)}
+    one, other = ActivationStatistics(2), ActivationStatistics(2)
+    step(one, batches)
+    other.update([1], torch.randn(4, 1, 3))
+    step(other, dict(reversed(batches.items())))
+    assert torch.equal(one.state_dict()["second_moments"], other.state_dict()["second_moments"])
+    assert np.array_equal(one.summarize().means, other.summarize().means)
 
 
 def test_memory_does_not_grow_with_batches_and_state_goes_round():
     statistics = ActivationStatistics(boundary=2)
     for _ in range(10):
-        statistics.update(0, torch.randn(2, 3, 2, 2, requires_grad=True))
+        step(
+            statistics, {0: torch.randn(2, 3, 2, 2, requires_grad=True), 1: torch.randn(5, 3, 2, 2)}
+        )
     state = statistics.state_dict()
-    assert sum(t.numel() for part in ("sums", "distributions") for t in state[part].values()) == 15
+    values = [value for known in state["clients"].values() for value in known.values()]
+    sums = [value for value in values if torch.is_tensor(value)]
+    assert sum(t.numel() for t in [*sums, state["second_moments"]]) == 2 * (12 + 12) + 144
+    assert not any(t.requires_grad for t in sums)
     other = ActivationStatistics(boundary=2)
     other.load_state_dict(state)
-    assert torch.equal(other.features(), statistics.features())
-    assert not other.features().requires_grad
+    batch = {0: torch.randn(2, 3, 2, 2)}
+    for each in (statistics, other):
+        step(each, batch)
+    assert np.array_equal(other.summarize().covariance, statistics.summarize().covariance)
+    statistics.reset()
+    assert statistics.client_ids == []

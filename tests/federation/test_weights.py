@@ -1,23 +1,37 @@
 import numpy as np
 import pytest
+import torch
+from scipy.special import softmax
 from scipy.stats import entropy
+from torch.distributions import MultivariateNormal, kl_divergence
 
-from huscf.federation import kl_from_others, member_weights
+from huscf.federation import gaussian_divergences, member_weights, position_divergences
+
+LABELS = np.array([0, 0, 0, 1, 2])
 
 
-def test_divergence_equals_scipy_and_is_zero_for_a_singleton():
+def test_divergence_of_positions_equals_scipy_and_is_zero_for_a_singleton():
     rng = np.random.default_rng(0)
-    rows = rng.dirichlet(np.ones(7), size=5)
-    labels = np.array([0, 0, 0, 1, 2])
-    got = kl_from_others(rows, labels)
+    maps = rng.normal(size=(5, 2, 7))
+    p = softmax(maps, axis=2)
+    got = position_divergences(maps, LABELS)
     expected = [
-        entropy(rows[0], rows[[1, 2]].mean(0)),
-        entropy(rows[1], rows[[0, 2]].mean(0)),
-        entropy(rows[2], rows[[0, 1]].mean(0)),
-        0.0,
-        0.0,
+        np.mean([entropy(p[k, c], p[others, c].mean(0)) for c in range(2)])
+        for k, others in ((0, [1, 2]), (1, [0, 2]), (2, [0, 1]))
     ]
-    assert got == pytest.approx(expected)
+    assert got == pytest.approx([*expected, 0.0, 0.0])
+
+
+def test_divergence_of_normal_distributions_equals_torch():
+    features = np.random.default_rng(0).normal(size=(5, 3))
+    got = gaussian_divergences(features, LABELS)
+    for k, others in ((0, [1, 2]), (1, [0, 2]), (2, [0, 1])):
+        own, rest = (
+            MultivariateNormal(torch.tensor(mean), torch.eye(3, dtype=torch.float64))
+            for mean in (features[k], features[others].mean(0))
+        )
+        assert got[k] == pytest.approx(kl_divergence(own, rest).item())
+    assert got[3:].tolist() == [0.0, 0.0]
 
 
 def test_weights_equal_the_formula_within_each_cluster():
@@ -30,6 +44,16 @@ def test_weights_equal_the_formula_within_each_cluster():
         sizes, clusters, divergences, "samples"
     )
     assert member_weights(sizes, clusters, {}, "uniform") == {0: 0.5, 1: 0.5, 2: 1.0}
+
+
+def test_a_function_of_ones_own_and_a_client_that_counts_nothing():
+    sizes, clusters = {0: 10, 1: 40, 2: 5, 3: 0}, {0: 0, 1: 0, 2: 1, 3: 0}
+    divergences = {0: 1.0, 1: 0.0, 2: 0.3}
+    weights = member_weights(sizes, clusters, divergences, lambda n, kld: np.sqrt(n) + kld)
+    own, other = 10**0.5 + 1.0, 40**0.5
+    total = own + other
+    assert weights == pytest.approx({0: own / total, 1: other / total, 2: 1.0, 3: 0.0})
+    assert member_weights(sizes, clusters, {}, "uniform") == {0: 0.5, 1: 0.5, 2: 1.0, 3: 0.0}
 
 
 def test_nobody_who_counts_is_averaged_uniformly():

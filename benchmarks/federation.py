@@ -1,0 +1,276 @@
+"""Compares ways to federate: python benchmarks/federation.py --output runs/federation.jsonl.
+
+Clients of several domains train as one run of every row, setting and seed; each checkpoint adds
+a line of JSON to the output, and rows that it already holds are not run again. --table prints
+what an output holds, as Markdown. HUSCF_DATA names the folder with the data sets.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import adjusted_rand_score
+
+from huscf.callbacks import ClusteredFederation
+from huscf.datamodules import (
+    IidPartitioner,
+    ImageDataModule,
+    LabelExclusionPartitioner,
+    Partitioner,
+)
+from huscf.federation import EachAlone, OneCluster
+from huscf.loops import UShapedLoop
+from huscf.metrics import EvaluationSettings
+from huscf.models import ConditionalDiscriminator, ConditionalGenerator
+from huscf.modules import SplitGAN
+from huscf.modules.evaluation import DomainEvaluator
+from huscf.split import NETWORK_NAMES, ProfilePlan
+
+STEPS_PER_ROUND = 50
+#: Cuts of four kinds of devices; the clients of a domain have one each.
+CUTS = {"a": [1, 1, 1, 1], "b": [2, 1, 1, 2], "c": [1, 2, 2, 1], "d": [2, 2, 2, 2]}
+SKEWS: dict[str, Partitioner] = {
+    "iid": IidPartitioner(),
+    "highly_non_iid": LabelExclusionPartitioner(
+        {2: 0.4, 3: 0.6}, {1.0: 0.5, 0.333: 0.3, 0.167: 0.2}
+    ),
+}
+SCORES = ("generation_score", "label_accuracy", "frechet_distance", "downstream_accuracy")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to federate.
+
+    Args:
+        federation: Arguments of ClusteredFederation.
+        model: Arguments of SplitGAN that differ from the defaults.
+        knows_domains: Clusters are the true domains.
+        is_pooled: One client per domain owns the data of all.
+    """
+
+    federation: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    knows_domains: bool = False
+    is_pooled: bool = False
+
+
+ROWS = {
+    "alone": Row({"rule": EachAlone()}),
+    "fedavg": Row({"rule": OneCluster(), "weighting": "samples"}),
+    "clustered_equal": Row({"weighting": "uniform"}),
+    "clustered_samples": Row({"weighting": "samples"}),
+    "clustered_paper_kld": Row({"divergence": "positions", "beta": 1.0}),
+    "clustered": Row(),
+    "oracle": Row(knows_domains=True),
+    "pooled": Row({"rule": EachAlone()}, is_pooled=True),
+    # Ablations of single choices.
+    "warmup_2": Row({"warmup_rounds": 2}),
+    "beta_0.3": Row({"beta": 0.3}),
+    "shared_server": Row({"server": "shared"}),
+    "average_moments": Row({"moments": "average"}),
+    "reset_moments": Row({"moments": "reset"}),
+    "server_together": Row(model={"server_normalization": "together"}),
+    "no_average": Row(model={"ema_decay": 0.0}),
+    "lr_2e-4": Row(model={"generator_lr": 2e-4, "discriminator_lr": 2e-4}),
+    "default_init": Row(model={"weight_std": None}),
+}
+
+
+class PartOfDomain(Partitioner):
+    """Takes so many samples of a domain at random and lets another partitioner share them out.
+
+    Args:
+        partitioner: Shares them out to the clients.
+        num_samples: Of all clients together.
+        num_clients: Clients that it shares them out to.
+        is_pooled: Whether one client gets what they would have.
+    """
+
+    def __init__(
+        self, partitioner: Partitioner, num_samples: int, num_clients: int, is_pooled: bool
+    ) -> None:
+        self.partitioner = partitioner
+        self.num_samples = num_samples
+        self.num_clients = num_clients
+        self.is_pooled = is_pooled
+
+    def partition(
+        self,
+        labels: np.ndarray,
+        keys: np.ndarray | None,
+        num_clients: int,
+        rng: np.random.Generator,
+    ) -> list[np.ndarray]:
+        """Return the parts as indices into the whole domain."""
+        chosen = np.sort(rng.permutation(len(labels))[: self.num_samples])
+        parts = self.partitioner.partition(labels[chosen], None, self.num_clients, rng)
+        indices = [chosen[part] for part in parts]
+        return [np.sort(np.concatenate(indices))] if self.is_pooled else indices
+
+
+def main() -> None:
+    """Run what the output lacks, or print its table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("runs/federation.jsonl"))
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print the figures as one object")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS)[:8], metavar="ROW")
+    parser.add_argument("--skews", nargs="+", choices=SKEWS, default=list(SKEWS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--checkpoints", nargs="+", type=int, default=[500, 1000, 2000])
+    parser.add_argument("--domains", nargs="+", default=["mnist", "fashion_mnist"])
+    parser.add_argument("--clients_per_domain", type=int, default=4)
+    parser.add_argument("--samples_per_client", type=int, default=600)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--width", type=int, default=16, help="64: the paper's")
+    parser.add_argument("--num_per_class", type=int, default=500, help="samples that are measured")
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16 mixed precision")
+    parser.add_argument("--no_downstream", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if not arguments.table:
+        run_missing(arguments)
+    found = read(arguments.output)
+    if arguments.json:
+        print(json.dumps({f"{f['row']} {f['skew']} {f['seed']}": f for f in found}))
+    else:
+        print_table(found)
+
+
+def run_missing(arguments: argparse.Namespace) -> None:
+    """Run every row, setting and seed whose last checkpoint is not in the output."""
+    keys = ("domains", "clients_per_domain", "samples_per_client", "batch_size", "width", "bf16")
+    workload = {key: getattr(arguments, key) for key in keys}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    for seed in arguments.seeds:
+        for skew in arguments.skews:
+            for name in arguments.rows:
+                run = {"row": name, "skew": skew, "seed": seed, **workload}
+                done = [f["step"] for f in read(arguments.output) if run.items() <= f.items()]
+                if max(arguments.checkpoints) in done:
+                    continue
+                for figures in train(arguments, ROWS[name], skew, seed):
+                    if figures["step"] not in done:
+                        with arguments.output.open("a") as file:
+                            file.write(json.dumps({**run, **figures}) + "\n")
+
+
+def train(
+    arguments: argparse.Namespace, row: Row, skew: str, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Train one run; yields step, seconds of training, ARI by round and scores by domain."""
+    count, batch_size = arguments.clients_per_domain, arguments.batch_size
+    data = ImageDataModule(
+        datasets=arguments.domains,
+        clients_per_domain=1 if row.is_pooled else count,
+        partitioner=PartOfDomain(
+            SKEWS[skew], count * arguments.samples_per_client, count, row.is_pooled
+        ),
+        # A pooled GAN sees in a step what all clients of its domain see.
+        batch_size=batch_size * count if row.is_pooled else batch_size,
+        seed=seed,
+        steps_per_epoch=STEPS_PER_ROUND,
+    )
+    module = SplitGAN(
+        data.sample_shape,
+        data.batch_sizes,
+        data.client_sizes,
+        partial(ConditionalGenerator, width=arguments.width),
+        partial(ConditionalDiscriminator, width=arguments.width),
+        ProfilePlan(CUTS),
+        seed=seed,
+        **row.model,
+    )
+    optimizers = dict(zip(NETWORK_NAMES, module.configure_optimizers(), strict=True))
+    module.optimizer = optimizers.__getitem__  # type: ignore[assignment]
+    module._raw_optimizers = lambda: optimizers  # type: ignore[method-assign]
+    domains = list(data.client_domains.values())
+    options = dict(row.federation)
+    if row.knows_domains:
+        options["rule"] = know_domains(domains)
+    federation = ClusteredFederation(**options)
+    if isinstance(federation.rule, EachAlone):
+        # From the first step on: nobody shares a server.
+        clusters = {client: index for index, client in enumerate(module.clusters)}
+        module.federate(clusters, dict.fromkeys(clusters, 1.0))
+    evaluators = {name: DomainEvaluator(domain) for name, domain in data.domains.items()}
+    settings = EvaluationSettings(max_samples=10 * arguments.num_per_class)
+    if arguments.no_downstream:
+        settings = EvaluationSettings.quick(10 * arguments.num_per_class)
+    seconds, rand_indices, step = 0.0, [], 0
+    loop = UShapedLoop(SimpleNamespace(global_step=0))
+    while step < max(arguments.checkpoints):
+        start = time.perf_counter()
+        for batch in data.train_dataloader():
+            precision = torch.autocast("cpu", torch.bfloat16) if arguments.bf16 else nullcontext()
+            with precision:
+                loop.run_step(module, batch)
+            step = loop.trainer.global_step = step + 1
+        assignment = federation.assign(module)
+        per_cluster = federation.server == "cluster"
+        module.federate(assignment.clusters, assignment.weights, per_cluster, federation.moments)
+        seconds += time.perf_counter() - start
+        found = [assignment.clusters[client] for client in data.client_domains]
+        rand_indices.append(round(float(adjusted_rand_score(domains, found)), 3))
+        if step in arguments.checkpoints:
+            scores = {}
+            for name, evaluator in evaluators.items():
+                members = [c for c, domain in data.client_domains.items() if domain == name]
+                figures = evaluator.measure(module, members, arguments.num_per_class, settings)
+                scores[name] = {key: round(figures[key], 4) for key in SCORES if key in figures}
+            weights = [round(weight, 3) for weight in assignment.weights.values()]
+            last = {"weights": weights, "sizes": list(data.client_sizes.values())}
+            yield {"step": step, "seconds": seconds, "ari": list(rand_indices), **last} | {
+                "scores": scores
+            }
+
+
+def know_domains(domains: list[str]) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Return a rule that gives every client the number of its true domain."""
+    labels = np.unique(domains, return_inverse=True)[1]
+    return lambda features, seed: labels
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of an output, [] where there is none."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def print_table(found: list[dict[str, Any]]) -> None:
+    """Print mean and, over several seeds, standard deviation of every row as Markdown."""
+    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    order = list(ROWS)
+    for figures in sorted(found, key=lambda f: (f["skew"], f["step"], order.index(f["row"]))):
+        groups.setdefault((figures["skew"], figures["step"], figures["row"]), []).append(figures)
+    domains = list(found[0]["scores"]) if found else []
+    titles = ["setting", "steps", "row", "seeds", "ARI by round", "s"]
+    columns = [(domain, score) for domain in domains for score in SCORES]
+    titles += [f"{domain} {score.replace('_', ' ')}" for domain, score in columns]
+    print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
+    for (skew, step, name), each in groups.items():
+        rounds = zip(*(figures["ari"] for figures in each), strict=True)
+        least = " ".join(f"{min(values):.2f}".removesuffix(".00") for values in rounds)
+        seeds = ", ".join(str(figures["seed"]) for figures in each)
+        cells = [skew, str(step), name, seeds, least]
+        cells.append(f"{statistics.median(figures['seconds'] for figures in each):.0f}")
+        for domain, score in columns:
+            values = [f["scores"][domain][score] for f in each if score in f["scores"][domain]]
+            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.fmean(values):.2f}{spread}" if values else "")
+        print("| " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
