@@ -78,6 +78,8 @@ ROWS = {
     "warmup_2": Row({"warmup_rounds": 2}),
     "beta_0.3": Row({"beta": 0.3}),
     "shared_server": Row({"server": "shared"}),
+    "shared_generator": Row({"server": {"discriminator": [1, 2, 3]}}),
+    "shared_discriminator": Row({"server": {"generator": [1, 2, 3]}}),
     "average_moments": Row({"moments": "average"}),
     "reset_moments": Row({"moments": "reset"}),
     "server_together": Row(model={"server_normalization": "together"}),
@@ -219,8 +221,7 @@ def train(
                 loop.run_step(module, batch)
             step = loop.trainer.global_step = step + 1
         assignment = federation.assign(module)
-        per_cluster = federation.server == "cluster"
-        module.federate(assignment.clusters, assignment.weights, per_cluster, federation.moments)
+        federation.apply(module, assignment)
         seconds += time.perf_counter() - start
         found = [assignment.clusters[client] for client in data.client_domains]
         rand_indices.append(round(float(adjusted_rand_score(domains, found)), 3))

@@ -50,7 +50,7 @@ def measure(workload: Workload, repeats: int) -> dict[str, float]:
 
     def close_round() -> None:
         assignment = federation.assign(module)
-        module.federate(assignment.clusters, assignment.weights)
+        federation.apply(module, assignment)
 
     weights = dict.fromkeys(module.clusters, 1.0 / workload.num_clients)
     seconds = time_alternately(
@@ -71,7 +71,7 @@ def measure(workload: Workload, repeats: int) -> dict[str, float]:
 
 def average_parties(module: SplitGAN, weights: dict[int, float]) -> None:
     """Average every block over all clients, as a round of one cluster does."""
-    module.parties.set_clusters(dict.fromkeys(weights, 0), per_cluster_server=True)
+    module.parties.set_clusters(dict.fromkeys(weights, 0), per_cluster=True)
     module.parties.average(weights, {})
 
 

@@ -26,6 +26,9 @@ from ..federation import (
 )
 from ..modules import Moments, SplitGAN
 from ..randomness import derive_seed
+from ..split import NetworkName
+
+ServerCopies = Literal["cluster", "shared"] | dict[NetworkName, list[int]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ class ClusteredFederation(Callback):
         divergence: What KLD_k compares: "gaussian" fits to activations, or the softmax over
             "positions" of mean activations, as the paper does.
         beta: Strength of the divergence in "kld"; 0 makes it equal "samples". The paper has 1.
-        server: "cluster" keeps a copy of the server's blocks per cluster, "shared" one for all.
+        server: "cluster" keeps a copy of the server's blocks per cluster, "shared" one for all;
+            {"discriminator": [3]} keeps copies of those blocks, counted from 0, and shares the
+            others.
         moments: Adam's moments of averaged blocks: "keep", "average" or "reset".
 
     Attributes:
@@ -83,7 +88,7 @@ class ClusteredFederation(Callback):
         weighting: Weighting | WeightRule = "kld",
         divergence: Divergence = "gaussian",
         beta: float = 0.1,
-        server: Literal["cluster", "shared"] = "cluster",
+        server: ServerCopies = "cluster",
         moments: Moments = "keep",
     ) -> None:
         for name, value, least in (
@@ -137,9 +142,7 @@ class ClusteredFederation(Callback):
         if not self.should_federate(trainer.current_epoch):
             return
         assignment = self.assignment = self.assign(pl_module)
-        pl_module.federate(
-            assignment.clusters, assignment.weights, self.server == "cluster", self.moments
-        )
+        self.apply(pl_module, assignment)
         pl_module.report("round", pl_module.num_rounds)
         for name, value in _summarize(assignment).items():
             pl_module.report(f"federation/{name}", value)
@@ -166,6 +169,11 @@ class ClusteredFederation(Callback):
         sizes = {c: n * module.client(c).is_finite() for c, n in module.client_sizes.items()}
         weights = member_weights(sizes, clusters, divergences, self.weighting, self.beta)
         return Assignment(clusters, divergences, weights, locate_clients(observed, features))
+
+    def apply(self, module: SplitGAN, assignment: Assignment) -> None:
+        """Average within the clusters, and begin a new round."""
+        per_cluster = self.server if isinstance(self.server, dict) else self.server == "cluster"
+        module.federate(assignment.clusters, assignment.weights, per_cluster, self.moments)
 
     def _find_clusters(
         self, module: SplitGAN, observed: list[int], features: np.ndarray

@@ -43,10 +43,11 @@ class EstimatedClusters(ABC):
 
     def __call__(self, features: np.ndarray, seed: int) -> np.ndarray:
         """Return (N,) labels 0..k-1 with the fixed k or the estimated one."""
+        num_places = len(np.unique(features, axis=0))
         if self.num_clusters is not None:
-            return self.divide(features, min(self.num_clusters, len(features)), seed)
+            return self.divide(features, min(self.num_clusters, num_places), seed)
         best, best_score = np.zeros(len(features), dtype=int), self.min_silhouette
-        for k in range(2, min(self.max_clusters, len(features) - 1) + 1):
+        for k in range(2, min(self.max_clusters, len(features) - 1, num_places) + 1):
             labels = self.divide(features, k, seed)
             if len(set(labels)) < k or _smallest_gap(features, labels) < self.min_distance:
                 break

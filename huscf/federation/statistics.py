@@ -1,7 +1,7 @@
 """What the server keeps of the activations that it sees: running sums, never batches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,8 @@ class _Sums:
     samples: int = 0
     weight: float = 0.0
     squared_weight: float = 0.0
-    values: Tensor | float = 0.0
-    maps: Tensor | float = 0.0
+    values: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    maps: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
 
     def add(self, values: Tensor, map_sum: Tensor, weight: float) -> None:
         self.steps += 1

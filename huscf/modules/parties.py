@@ -14,7 +14,7 @@ from ..split import Cut, CutPlan, NetworkName, cuts_of
 from .client import Client
 from .optimizer_state import Moments, mix_state
 from .segment import Segment
-from .server import Normalization, Server
+from .server import Normalization, PerCluster, Server
 
 
 class Parties(nn.Module):
@@ -65,7 +65,8 @@ class Parties(nn.Module):
 
     def parameters_of(self, network: NetworkName) -> list[nn.Parameter]:
         """Return the parameters of all parts of one network, clients first, in fixed order."""
-        return [p for segment in self._segments(network) for p in segment.parameters()]
+        every = (p for segment in self._segments(network) for p in segment.parameters())
+        return list(dict.fromkeys(every))
 
     @torch.no_grad()
     def follow(self, other: "Parties", decay: float) -> None:
@@ -88,21 +89,21 @@ class Parties(nn.Module):
         return segments + self.server.copies(network)
 
     def set_clusters(
-        self, clusters: Mapping[int, int], per_cluster_server: bool
+        self, clusters: Mapping[int, int], per_cluster: PerCluster
     ) -> dict[nn.Parameter, nn.Parameter]:
-        """Take over an assignment and, if asked, give every cluster its own server copy.
+        """Take over an assignment, and let the server's copies follow it.
 
         Args:
             clusters: Cluster of every client, 0..k-1.
-            per_cluster_server: Whether each cluster has a copy of the server's blocks.
+            per_cluster: Which of the server's blocks every cluster has a copy of its own of.
 
         Returns:
             For every parameter of a new copy the parameter that it was cloned from.
         """
         self.clusters = dict(clusters)
-        if not per_cluster_server:
-            return {}
-        return self.server.set_copies(max(clusters.values()) + 1, self.clusters)
+        if per_cluster is False:
+            return self.server.set_copies(1, dict.fromkeys(clusters, 0))
+        return self.server.set_copies(max(clusters.values()) + 1, self.clusters, per_cluster)
 
     def average(
         self,
@@ -170,18 +171,25 @@ class Parties(nn.Module):
         self.plan = plan
         return cloned_from
 
-    def restore(self, plan: CutPlan, clusters: Mapping[int, int], route: Mapping[int, int]) -> None:
+    def restore(
+        self,
+        plan: CutPlan,
+        clusters: Mapping[int, int],
+        route: Mapping[int, int],
+        per_cluster: PerCluster = True,
+    ) -> None:
         """Take over the structure of a checkpoint, whose parameters are loaded next.
 
         Args:
             plan: Cuts at the time of the checkpoint.
             clusters: Cluster of every client.
             route: Server copy of every client.
+            per_cluster: Which of the server's blocks the copies do not share.
         """
         if plan != self.plan:
             self.apply_plan(plan)
         self.clusters = dict(clusters)
-        self.server.set_copies(max(route.values()) + 1, route)
+        self.server.set_copies(max(route.values()) + 1, route, per_cluster)
 
     def _users_of_copies(
         self, network: NetworkName, index: int, holders: Mapping[int, nn.Module]
@@ -194,11 +202,12 @@ class Parties(nn.Module):
         users: dict[nn.Module, list[int]] = {}
         for client_id, holder in holders.items():
             users.setdefault(holder, []).append(client_id)
+        idle: dict[nn.Module, list[int]] = {}
         for which, segment in enumerate(self.server.copies(network)):
             routed = [c for c, copy in self.server.route.items() if copy == which]
             if index in segment.indices and segment.block(index) not in users and routed:
-                users[segment.block(index)] = routed
-        return users
+                idle.setdefault(segment.block(index), []).extend(routed)
+        return users | idle
 
 
 class _State(NamedTuple):
@@ -209,7 +218,8 @@ class _State(NamedTuple):
 def _state_of(segments: Iterable[Segment]) -> _State:
     """Return the parameters and buffers of segments, floating point or not, in fixed order."""
     state = _State([], [])
-    for segment in segments:
-        for tensor in segment.tensors():
-            (state.floats if tensor.is_floating_point() else state.counters).append(tensor)
+    every = (tensor for segment in segments for tensor in segment.tensors())
+    # Segments may share blocks; tensors are told apart by identity, not by value.
+    for tensor in {id(tensor): tensor for tensor in every}.values():
+        (state.floats if tensor.is_floating_point() else state.counters).append(tensor)
     return state

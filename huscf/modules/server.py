@@ -20,6 +20,9 @@ LARGE_BATCH = 64
 
 Normalization = Literal["client", "together"]
 
+#: Which of the server's blocks every cluster has a copy of its own of: all, none, or those listed.
+PerCluster = bool | Mapping[NetworkName, Sequence[int]]
+
 
 class Server(nn.Module):
     """Holds every block that at least one client left to it; sees activations and gradients.
@@ -44,6 +47,7 @@ class Server(nn.Module):
         self.plan = plan
         self.normalization = normalization
         self.route = dict.fromkeys(plan.client_ids, 0)
+        self.per_cluster: PerCluster = True
         self.network_names = tuple(networks)
         for network in self.network_names:
             blocks = {
@@ -68,14 +72,18 @@ class Server(nn.Module):
         """Return the copy that serves a client."""
         return self.copies(network)[self.route[client_id]]
 
-    def set_copies(self, count: int, route: Mapping[int, int]) -> dict[nn.Parameter, nn.Parameter]:
+    def set_copies(
+        self, count: int, route: Mapping[int, int], per_cluster: PerCluster = True
+    ) -> dict[nn.Parameter, nn.Parameter]:
         """Change the number of copies and who uses which.
 
-        A new copy starts as a clone of the one that served its first client so far.
+        A new copy starts as a clone of the one that served its first client so far. Blocks that
+        are not per cluster are one and the same in all copies.
 
         Args:
             count: Number of copies from now on.
             route: Copy of every client, 0 to count - 1.
+            per_cluster: Which blocks the copies do not share.
 
         Returns:
             For every parameter of a clone the parameter that it was cloned from.
@@ -85,15 +93,18 @@ class Server(nn.Module):
         cloned_from: dict[nn.Parameter, nn.Parameter] = {}
         for network in self.network_names:
             old = self.copies(network)
-            new: list[Segment] = []
+            new: list[dict[int, nn.Module]] = []
             for which, source in enumerate(sources):
-                original = old[source]
-                if source in sources[:which]:
-                    new.append(clone_block(original, cloned_from))
-                else:
-                    new.append(original)
-            self.add_module(network, nn.ModuleList(new))
+                blocks = {index: old[source].block(index) for index in old[source].indices}
+                for index, block in blocks.items():
+                    if which and not _is_per_cluster(per_cluster, network, index):
+                        blocks[index] = new[0][index]
+                    elif source in sources[:which]:
+                        blocks[index] = clone_block(block, cloned_from)
+                new.append(blocks)
+            self.add_module(network, nn.ModuleList(map(Segment, new)))
         self.route = dict(route)
+        self.per_cluster = per_cluster
         return cloned_from
 
     def take_over(
@@ -111,13 +122,15 @@ class Server(nn.Module):
         """
         cloned_from: dict[nn.Parameter, nn.Parameter] = {}
         for network in self.network_names:
-            segments = []
+            segments: list[Segment] = []
             for which, old in enumerate(self.copies(network)):
                 first = min(c for c, copy in self.route.items() if copy == which)
                 blocks = {}
                 for index in plan.server_blocks(network):
                     if index in old.indices:
                         blocks[index] = old.block(index)
+                    elif which and not _is_per_cluster(self.per_cluster, network, index):
+                        blocks[index] = segments[0].block(index)
                     else:
                         blocks[index] = clone_block(before[first, network][index], cloned_from)
                 segments.append(Segment(blocks))
@@ -242,6 +255,12 @@ class Server(nn.Module):
     def _range(self, network: NetworkName, client_id: int) -> range:
         cuts = self.plan.by_client[client_id].cuts
         return cuts.server_range(network, self.plan.num_blocks(network))
+
+
+def _is_per_cluster(per_cluster: PerCluster, network: NetworkName, index: int) -> bool:
+    if isinstance(per_cluster, bool):
+        return per_cluster
+    return index in per_cluster.get(network, ())
 
 
 def _divide(members: list[int], limit: int) -> list[list[int]]:

@@ -38,7 +38,7 @@ from .evaluation import DomainEvaluator, DomainScores, Effort, score_domain
 from .optimizer_state import Moments, copy_state, replace_parameters
 from .parties import Parties
 from .segment import Segment, run_side_by_side
-from .server import Normalization, Server
+from .server import Normalization, PerCluster, Server
 
 OnNonFinite = Literal["stop", "drop"]
 Step = Callable[["SplitGAN", Any], dict[str, float]]
@@ -299,7 +299,7 @@ class SplitGAN(LightningModule):
         self,
         clusters: Mapping[int, int],
         weights: Mapping[int, float],
-        per_cluster_server: bool = True,
+        per_cluster: PerCluster = True,
         moments: Moments = "keep",
     ) -> None:
         """Close a round: take over the clusters, average within them, start new statistics.
@@ -307,13 +307,14 @@ class SplitGAN(LightningModule):
         Args:
             clusters: Cluster of every client, 0..k-1.
             weights: Weight of every client; those of a cluster sum to 1.
-            per_cluster_server: Whether each cluster has a copy of the server's blocks.
+            per_cluster: Which of the server's blocks every cluster has a copy of its own of:
+                all, none, or those listed by network.
             moments: What happens to the moments of averaged blocks.
         """
-        self._follow(self.parties.set_clusters(clusters, per_cluster_server))
+        self._follow(self.parties.set_clusters(clusters, per_cluster))
         self.parties.average(weights, self._raw_optimizers(), moments)
         if self.averaged is not None:
-            self.averaged.set_clusters(clusters, per_cluster_server)
+            self.averaged.set_clusters(clusters, per_cluster)
             self.averaged.average(weights, {})
         for client_id, cut, num_bytes in self.parties.federation_bytes():
             self.exchange.count(client_id, cut, "uplink", num_bytes)
@@ -418,6 +419,7 @@ class SplitGAN(LightningModule):
             "plan": self.plan.to_dict(),
             "clusters": self.clusters,
             "route": self.server.route,
+            "per_cluster": self.server.per_cluster,
             "statistics": self.server.statistics.state_dict(),
             "num_bytes": [[*key, count] for key, count in self.exchange.num_bytes.items()],
             "num_dropped": self.num_dropped,
@@ -440,7 +442,7 @@ class SplitGAN(LightningModule):
                 f"{sizes}, here {own}"
             )
         for parties in filter(None, (self.parties, self.averaged)):
-            parties.restore(plan, saved["clusters"], saved["route"])
+            parties.restore(plan, saved["clusters"], saved["route"], saved["per_cluster"])
         _check_same_network(checkpoint["state_dict"], self.state_dict())
         self.server.statistics.load_state_dict(saved["statistics"])
         self.exchange.num_bytes.clear()

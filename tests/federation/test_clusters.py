@@ -65,6 +65,12 @@ def test_fixed_numbers(rule):
         rule(num_clusters=0)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_clients_at_one_place_are_one_cluster(rule):
+    assert rule()(np.zeros((5, 1)), 0).tolist() == [0] * 5
+    assert rule(num_clusters=3)(np.repeat([[0.0], [1.0]], 3, axis=0), 0).max() == 1
+
+
 def test_one_cluster_and_each_alone():
     features, _ = groups(2, 3)
     assert OneCluster()(features, 0).tolist() == [0] * 6

@@ -23,7 +23,7 @@ def trained_gan():
     for step in range(2):
         run_step(module, make_batch(OLD, seed=step), step)
     clusters, weights = {0: 0, 1: 0, 2: 1}, {0: 0.5, 1: 0.5, 2: 1.0}
-    follow(module, module.parties.set_clusters(clusters, per_cluster_server=True))
+    follow(module, module.parties.set_clusters(clusters, per_cluster=True))
     module.parties.average(weights, {})
     return module
 

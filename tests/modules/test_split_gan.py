@@ -73,7 +73,8 @@ def test_clustered_averages_equal_the_closed_form_over_unequal_cuts():
         for client, cluster in clusters.items():
             after = module.parties.merged_network(network, client).state_dict()
             for key, value in after.items():
-                if not value.is_floating_point():
+                # Variances are pooled: tests/federation/test_averaging.py.
+                if not value.is_floating_point() or key.endswith("running_var"):
                     continue
                 members = [c for c in CUTS if clusters[c] == cluster]
                 expected = sum(weights[c] * before[c, network][key].double() for c in members)
@@ -83,7 +84,7 @@ def test_clustered_averages_equal_the_closed_form_over_unequal_cuts():
 def test_all_members_of_a_cluster_share_one_model_after_a_round_even_with_one_server():
     module = make_gan(CUTS, depth=5)
     run_step(module, make_batch(CUTS))
-    module.federate(dict.fromkeys(CUTS, 0), dict.fromkeys(CUTS, 0.25), per_cluster_server=False)
+    module.federate(dict.fromkeys(CUTS, 0), dict.fromkeys(CUTS, 0.25), per_cluster=False)
     first = module.parties.merged_network("discriminator", 0).state_dict()
     for client in CUTS:
         other = module.parties.merged_network("discriminator", client).state_dict()
@@ -95,12 +96,58 @@ def test_all_members_of_a_cluster_share_one_model_after_a_round_even_with_one_se
 def test_new_server_copies_inherit_parameters_and_are_trained_apart():
     module = make_gan(CUTS, depth=5)
     run_step(module, make_batch(CUTS))
-    module.parties.set_clusters({0: 0, 1: 1, 2: 0, 3: 1}, per_cluster_server=True)
+    module.parties.set_clusters({0: 0, 1: 1, 2: 0, 3: 1}, per_cluster=True)
     one, other = module.server.copies("discriminator")
     assert equal_states(one.state_dict(), other.state_dict())
     assert not {id(p) for p in one.parameters()} & {id(p) for p in other.parameters()}
     run_step_with_fresh_optimizers(module)
     assert not equal_states(one.state_dict(), other.state_dict())
+
+
+def test_clusters_may_share_some_of_the_servers_blocks():
+    module = make_gan(CUTS, depth=5, ema_decay=0.5)
+    run_step(module, make_batch(CUTS))
+    before = {
+        (c, i): module.parties.block("discriminator", c, i).state_dict()
+        for c in CUTS
+        for i in range(5)
+    }
+    before = {key: {k: v.clone() for k, v in state.items()} for key, state in before.items()}
+    clusters, weights = {0: 0, 1: 0, 2: 1, 3: 1}, {0: 0.25, 1: 0.75, 2: 0.5, 3: 0.5}
+    module.federate(clusters, weights, per_cluster={"discriminator": [1]})
+    one, other = module.server.copies("discriminator")
+    assert one.block(1) is not other.block(1)
+    assert one.block(2) is other.block(2)
+    assert module.server.copies("generator")[0].block(2) is (
+        module.server.copies("generator")[1].block(2)
+    )
+    # Block 2: the mean over all clients of their clusters' averages.
+    key = next(k for k in before[0, 2] if k.endswith("0.weight"))
+    averages = [
+        sum(weights[c] * before[c, 2][key].double() for c in members)
+        for members in ((0, 1), (2, 3))
+    ]
+    users = [c for c in CUTS if module.parties.block("discriminator", c, 2) is one.block(2)]
+    expected = sum(averages[clusters[c]] for c in users) / len(users)
+    torch.testing.assert_close(one.block(2).state_dict()[key].double(), expected)
+    shared = next(iter(one.block(2).parameters()))
+    copied = [next(iter(each.block(1).parameters())) for each in (one, other)]
+    names = ("generator", "discriminator")
+    optimizers = dict(zip(names, module.configure_optimizers(), strict=True))
+    held = optimizers["discriminator"].param_groups[0]["params"]
+    assert len({id(p) for p in held}) == len(held)
+    module.optimizer = optimizers.__getitem__
+    start = [p.detach().clone() for p in (shared, *copied)]
+    averaged = next(iter(module.averaged.server.copies("generator")[0].block(2).parameters()))
+    trained = next(iter(module.server.copies("generator")[0].block(2).parameters()))
+    old = averaged.clone()
+    run_step(module, make_batch(CUTS, seed=9), 1)
+    # One step of Adam, not one for each cluster.
+    lr = module.learning_rates["discriminator"]
+    for parameter, value in zip((shared, *copied), start, strict=True):
+        assert 0 < (parameter - value).abs().max() <= lr * 1.01
+    module.update_average(10**6)
+    torch.testing.assert_close(averaged, 0.5 * old + 0.5 * trained.detach())
 
 
 def run_step_with_fresh_optimizers(module):

@@ -133,10 +133,10 @@ def test_lanes_share_cuts_copy_and_batch_size_and_are_bounded(monkeypatch):
     assert groups_of(module, sixes) == [[0, 1, 3], [2, 4]]
     assert groups_of(module, sixes, lambda client: client != 3) == [[0], [1], [2, 4], [3]]
     assert groups_of(module, {0: 6, 1: 5, 3: 6}) == [[0, 3], [1]]
-    module.parties.set_clusters({0: 0, 1: 1, 2: 0, 3: 1, 4: 1}, per_cluster_server=True)
+    module.parties.set_clusters({0: 0, 1: 1, 2: 0, 3: 1, 4: 1}, per_cluster=True)
     assert groups_of(module, sixes) == [[0], [1, 3], [2], [4]]
     monkeypatch.setattr(server, "STACKED_SAMPLES", 12)
-    module.parties.set_clusters(dict.fromkeys(CUTS, 0), per_cluster_server=True)
+    module.parties.set_clusters(dict.fromkeys(CUTS, 0), per_cluster=True)
     assert groups_of(module, sixes) == [[0], [1, 3], [2, 4]]
 
 
