@@ -76,7 +76,7 @@ ROWS = {
     "pooled": Row({"rule": EachAlone()}, is_pooled=True),
     # Ablations of single choices.
     "warmup_2": Row({"warmup_rounds": 2}),
-    "beta_0.3": Row({"beta": 0.3}),
+    "beta_1": Row({"beta": 1.0}),
     "shared_server": Row({"server": "shared"}),
     "shared_generator": Row({"server": {"discriminator": [1, 2, 3]}}),
     "shared_discriminator": Row({"server": {"generator": [1, 2, 3]}}),

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=8, help="64: the paper's")
     parser.add_argument("--image_size", type=int, default=28)
     parser.add_argument("--repeats", type=int, default=5, help="steps; the median is printed")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--alone", action="store_true", help="measure one size in this process")
     arguments = parser.parse_args()
     if arguments.alone:

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--widths", nargs="+", type=int, default=[64, 16], help="64: the paper's")
     parser.add_argument("--image_size", type=int, default=28)
     parser.add_argument("--repeats", type=int, default=5, help="runs of each; medians are printed")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no_bf16", action="store_true", help="leave bf16 out")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -32,6 +32,18 @@ def test_each_configuration_trains_a_round(path, tmp_path, monkeypatch):
     assert list(folders[0].glob("samples/*-final.png"))
 
 
+def test_the_papers_choices_are_an_overlay(tmp_path):
+    quickstart = REPOSITORY / "configs" / "quickstart.yaml"
+    overlay = REPOSITORY / "configs" / "paper" / "method.yaml"
+    configs = ["--config", str(quickstart), "--config", str(overlay)]
+    assert main(["fit", *configs, *shorten(quickstart, tmp_path)]) == 0
+    (saved,) = tmp_path.glob("runs/*/config.yaml")
+    config = yaml.safe_load(saved.read_text())
+    wanted = yaml.safe_load(overlay.read_text())
+    for part, values in wanted.items():
+        assert {key: config[part][key] for key in values} == values
+
+
 def shorten(path, tmp_path):
     """One round of one step, tiny networks and batches."""
     return [
