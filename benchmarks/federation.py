@@ -55,12 +55,14 @@ class Row:
     Args:
         federation: Arguments of ClusteredFederation.
         model: Arguments of SplitGAN that differ from the defaults.
+        discriminator: Arguments of ConditionalDiscriminator that differ from the defaults.
         knows_domains: Clusters are the true domains.
         is_pooled: One client per domain owns the data of all.
     """
 
     federation: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
+    discriminator: dict[str, Any] = field(default_factory=dict)
     knows_domains: bool = False
     is_pooled: bool = False
 
@@ -85,6 +87,10 @@ ROWS = {
     "server_together": Row(model={"server_normalization": "together"}),
     "no_average": Row(model={"ema_decay": 0.0}),
     "lr_2e-4": Row(model={"generator_lr": 2e-4, "discriminator_lr": 2e-4}),
+    "lr_5e-4": Row(model={"generator_lr": 5e-4, "discriminator_lr": 5e-4}),
+    "lr_1e-3": Row(model={"generator_lr": 1e-3, "discriminator_lr": 1e-3}),
+    "lr_2e-3": Row(model={"generator_lr": 2e-3, "discriminator_lr": 2e-3}),
+    "spectral_norm": Row(discriminator={"spectral_norm": True}),
     "default_init": Row(model={"weight_std": None}),
 }
 
@@ -190,7 +196,7 @@ def train(
         data.batch_sizes,
         data.client_sizes,
         partial(ConditionalGenerator, width=arguments.width),
-        partial(ConditionalDiscriminator, width=arguments.width),
+        partial(ConditionalDiscriminator, width=arguments.width, **row.discriminator),
         ProfilePlan(CUTS),
         seed=seed,
         **row.model,

@@ -187,7 +187,10 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, capsys, option
             ["--model.generator_lr_=1"],
             "did you mean model.generator_lr?; allowed in model: gen",
         ),
-        (["--federation.wieghting=kld"], "allowed in federation: every_n_epochs, rule, recluster_every_n_rounds"),
+        (
+            ["--federation.wieghting=kld"],
+            "allowed in federation: every_n_epochs, rule, recluster",
+        ),
         (["--trainer.max_epoch=3"], "did you mean trainer.max_epochs?"),
         (["--data.init_args.batchsize=3"], "DigitsDataModule takes: root, clients_per_domain"),
         (["--model.generator.init_args.widht=3"], "ConditionalGenerator takes: shape, latent_dim"),
