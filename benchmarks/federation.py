@@ -26,6 +26,7 @@ from huscf.datamodules import (
     IidPartitioner,
     ImageDataModule,
     LabelExclusionPartitioner,
+    LabelSampling,
     Partitioner,
 )
 from huscf.federation import EachAlone, OneCluster
@@ -56,6 +57,7 @@ class Row:
         federation: Arguments of ClusteredFederation.
         model: Arguments of SplitGAN that differ from the defaults.
         discriminator: Arguments of ConditionalDiscriminator that differ from the defaults.
+        label_sampling: Of the data module.
         knows_domains: Clusters are the true domains.
         is_pooled: One client per domain owns the data of all.
     """
@@ -63,6 +65,7 @@ class Row:
     federation: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     discriminator: dict[str, Any] = field(default_factory=dict)
+    label_sampling: LabelSampling = "natural"
     knows_domains: bool = False
     is_pooled: bool = False
 
@@ -86,6 +89,8 @@ ROWS = {
     "reset_moments": Row({"moments": "reset"}),
     "server_together": Row(model={"server_normalization": "together"}),
     "no_average": Row(model={"ema_decay": 0.0}),
+    "average_0.9": Row(model={"ema_decay": 0.9}),
+    "balanced_labels": Row(label_sampling="balanced"),
     "lr_2e-4": Row(model={"generator_lr": 2e-4, "discriminator_lr": 2e-4}),
     "lr_5e-4": Row(model={"generator_lr": 5e-4, "discriminator_lr": 5e-4}),
     "lr_1e-3": Row(model={"generator_lr": 1e-3, "discriminator_lr": 1e-3}),
@@ -190,6 +195,7 @@ def train(
         batch_size=batch_size * count if row.is_pooled else batch_size,
         seed=seed,
         steps_per_epoch=STEPS_PER_ROUND,
+        label_sampling=row.label_sampling,
     )
     module = SplitGAN(
         data.sample_shape,
@@ -219,9 +225,10 @@ def train(
         settings = EvaluationSettings.quick(10 * arguments.num_per_class)
     seconds, rand_indices, step = 0.0, [], 0
     loop = UShapedLoop(SimpleNamespace(global_step=0))
+    batches = data.train_dataloader()
     while step < max(arguments.checkpoints):
         start = time.perf_counter()
-        for batch in data.train_dataloader():
+        for batch in batches:
             precision = torch.autocast("cpu", torch.bfloat16) if arguments.bf16 else nullcontext()
             with precision:
                 loop.run_step(module, batch)

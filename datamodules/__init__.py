@@ -3,7 +3,7 @@
 from .audio import AudioDataModule, AudioFolderDataModule, SpokenDigitsDataModule
 from .augmentation import Augmentation
 from .bad_data import BadInput, BadSampleError
-from .client_batches import ClientBatch, ClientBatches
+from .client_batches import ClientBatch, ClientBatches, LabelSampling
 from .digits import DigitsDataModule
 from .domain import ClientData, Domain, scale_samples
 from .federated_datamodule import FederatedDataModule
@@ -41,6 +41,7 @@ __all__ = [
     "IidPartitioner",
     "ImageDataModule",
     "LabelExclusionPartitioner",
+    "LabelSampling",
     "LogMel",
     "MedicalDataModule",
     "NaturalIdPartitioner",

@@ -1,7 +1,7 @@
 """Assembles a step's batch for all clients by indexing, from a position that can be saved."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 from ..randomness import make_generator, make_rng
 from .augmentation import Augmentation
 from .domain import ClientData
+
+LabelSampling = Literal["natural", "balanced"]
 
 
 class ClientBatch(NamedTuple):
@@ -38,6 +40,8 @@ class ClientBatches:
         steps_per_epoch: Length of an epoch, or None for one pass of the largest client.
         augmentation: Random changes of each batch, or None; they depend on (seed, client,
             step) alone.
+        label_sampling: "natural", or "balanced": a pass goes through the client's classes in
+            turn, so that rare ones are drawn more than once and frequent ones not whole.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class ClientBatches:
         seed: int,
         steps_per_epoch: int | None = None,
         augmentation: Augmentation | None = None,
+        label_sampling: LabelSampling = "natural",
     ) -> None:
         self.clients = list(clients)
         self.batch_size = batch_size
@@ -54,6 +59,7 @@ class ClientBatches:
         longest = max(-(-len(client) // batch_size) for client in self.clients)
         self.steps_per_epoch = longest if steps_per_epoch is None else steps_per_epoch
         self.augmentation = augmentation
+        self.label_sampling = label_sampling
         self.step = 0
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
@@ -94,5 +100,17 @@ class ClientBatches:
         if key not in self._orders:
             self._orders.pop((client.client_id, pass_number - 2), None)
             rng = make_rng(self.seed, "data order", *key)
-            self._orders[key] = rng.permutation(len(client))
+            order = rng.permutation(len(client))
+            if self.label_sampling == "balanced":
+                labels = client.domain.train_labels.numpy()[client.indices]
+                order = _balance(order, labels[order], rng)
+            self._orders[key] = order
         return self._orders[key]
+
+
+def _balance(order: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Take from the classes that there are in turn, going round within each."""
+    of_class = [order[labels == label] for label in rng.permutation(np.unique(labels))]
+    turns = -(-len(order) // len(of_class))
+    columns = [np.resize(own, turns) for own in of_class]
+    return np.stack(columns, axis=1).reshape(-1)[: len(order)]

@@ -14,7 +14,7 @@ from ..models import SampleShape
 from ..randomness import make_rng
 from .augmentation import Augmentation
 from .bad_data import BadInput, OnBadData
-from .client_batches import ClientBatches
+from .client_batches import ClientBatches, LabelSampling
 from .domain import ClientData, Domain
 from .log_mel import LogMel
 from .partitions import IidPartitioner, Partitioner
@@ -39,6 +39,7 @@ class FederatedDataModule(LightningDataModule):
             the largest among them.
         channels: 1 (grey) or 3 (colour) for all domains; None is the largest among them.
         augmentation: Random flips and shifts of the training batches; None is none.
+        label_sampling: "natural", or "balanced": every client draws its own classes equally often.
         on_bad_data: What becomes of files and samples that cannot be used: "fatal" stops with
             one line that counts and names them, "skip" warns with that line and goes on.
 
@@ -61,6 +62,7 @@ class FederatedDataModule(LightningDataModule):
         image_size: int | None = None,
         channels: Literal[1, 3] | None = None,
         augmentation: Augmentation | None = None,
+        label_sampling: LabelSampling = "natural",
         on_bad_data: OnBadData = "fatal",
     ) -> None:
         super().__init__()
@@ -76,6 +78,7 @@ class FederatedDataModule(LightningDataModule):
         self.image_size = image_size
         self.channels = channels
         self.augmentation = augmentation
+        self.label_sampling: LabelSampling = label_sampling
         self.on_bad_data = on_bad_data
         self.bad_data: dict[str, list[BadInput]] = {}
 
@@ -163,7 +166,12 @@ class FederatedDataModule(LightningDataModule):
     def train_dataloader(self) -> ClientBatches:
         """Return the endless batches of all clients, from the saved position on."""
         self._batches = ClientBatches(
-            self.clients, self.batch_size, self.seed, self.steps_per_epoch, self.augmentation
+            self.clients,
+            self.batch_size,
+            self.seed,
+            self.steps_per_epoch,
+            self.augmentation,
+            self.label_sampling,
         )
         if self._position is not None:
             self._batches.load_state_dict(self._position)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,26 @@ def test_resumed_batches_equal_uninterrupted_ones(augmentation):
         for client, (samples, labels) in batch.items():
             assert torch.equal(samples, expected[client].samples)
             assert torch.equal(labels, expected[client].labels)
+
+
+def test_balanced_sampling_draws_a_clients_own_classes_equally_often():
+    partitioner = LabelExclusionPartitioner({3: 1.0})
+    data = DigitsDataModule(
+        partitioner=partitioner, batch_size=21, steps_per_epoch=40, label_sampling="balanced"
+    )
+    labels = data.domains["digits"].train_labels
+    # Three quarters of one class are taken away.
+    held = labels[data.clients[0].indices].numpy()
+    gone = (held == held[0]) & (np.arange(len(held)) % 4 != 0)
+    first = data.clients[0] = replace(data.clients[0], indices=data.clients[0].indices[~gone])
+    counts = torch.zeros(10)
+    for batch in take(data.train_dataloader(), 40):
+        assert batch[0].labels.bincount(minlength=10).max() <= 4
+        counts += batch[0].labels.bincount(minlength=10)
+    own = labels[first.indices].unique()
+    assert len(own) == 7
+    assert counts[own] == pytest.approx(torch.full((7,), 40 * 21 / 7), rel=0.05)
+    assert counts.sum() == 40 * 21
 
 
 def test_augmentation_leaves_the_stored_samples_alone():
