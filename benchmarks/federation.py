@@ -2,7 +2,8 @@
 
 Clients of several domains train as one run of every row, setting and seed; each checkpoint adds
 a line of JSON to the output, and rows that it already holds are not run again. --table prints
-what an output holds, as Markdown. HUSCF_DATA names the folder with the data sets.
+what an output holds, as Markdown. HUSCF_DATA names the folder with the data sets; the domains
+digits and negatives come with scikit-learn.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from huscf.callbacks import ClusteredFederation
 from huscf.datamodules import (
+    DigitsDataModule,
     IidPartitioner,
     ImageDataModule,
     LabelExclusionPartitioner,
@@ -37,7 +39,6 @@ from huscf.modules import SplitGAN
 from huscf.modules.evaluation import DomainEvaluator
 from huscf.split import NETWORK_NAMES, ProfilePlan
 
-STEPS_PER_ROUND = 50
 #: Cuts of four kinds of devices; the clients of a domain have one each.
 CUTS = {"a": [1, 1, 1, 1], "b": [2, 1, 1, 2], "c": [1, 2, 2, 1], "d": [2, 2, 2, 2]}
 SKEWS: dict[str, Partitioner] = {
@@ -46,6 +47,16 @@ SKEWS: dict[str, Partitioner] = {
         {2: 0.4, 3: 0.6}, {1.0: 0.5, 0.333: 0.3, 0.167: 0.2}
     ),
 }
+#: What rows must have in common to be compared.
+WORKLOAD = (
+    "domains",
+    "clients_per_domain",
+    "samples_per_client",
+    "batch_size",
+    "steps_per_round",
+    "width",
+    "bf16",
+)
 SCORES = ("generation_score", "label_accuracy", "frechet_distance", "downstream_accuracy")
 
 
@@ -146,6 +157,7 @@ def main() -> None:
     parser.add_argument("--clients_per_domain", type=int, default=4)
     parser.add_argument("--samples_per_client", type=int, default=600)
     parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--steps_per_round", type=int, default=50)
     parser.add_argument("--width", type=int, default=16, help="64: the paper's")
     parser.add_argument("--num_per_class", type=int, default=500, help="samples that are measured")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16 mixed precision")
@@ -159,13 +171,12 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({f"{f['row']} {f['skew']} {f['seed']}": f for f in found}))
     else:
-        print_table(found)
+        print_tables(found)
 
 
 def run_missing(arguments: argparse.Namespace) -> None:
     """Run every row, setting and seed whose last checkpoint is not in the output."""
-    keys = ("domains", "clients_per_domain", "samples_per_client", "batch_size", "width", "bf16")
-    workload = {key: getattr(arguments, key) for key in keys}
+    workload = {key: getattr(arguments, key) for key in WORKLOAD}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seeds:
         for skew in arguments.skews:
@@ -185,8 +196,11 @@ def train(
 ) -> Iterator[dict[str, Any]]:
     """Train one run; yields step, seconds of training, ARI by round and scores by domain."""
     count, batch_size = arguments.clients_per_domain, arguments.batch_size
-    data = ImageDataModule(
-        datasets=arguments.domains,
+    is_embedded = arguments.domains == ["digits", "negatives"]
+    make_data = (
+        DigitsDataModule if is_embedded else partial(ImageDataModule, datasets=arguments.domains)
+    )
+    data = make_data(
         clients_per_domain=1 if row.is_pooled else count,
         partitioner=PartOfDomain(
             SKEWS[skew], count * arguments.samples_per_client, count, row.is_pooled
@@ -194,7 +208,7 @@ def train(
         # A pooled GAN sees in a step what all clients of its domain see.
         batch_size=batch_size * count if row.is_pooled else batch_size,
         seed=seed,
-        steps_per_epoch=STEPS_PER_ROUND,
+        steps_per_epoch=arguments.steps_per_round,
         label_sampling=row.label_sampling,
     )
     module = SplitGAN(
@@ -262,15 +276,25 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def print_tables(found: list[dict[str, Any]]) -> None:
+    """Print a Markdown table of every workload: mean and, over seeds, standard deviation."""
+    workloads: dict[str, list[dict[str, Any]]] = {}
+    for figures in found:
+        title = ", ".join(f"{key} {figures[key]}" for key in WORKLOAD)
+        workloads.setdefault(title, []).append(figures)
+    for title, members in workloads.items():
+        print(f"\n{title}\n")
+        print_table(members)
+
+
 def print_table(found: list[dict[str, Any]]) -> None:
-    """Print mean and, over several seeds, standard deviation of every row as Markdown."""
+    """Print the rows of one workload; of ARI the least over seeds, of seconds the median."""
     groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
     order = list(ROWS)
     for figures in sorted(found, key=lambda f: (f["skew"], f["step"], order.index(f["row"]))):
         groups.setdefault((figures["skew"], figures["step"], figures["row"]), []).append(figures)
-    domains = list(found[0]["scores"]) if found else []
+    columns = [(domain, score) for domain in found[0]["scores"] for score in SCORES]
     titles = ["setting", "steps", "row", "seeds", "ARI by round", "s"]
-    columns = [(domain, score) for domain in domains for score in SCORES]
     titles += [f"{domain} {score.replace('_', ' ')}" for domain, score in columns]
     print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
     for (skew, step, name), each in groups.items():

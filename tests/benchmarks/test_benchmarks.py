@@ -37,3 +37,32 @@ def test_each_script_prints_one_object(script, options, keys):
     rows = json.loads(output).values()
     assert all(keys <= row.keys() for row in rows)
     assert all(value > 0 for row in rows for key, value in row.items() if key in keys)
+
+
+def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkeypatch):
+    monkeypatch.setenv("HUSCF_CACHE", str(tmp_path / "cache"))
+    script = str(REPOSITORY / "benchmarks" / "federation.py")
+    output = tmp_path / "rows.jsonl"
+    options = ["--rows", "clustered", "oracle", "pooled", "--skews", "iid", "--seeds", "0"]
+    options += ["--domains", "digits", "negatives", "--samples_per_client", "100"]
+    options += ["--batch_size", "8", "--steps_per_round", "3", "--checkpoints", "6"]
+    options += ["--width", "4", "--num_per_class", "10", "--output", str(output)]
+    command = [sys.executable, script, *options]
+    table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    rows = {line["row"]: line for line in lines}
+    assert list(rows) == ["clustered", "oracle", "pooled"]
+    assert [len(row["ari"]) for row in lines] == [2, 2, 2]
+    assert rows["oracle"]["ari"] == rows["pooled"]["ari"] == [1.0, 1.0]
+    assert rows["oracle"]["sizes"] == [100] * 8
+    assert rows["pooled"]["sizes"] == [400] * 2
+    assert rows["clustered"]["scores"]["negatives"].keys() == {
+        "generation_score",
+        "label_accuracy",
+        "frechet_distance",
+        "downstream_accuracy",
+    }
+    assert sum(line.startswith("| iid") for line in table.splitlines()) == 3
+    again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert again == table
+    assert len(output.read_text().splitlines()) == 3
