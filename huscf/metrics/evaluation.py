@@ -66,11 +66,11 @@ def evaluate_samples(
 
     Returns:
         generation_score, label_accuracy, frechet_distance, kernel_distance, precision, recall,
-        density, coverage and nearest_real_ratio; judge_accuracy, the judge's on real test data;
-        frechet_distance_real, that of as many real training samples, which a perfect generator
-        would reach; downstream_accuracy, downstream_precision, downstream_recall, downstream_f1
-        and downstream_fpr unless left out; spectral_distance_db for spectrograms; fid and kid
-        where Inception is given.
+        density, coverage and nearest_real_ratio; judge_accuracy and generation_score_real, the
+        judge's accuracy and score on real test data, which a perfect generator would reach;
+        frechet_distance_real, that of as many real training samples; downstream_accuracy,
+        downstream_precision, downstream_recall, downstream_f1 and downstream_fpr unless left out;
+        spectral_distance_db for spectrograms; fid and kid where Inception is given.
 
     Raises:
         HuscfError: Where the samples do not match the data or the judge, or are too few.
@@ -115,6 +115,7 @@ def measure_by_judge(
     neighbours = measure_neighbour_scores(test, features, k, radii)
     return {
         "generation_score": measure_generation_score(probabilities),
+        "generation_score_real": reference.generation_score(count),
         "label_accuracy": measure_label_accuracy(probabilities, synthetic.labels.to(judge.device)),
         "frechet_distance": compare_features(test, features),
         "frechet_distance_real": reference.frechet_distance(count, len(synthetic)),

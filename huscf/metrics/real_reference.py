@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .class_scores import measure_generation_score
 from .domain_classifier import DomainClassifier
 from .frechet_distance import compare_features
 from .inception_distances import InceptionFeatures
@@ -46,6 +47,14 @@ class RealReference:
         return self._once(
             ("frechet", len(test), count),
             lambda: compare_features(test, self._inspect(self.real.train, count)),
+        )
+
+    def generation_score(self, max_samples: int) -> float:
+        """Return the generation score of at most so many test samples."""
+        test = self.test_features(max_samples)
+        return self._once(
+            ("score", len(test)),
+            lambda: measure_generation_score(self.judge.head(test).softmax(1)),
         )
 
     def kernel(self, max_samples: int) -> Tensor:

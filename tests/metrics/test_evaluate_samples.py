@@ -20,6 +20,7 @@ SETTINGS = EvaluationSettings(max_nearest=300, downstream=ClassifierTraining(3, 
 DOWNSTREAM = {f"downstream_{name}" for name in ("accuracy", "precision", "recall", "f1", "fpr")}
 ALWAYS = {
     "generation_score",
+    "generation_score_real",
     "label_accuracy",
     "frechet_distance",
     "frechet_distance_real",
@@ -48,6 +49,7 @@ def test_fresh_real_samples_are_as_good_as_can_be(halves, judge):
     assert set(figures) == ALWAYS | DOWNSTREAM
     assert all(math.isfinite(value) and type(value) is float for value in figures.values())
     assert figures["generation_score"] > 9
+    assert figures["generation_score"] == pytest.approx(figures["generation_score_real"], rel=0.1)
     assert figures["label_accuracy"] > 0.97
     assert figures["frechet_distance"] == pytest.approx(figures["frechet_distance_real"], rel=0.3)
     assert abs(figures["kernel_distance"]) < 0.1

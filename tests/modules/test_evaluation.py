@@ -12,7 +12,7 @@ from huscf.modules.evaluation import DomainEvaluator, Effort, score_domain
 
 SETTINGS = EvaluationSettings(downstream=ClassifierTraining(epochs=2, batch_size=32))
 EFFORT = Effort(num_per_class=30, num_seeds=3, num_clients=2)
-OF_REAL_DATA = ("judge_accuracy", "frechet_distance_real")
+OF_REAL_DATA = ("judge_accuracy", "frechet_distance_real", "generation_score_real")
 OF_SAMPLES = (
     "generation_score",
     "frechet_distance",
