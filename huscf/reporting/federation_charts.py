@@ -117,7 +117,7 @@ def _draw_map(
 
 def _label_map(axes: "Axes") -> None:
     axes.set_title("Clients as the server sees them", loc="left", fontsize=10)
-    axes.set_xlabel("mean activations, two principal components", fontsize=8)
+    axes.set_xlabel("distance between clients, in spreads of single samples", fontsize=8)
     axes.legend(fontsize=8, frameon=False, loc="best")
 
 

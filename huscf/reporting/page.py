@@ -168,7 +168,7 @@ def _samples(run: RunRecord) -> str:
 
 
 def _clusters(run: RunRecord, charts: Mapping[str, bytes]) -> str:
-    caption = "The clients' mean activations as the server sees them, in the last round"
+    caption = "Clients as the server saw them in the last round: near ones have alike data"
     html = _picture(charts.get("clusters"), caption)
     caption = "The same round by round; maps are turned alike, and clusters keep their colours"
     maps = _picture(charts.get("clusters_by_round"), caption)
