@@ -86,10 +86,11 @@ ROWS = {
     "fedavg": Row({"rule": OneCluster(), "weighting": "samples"}),
     "clustered_equal": Row({"weighting": "uniform"}),
     "clustered_samples": Row({"weighting": "samples"}),
-    "clustered_paper_kld": Row({"divergence": "positions", "beta": 1.0}),
+    "clustered_paper_kld": Row({"divergence": "positions", "beta": 1.0, "size_exponent": 1.0}),
     "clustered": Row(),
     "oracle": Row(knows_domains=True),
     "pooled": Row({"rule": EachAlone()}, is_pooled=True),
+    "clustered_n": Row({"size_exponent": 1.0}),
     # Ablations of single choices.
     "warmup_2": Row({"warmup_rounds": 2}),
     "beta_1": Row({"beta": 1.0}),

@@ -63,11 +63,13 @@ class ClusteredFederation(Callback):
             from the first round on; the paper uses 2.
         half_life: Steps after which a batch counts half in the features; 0 counts all of a round
             alike (huscf.federation.ActivationStatistics).
-        weighting: "kld" (n_k * exp(-beta * KLD_k)), "samples" (n_k), "uniform", or a function of
-            n_k and KLD_k, arrays (N,), that returns N numbers.
+        weighting: "kld" (n_k ** size_exponent * exp(-beta * KLD_k)), "samples" (n_k), "uniform",
+            or a function of n_k and KLD_k, arrays (N,), that returns N numbers.
         divergence: What KLD_k compares: "gaussian" fits to activations, or the softmax over
             "positions" of mean activations, as the paper does.
-        beta: Strength of the divergence in "kld"; 0 makes it equal "samples". The paper has 1.
+        beta: Strength of the divergence in "kld"; the paper has 1.
+        size_exponent: Strength of the number of samples in "kld"; the paper has 1. All clients
+            take equally many steps, so that those with many samples have not trained longer.
         server: "cluster" keeps a copy of the server's blocks per cluster, "shared" one for all;
             {"discriminator": [3]} keeps copies of those blocks, counted from 0, and shares the
             others.
@@ -88,6 +90,7 @@ class ClusteredFederation(Callback):
         weighting: Weighting | WeightRule = "kld",
         divergence: Divergence = "gaussian",
         beta: float = 0.1,
+        size_exponent: float = 0.5,
         server: ServerCopies = "cluster",
         moments: Moments = "keep",
     ) -> None:
@@ -108,6 +111,7 @@ class ClusteredFederation(Callback):
         self.weighting = weighting
         self.divergence = divergence
         self.beta = beta
+        self.size_exponent = size_exponent
         self.server = server
         self.moments: Moments = moments
         self.assignment: Assignment | None = None
@@ -167,7 +171,9 @@ class ClusteredFederation(Callback):
         divergences = self._compare_members(summary, features, clusters)
         # A client whose parameters are not finite counts nothing and receives the average.
         sizes = {c: n * module.client(c).is_finite() for c, n in module.client_sizes.items()}
-        weights = member_weights(sizes, clusters, divergences, self.weighting, self.beta)
+        weights = member_weights(
+            sizes, clusters, divergences, self.weighting, self.beta, self.size_exponent
+        )
         return Assignment(clusters, divergences, weights, locate_clients(observed, features))
 
     def apply(self, module: SplitGAN, assignment: Assignment) -> None:

@@ -58,26 +58,32 @@ def member_weights(
     divergences: Mapping[int, float],
     weighting: Weighting | WeightRule = "kld",
     beta: float = 1.0,
+    size_exponent: float = 1.0,
 ) -> dict[int, float]:
     """Return each client's weight; the weights of a cluster sum to 1.
 
     A cluster in which nobody counts is averaged uniformly.
 
-    Source: w_k proportional to n_k * exp(-beta * KLD_k), section 3 of the design.
+    Source: w_k proportional to n_k * exp(-beta * KLD_k), section 3 of the design; an exponent of
+        n_k other than 1 is ours.
 
     Args:
         sizes: Number of training samples n_k by client; 0 leaves a client out of the average.
         clusters: Cluster by client.
         divergences: KLD_k in nats by client; a missing one counts as 0.
-        weighting: "kld" as above, "samples" for n_k alone, "uniform", or a function of n_k and
-            KLD_k.
-        beta: How strongly divergence lowers the weight; 0 makes "kld" equal "samples".
+        weighting: "kld" for n_k ** size_exponent * exp(-beta * KLD_k), "samples" for n_k,
+            "uniform", or a function of n_k and KLD_k.
+        beta: How strongly divergence lowers the weight.
+        size_exponent: How strongly samples raise it: 1 in proportion, 0 not at all.
     """
     members = list(clusters)
     counts = np.array([float(sizes[client]) for client in members])
     values = np.array([divergences.get(client, 0.0) for client in members])
     if weighting == "kld":
-        raw = counts * np.exp(-beta * values)
+        labels = np.array([clusters[client] for client in members])
+        # Less the cluster's smallest, which cancels out: else all may vanish by underflow.
+        least = [values[labels == label].min() for label in labels]
+        raw = np.where(counts > 0, counts**size_exponent * np.exp(beta * (least - values)), 0.0)
     elif weighting == "samples":
         raw = counts
     elif weighting == "uniform":

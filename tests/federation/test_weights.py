@@ -44,6 +44,11 @@ def test_weights_equal_the_formula_within_each_cluster():
         sizes, clusters, divergences, "samples"
     )
     assert member_weights(sizes, clusters, {}, "uniform") == {0: 0.5, 1: 0.5, 2: 1.0}
+    rooted = member_weights(sizes, clusters, divergences, "kld", 2.0, size_exponent=0.5)
+    other = 30**0.5 * np.exp(-1.0)
+    assert rooted == pytest.approx(
+        {0: 10**0.5 / (10**0.5 + other), 1: other / (10**0.5 + other), 2: 1.0}
+    )
 
 
 def test_a_function_of_ones_own_and_a_client_that_counts_nothing():
@@ -54,6 +59,11 @@ def test_a_function_of_ones_own_and_a_client_that_counts_nothing():
     total = own + other
     assert weights == pytest.approx({0: own / total, 1: other / total, 2: 1.0, 3: 0.0})
     assert member_weights(sizes, clusters, {}, "uniform") == {0: 0.5, 1: 0.5, 2: 1.0, 3: 0.0}
+
+
+def test_very_large_divergences_keep_their_ratio():
+    weights = member_weights({0: 1, 1: 1}, {0: 0, 1: 0}, {0: 5000.0, 1: 5001.0}, "kld", beta=1.0)
+    assert weights[1] / weights[0] == pytest.approx(np.exp(-1))
 
 
 def test_nobody_who_counts_is_averaged_uniformly():
