@@ -55,6 +55,7 @@ WORKLOAD = (
     "batch_size",
     "steps_per_round",
     "width",
+    "learning_rate",
     "bf16",
 )
 SCORES = ("generation_score", "label_accuracy", "frechet_distance", "downstream_accuracy")
@@ -103,10 +104,6 @@ ROWS = {
     "no_average": Row(model={"ema_decay": 0.0}),
     "average_0.9": Row(model={"ema_decay": 0.9}),
     "balanced_labels": Row(label_sampling="balanced"),
-    "lr_2e-4": Row(model={"generator_lr": 2e-4, "discriminator_lr": 2e-4}),
-    "lr_5e-4": Row(model={"generator_lr": 5e-4, "discriminator_lr": 5e-4}),
-    "lr_1e-3": Row(model={"generator_lr": 1e-3, "discriminator_lr": 1e-3}),
-    "lr_2e-3": Row(model={"generator_lr": 2e-3, "discriminator_lr": 2e-3}),
     "spectral_norm": Row(discriminator={"spectral_norm": True}),
     "default_init": Row(model={"weight_std": None}),
 }
@@ -160,6 +157,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--steps_per_round", type=int, default=50)
     parser.add_argument("--width", type=int, default=16, help="64: the paper's")
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--num_per_class", type=int, default=500, help="samples that are measured")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16 mixed precision")
     parser.add_argument("--no_downstream", action="store_true")
@@ -220,7 +218,11 @@ def train(
         partial(ConditionalDiscriminator, width=arguments.width, **row.discriminator),
         ProfilePlan(CUTS),
         seed=seed,
-        **row.model,
+        **{
+            "generator_lr": arguments.learning_rate,
+            "discriminator_lr": arguments.learning_rate,
+            **row.model,
+        },
     )
     optimizers = dict(zip(NETWORK_NAMES, module.configure_optimizers(), strict=True))
     module.optimizer = optimizers.__getitem__  # type: ignore[assignment]

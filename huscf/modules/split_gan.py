@@ -59,7 +59,8 @@ class SplitGAN(LightningModule):
         plan: Where the cuts come from; None holds one block at each end.
         latent_dim: Length of the noise vector.
         loss: Adversarial loss; None is the non-saturating cross-entropy of the paper.
-        generator_lr: Adam's learning rate of all generator parts.
+        generator_lr: Adam's learning rate of all generator parts. Measured: narrow networks
+            (width 16) learn faster with 1e-3, the paper's with 5e-4.
         discriminator_lr: Adam's learning rate of all discriminator parts.
         betas: Adam's decay rates.
         weight_std: Standard deviation of the initial weights; None keeps PyTorch's own scale.
@@ -91,8 +92,8 @@ class SplitGAN(LightningModule):
         plan: PlanSource | None = None,
         latent_dim: int = 100,
         loss: AdversarialLoss | None = None,
-        generator_lr: float = 1e-3,
-        discriminator_lr: float = 1e-3,
+        generator_lr: float = 5e-4,
+        discriminator_lr: float = 5e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         weight_std: float | None = 0.02,
         ema_decay: float = 0.98,
