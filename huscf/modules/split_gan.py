@@ -422,7 +422,8 @@ class SplitGAN(LightningModule):
             "route": self.server.route,
             "per_cluster": self.server.per_cluster,
             "statistics": self.server.statistics.state_dict(),
-            "num_bytes": [[*key, count] for key, count in self.exchange.num_bytes.items()],
+            # Sorted: the order in which threads have met clients is chance.
+            "num_bytes": sorted([*key, count] for key, count in self.exchange.num_bytes.items()),
             "num_dropped": self.num_dropped,
             "num_rounds": self.num_rounds,
             "torch_rng": torch.get_rng_state(),
