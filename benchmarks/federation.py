@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import adjusted_rand_score
+from yardsticks import attach_optimizers
 
 from huscf.callbacks import ClusteredFederation
+from huscf.callbacks.clustered_federation import rand_index
 from huscf.datamodules import (
     DigitsDataModule,
     IidPartitioner,
@@ -37,7 +38,7 @@ from huscf.metrics import EvaluationSettings
 from huscf.models import ConditionalDiscriminator, ConditionalGenerator
 from huscf.modules import SplitGAN
 from huscf.modules.evaluation import DomainEvaluator
-from huscf.split import NETWORK_NAMES, ProfilePlan
+from huscf.split import ProfilePlan
 
 #: Cuts of four kinds of devices; the clients of a domain have one each.
 CUTS = {"a": [1, 1, 1, 1], "b": [2, 1, 1, 2], "c": [1, 2, 2, 1], "d": [2, 2, 2, 2]}
@@ -224,13 +225,10 @@ def train(
             **row.model,
         },
     )
-    optimizers = dict(zip(NETWORK_NAMES, module.configure_optimizers(), strict=True))
-    module.optimizer = optimizers.__getitem__  # type: ignore[assignment]
-    module._raw_optimizers = lambda: optimizers  # type: ignore[method-assign]
-    domains = list(data.client_domains.values())
+    attach_optimizers(module)
     options = dict(row.federation)
     if row.knows_domains:
-        options["rule"] = know_domains(domains)
+        options["rule"] = know_domains(list(data.client_domains.values()))
     federation = ClusteredFederation(**options)
     if isinstance(federation.rule, EachAlone):
         # From the first step on: nobody shares a server.
@@ -253,18 +251,20 @@ def train(
         assignment = federation.assign(module)
         federation.apply(module, assignment)
         seconds += time.perf_counter() - start
-        found = [assignment.clusters[client] for client in data.client_domains]
-        rand_indices.append(round(float(adjusted_rand_score(domains, found)), 3))
+        rand_indices.append(round(rand_index(assignment.clusters, data.client_domains), 3))
         if step in arguments.checkpoints:
             scores = {}
             for name, evaluator in evaluators.items():
                 members = [c for c, domain in data.client_domains.items() if domain == name]
                 figures = evaluator.measure(module, members, arguments.num_per_class, settings)
                 scores[name] = {key: round(figures[key], 4) for key in SCORES if key in figures}
-            weights = [round(weight, 3) for weight in assignment.weights.values()]
-            last = {"weights": weights, "sizes": list(data.client_sizes.values())}
-            yield {"step": step, "seconds": seconds, "ari": list(rand_indices), **last} | {
-                "scores": scores
+            yield {
+                "step": step,
+                "seconds": seconds,
+                "ari": list(rand_indices),
+                "weights": [round(weight, 3) for weight in assignment.weights.values()],
+                "sizes": list(data.client_sizes.values()),
+                "scores": scores,
             }
 
 

@@ -87,9 +87,15 @@ def make_module(workload: Workload) -> SplitGAN:
         discriminator=partial(ConditionalDiscriminator, width=workload.width),
         latent_dim=LATENT_DIM,
     )
+    attach_optimizers(module)
+    return module
+
+
+def attach_optimizers(module: SplitGAN) -> None:
+    """Give a module that no trainer runs its optimisers; federations change their parameters."""
     optimizers = dict(zip(NETWORK_NAMES, module.configure_optimizers(), strict=True))
     module.optimizer = optimizers.__getitem__  # type: ignore[assignment, method-assign]
-    return module
+    module._raw_optimizers = lambda: optimizers  # type: ignore[assignment, method-assign]
 
 
 def our_step(workload: Workload, module: SplitGAN | None = None) -> Step:

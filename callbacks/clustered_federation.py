@@ -152,7 +152,7 @@ class ClusteredFederation(Callback):
             pl_module.report(f"federation/{name}", value)
         domains = getattr(trainer.datamodule, "client_domains", None)  # type: ignore[attr-defined]
         if domains:
-            pl_module.report("federation/ari", _rand_index(assignment.clusters, domains))
+            pl_module.report("federation/ari", rand_index(assignment.clusters, domains))
 
     def should_federate(self, epoch: int) -> bool:
         """Return whether a round ends with this epoch (0-based)."""
@@ -242,7 +242,8 @@ def _summarize(assignment: Assignment) -> dict[str, float]:
     }
 
 
-def _rand_index(clusters: dict[int, int], domains: dict[int, str]) -> float:
+def rand_index(clusters: dict[int, int], domains: dict[int, str]) -> float:
+    """Return the adjusted Rand index of clusters with the true domains, by client."""
     from sklearn.metrics import adjusted_rand_score
 
     return float(

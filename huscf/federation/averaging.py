@@ -92,9 +92,9 @@ def mix_blocks(blocks: Sequence[nn.Module], matrix: Tensor) -> None:
     mix_tensors([block_tensors(block) for block in blocks], matrix)
     spreads: dict[tuple[int, tuple[float, ...]], Tensor] = {}
     for index, row in enumerate(map(tuple, matrix.tolist())):
+        if row[index] == 1.0:
+            continue
         for which, copies in enumerate(norms):
-            if row[index] == 1.0:
-                continue
             if (which, row) not in spreads:
                 weighted = [(w, old) for w, old in zip(row, means[which], strict=True) if w > 0]
                 mixed = copies[index].running_mean

@@ -75,22 +75,16 @@ class AgglomerativeClusters(EstimatedClusters):
     """Merges the closest clusters, beginning with single clients.
 
     Args:
-        num_clusters: As of EstimatedClusters.
-        max_clusters: As of EstimatedClusters.
-        min_silhouette: As of EstimatedClusters.
-        min_distance: As of EstimatedClusters.
         linkage: What the distance of two clusters is: "average", "complete", "single" or "ward".
+        **kwargs: As of EstimatedClusters.
     """
 
     def __init__(
         self,
-        num_clusters: int | None = None,
-        max_clusters: int = 8,
-        min_silhouette: float = 0.33,
-        min_distance: float = 1.5,
         linkage: Literal["average", "complete", "single", "ward"] = "average",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(num_clusters, max_clusters, min_silhouette, min_distance)
+        super().__init__(**kwargs)
         self.linkage = linkage
 
     def divide(self, features: np.ndarray, k: int, seed: int) -> np.ndarray:
@@ -159,10 +153,9 @@ def place_clients(features: np.ndarray, labels: np.ndarray, is_known: np.ndarray
         labels: (N,) clusters of the known clients; other entries are ignored.
         is_known: (N,) bool, at least one true.
     """
-    names = np.unique(labels[is_known])
-    centres = np.stack([features[is_known & (labels == name)].mean(0) for name in names])
-    distances = np.linalg.norm(features[:, None] - centres[None], axis=2)
-    return np.where(is_known, labels, names[distances.argmin(1)])
+    centres = _centres(features[is_known], labels[is_known])
+    nearest = _distances(features, centres).argmin(1)
+    return np.where(is_known, labels, np.unique(labels[is_known])[nearest])
 
 
 def match_labels(labels: Mapping[int, int], previous: Mapping[int, int]) -> dict[int, int]:
@@ -189,6 +182,15 @@ def match_labels(labels: Mapping[int, int], previous: Mapping[int, int]) -> dict
 
 
 def _smallest_gap(features: np.ndarray, labels: np.ndarray) -> float:
-    centres = np.stack([features[labels == name].mean(0) for name in np.unique(labels)])
-    gaps = np.linalg.norm(centres[:, None] - centres[None], axis=2)
+    centres = _centres(features, labels)
+    gaps = _distances(centres, centres)
     return float(gaps[~np.eye(len(centres), dtype=bool)].min())
+
+
+def _centres(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return (k, D), in ascending order of labels."""
+    return np.stack([features[labels == name].mean(0) for name in np.unique(labels)])
+
+
+def _distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(points[:, None] - others[None], axis=2)

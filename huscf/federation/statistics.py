@@ -32,6 +32,11 @@ class ActivationSummary:
     maps: np.ndarray
 
 
+def _zero() -> Tensor:
+    """Return what any sum begins with; it takes the shape of what is added."""
+    return torch.zeros((), dtype=torch.float64)
+
+
 @dataclass
 class _Sums:
     """What is known of one client."""
@@ -40,8 +45,8 @@ class _Sums:
     samples: int = 0
     weight: float = 0.0
     squared_weight: float = 0.0
-    values: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    maps: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    values: Tensor = field(default_factory=_zero)
+    maps: Tensor = field(default_factory=_zero)
 
     def add(self, values: Tensor, map_sum: Tensor, weight: float) -> None:
         self.steps += 1
@@ -73,7 +78,7 @@ class ActivationStatistics:
     def reset(self) -> None:
         """Forget everything, for the next round."""
         self._clients: dict[int, _Sums] = {}
-        self._second_moments: Tensor | None = None
+        self._second_moments = _zero()
         self._pending: dict[int, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
@@ -105,10 +110,7 @@ class ActivationStatistics:
         self._pending = {}
         if scaled:
             joined = torch.cat(scaled)
-            second = (joined.T @ joined).double().cpu()
-            self._second_moments = second + (
-                0.0 if self._second_moments is None else self._second_moments
-            )
+            self._second_moments = self._second_moments + (joined.T @ joined).double().cpu()
 
     @property
     def client_ids(self) -> list[int]:
@@ -118,7 +120,6 @@ class ActivationStatistics:
     def summarize(self) -> ActivationSummary:
         """Return means and pooled covariance of what was observed; at least one client."""
         self.fold()
-        assert self._second_moments is not None
         known = [self._clients[client_id] for client_id in self.client_ids]
         weights = np.array([each.weight for each in known])
         counts = weights**2 / np.array([each.squared_weight for each in known])

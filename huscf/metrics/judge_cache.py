@@ -32,7 +32,7 @@ class JudgeSettings:
         width: Channels of its first convolution.
         num_features: Width of its feature layer.
         seed: Of its initial weights and of the order of samples.
-        training: How long; the default takes some 100 s for MNIST on two cores.
+        training: How long; the default takes some 50 s for MNIST on two cores.
     """
 
     width: int = 24
