@@ -230,10 +230,7 @@ def train(
     if row.knows_domains:
         options["rule"] = know_domains(list(data.client_domains.values()))
     federation = ClusteredFederation(**options)
-    if isinstance(federation.rule, EachAlone):
-        # From the first step on: nobody shares a server.
-        clusters = {client: index for index, client in enumerate(module.clusters)}
-        module.federate(clusters, dict.fromkeys(clusters, 1.0))
+    federation.begin(module)
     evaluators = {name: DomainEvaluator(domain) for name, domain in data.domains.items()}
     settings = EvaluationSettings(max_samples=10 * arguments.num_per_class)
     if arguments.no_downstream:

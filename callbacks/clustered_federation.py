@@ -24,7 +24,7 @@ from ..federation import (
     place_clients,
     position_divergences,
 )
-from ..modules import Moments, SplitGAN
+from ..modules import Moments, PerCluster, SplitGAN
 from ..randomness import derive_seed
 from ..split import NetworkName
 
@@ -122,6 +122,11 @@ class ClusteredFederation(Callback):
         """Return whether the rule looks at the features' values."""
         return getattr(self.rule, "needs_features", True)
 
+    @property
+    def per_cluster(self) -> PerCluster:
+        """Return which of the server's blocks every cluster has a copy of."""
+        return self.server if isinstance(self.server, dict) else self.server == "cluster"
+
     def state_dict(self) -> dict[str, Any]:
         """Return which clients were present in the last round that had clusters."""
         return {"placed": sorted(self._placed)}
@@ -139,6 +144,12 @@ class ClusteredFederation(Callback):
                 "federation: no boundary of the discriminator is at the server for all clients, so "
                 "they cannot be compared: shorten the longest discriminator heads or tails"
             )
+        self.begin(pl_module)
+
+    def begin(self, module: SplitGAN) -> None:
+        """Before the first step, part clients whom the rule parts whatever they send."""
+        if module.num_rounds == 0 and not (self.needs_features or self.warmup_rounds):
+            module.set_clusters(self._find_clusters(module, [], np.zeros((0, 1))), self.per_cluster)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide, compute, apply, log."""
@@ -178,8 +189,7 @@ class ClusteredFederation(Callback):
 
     def apply(self, module: SplitGAN, assignment: Assignment) -> None:
         """Average within the clusters, and begin a new round."""
-        per_cluster = self.server if isinstance(self.server, dict) else self.server == "cluster"
-        module.federate(assignment.clusters, assignment.weights, per_cluster, self.moments)
+        module.federate(assignment.clusters, assignment.weights, self.per_cluster, self.moments)
 
     def _find_clusters(
         self, module: SplitGAN, observed: list[int], features: np.ndarray

@@ -3,7 +3,7 @@
 from .client import Client
 from .optimizer_state import Moments
 from .segment import Segment
-from .server import Server
+from .server import PerCluster, Server
 from .split_gan import SplitGAN
 
-__all__ = ["Client", "Moments", "Segment", "Server", "SplitGAN"]
+__all__ = ["Client", "Moments", "PerCluster", "Segment", "Server", "SplitGAN"]

@@ -44,6 +44,22 @@ OnNonFinite = Literal["stop", "drop"]
 Step = Callable[["SplitGAN", Any], dict[str, float]]
 
 
+#: What a checkpoint holds beside Lightning's own.
+_SAVED_NAMES = frozenset(
+    {
+        "plan",
+        "clusters",
+        "route",
+        "per_cluster",
+        "statistics",
+        "num_bytes",
+        "num_dropped",
+        "num_rounds",
+        "torch_rng",
+    }
+)
+
+
 class SplitGAN(LightningModule):
     """A conditional GAN whose generator and discriminator are cut in three for every client.
 
@@ -312,16 +328,21 @@ class SplitGAN(LightningModule):
                 all, none, or those listed by network.
             moments: What happens to the moments of averaged blocks.
         """
-        self._follow(self.parties.set_clusters(clusters, per_cluster))
+        self.set_clusters(clusters, per_cluster)
         self.parties.average(weights, self._raw_optimizers(), moments)
         if self.averaged is not None:
-            self.averaged.set_clusters(clusters, per_cluster)
             self.averaged.average(weights, {})
         for client_id, cut, num_bytes in self.parties.federation_bytes():
             self.exchange.count(client_id, cut, "uplink", num_bytes)
             self.exchange.count(client_id, cut, "downlink", num_bytes)
         self.server.statistics.reset()
         self.num_rounds += 1
+
+    def set_clusters(self, clusters: Mapping[int, int], per_cluster: PerCluster = True) -> None:
+        """Take over clusters and give each its copies of the server's blocks; see `federate`."""
+        self._follow(self.parties.set_clusters(clusters, per_cluster))
+        if self.averaged is not None:
+            self.averaged.set_clusters(clusters, per_cluster)
 
     def apply_plan(self, plan: CutPlan) -> None:
         """Move blocks between clients and server, with their optimiser state.
@@ -431,11 +452,13 @@ class SplitGAN(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over plan, clusters and counters before the parameters are loaded."""
-        try:
-            saved = checkpoint["huscf"]
-            plan = CutPlan.from_dict(saved["plan"])
-        except KeyError as error:
-            raise CheckpointError(f"not a checkpoint of huscf: {error} is missing") from error
+        saved = checkpoint.get("huscf", {})
+        if missing := sorted(_SAVED_NAMES.difference(saved)):
+            raise CheckpointError(
+                f"not a checkpoint of this version of huscf: it lacks {', '.join(missing)}; "
+                "train anew, or go on with the version that wrote it"
+            )
+        plan = CutPlan.from_dict(saved["plan"])
         sizes = (plan.generator_blocks, plan.discriminator_blocks, plan.client_ids)
         own = (self.plan.generator_blocks, self.plan.discriminator_blocks, self.plan.client_ids)
         if sizes != own:

@@ -61,6 +61,23 @@ def test_rules_for_one_cluster_and_for_each_alone():
     assert set(alone.weights.values()) == {1.0}
 
 
+@pytest.mark.parametrize(
+    ("options", "num_copies"),
+    [
+        ({"rule": EachAlone()}, 6),
+        ({"rule": EachAlone(), "server": "shared"}, 1),
+        ({"rule": EachAlone(), "warmup_rounds": 1}, 1),
+        ({"rule": OneCluster()}, 1),
+        ({}, 1),
+    ],
+)
+def test_clients_that_are_alone_share_no_server_from_the_first_step_on(options, num_copies):
+    module = make_gan(CUTS)
+    ClusteredFederation(**options).begin(module)
+    assert len(set(module.server.route.values())) == num_copies
+    assert module.num_rounds == 0
+
+
 def test_a_function_is_a_rule_and_a_wrong_one_is_told_so():
     module = make_gan(CUTS)
     observe(module)

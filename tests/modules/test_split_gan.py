@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from huscf.errors import HuscfError, NonFiniteError
+from huscf.errors import CheckpointError, HuscfError, NonFiniteError
 from huscf.modules import Segment
 from huscf.modules.server import observed_boundary
 from huscf.randomness import make_generator
@@ -289,3 +289,13 @@ def test_any_other_network_is_a_function_that_returns_blocks():
 
 def test_plan_request_lists_clients_in_order():
     assert PlanRequest(None, None, SHAPE, 5, {3: 1, 1: 1}).client_ids == [1, 3]
+
+
+def test_a_checkpoint_that_lacks_something_is_refused_by_name():
+    module = make_gan({0: [1] * 4})
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    module.on_load_checkpoint(checkpoint)
+    del checkpoint["huscf"]["per_cluster"]
+    with pytest.raises(CheckpointError, match="it lacks per_cluster; train anew"):
+        module.on_load_checkpoint(checkpoint)
