@@ -101,6 +101,8 @@ ROWS = {
     "shared_discriminator": Row({"server": {"generator": [1, 2, 3]}}),
     "average_moments": Row({"moments": "average"}),
     "reset_moments": Row({"moments": "reset"}),
+    "mismatched": Row(model={"mismatched_weight": 1.0}),
+    "mismatched_always": Row(model={"mismatched_weight": 1.0, "mismatched_steps": None}),
     "server_together": Row(model={"server_normalization": "together"}),
     "no_average": Row(model={"ema_decay": 0.0}),
     "average_0.9": Row(model={"ema_decay": 0.9}),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from huscf.loops import STEP, StepExchange
+from huscf.loops import StepExchange, list_phases
 from huscf.models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
 from huscf.modules import SplitGAN
 from huscf.split import ExplicitPlan
@@ -36,7 +36,7 @@ def make_gan(
         kwargs.pop("client_sizes", dict.fromkeys(cuts, 60)),
         generator=partial(ConditionalGenerator, width=4, depth=depth, norm=norm),
         discriminator=partial(ConditionalDiscriminator, width=4, depth=depth, norm=norm),
-        plan=ExplicitPlan(cuts),
+        plan=kwargs.pop("plan", None) or ExplicitPlan(cuts),
         latent_dim=5,
         **kwargs,
     )
@@ -64,4 +64,7 @@ def run_step(module: SplitGAN, batch, step: int = 0) -> dict[str, float]:
     for client, (samples, labels) in batch.items():
         module.start_step(client, samples, labels, step)
     exchange = StepExchange(module, list(batch))
-    return {phase.trains: exchange.run_phase(phase) for phase in STEP}
+    return {
+        phase.trains: exchange.run_phase(phase)
+        for phase in list_phases(module.weigh_mismatched(step))
+    }

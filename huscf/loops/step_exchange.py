@@ -163,7 +163,7 @@ class StepExchange:
             num_finished = len(group.pending)
             try:
                 if phase.trains == "discriminator":
-                    losses = self._train_discriminator(source, group, sums)
+                    losses = self._train_discriminator(phase, source, group, sums)
                 else:
                     losses = self._train_generator(group, sums)
             except NonFiniteError as error:
@@ -174,17 +174,22 @@ class StepExchange:
                 sums.losses.update(losses)
                 return
 
-    def _train_discriminator(self, source: Source, group: Group, sums: Sums) -> dict[int, float]:
-        is_real = source == "real"
-        if is_real:
-            samples = [self.module.held(lane, "samples") for lane in group.lanes]
-        else:
+    def _train_discriminator(
+        self, phase: Phase, source: Source, group: Group, sums: Sums
+    ) -> dict[int, float]:
+        if source == "fake":
             samples = self._fakes(group)
+        else:
+            samples = [self.module.held(lane, "samples") for lane in group.lanes]
         judged = self.module.run_group(
-            "discriminator", group.lanes, samples, observe=is_real, pending=group.pending
+            "discriminator",
+            group.lanes,
+            samples,
+            labels="wrong_labels" if source == "mismatched" else "labels",
+            observe=source == "real",
+            pending=group.pending,
         )
-        loss = partial(self.module.loss.discriminator, is_real=is_real)
-        ends, losses = _apply_loss(loss, judged, "discriminator")
+        ends, losses = _apply_loss(partial(self._judge, phase, source), judged, "discriminator")
         judged.backward(ends, [None] * len(ends), sums.gradients, sums.shares_of(group))
         self._drop_failures(group, judged)
         return losses
@@ -193,12 +198,29 @@ class StepExchange:
         made = group.fakes or self._generate(group, repeat=not group.is_kept)
         samples = [own.detach().requires_grad_() for own in made.outputs]
         judged = self.module.run_group("discriminator", group.lanes, samples, pending=group.pending)
-        ends, losses = _apply_loss(self.module.loss.generator, judged, "generator")
+        ends, losses = _apply_loss(self._judge_generator, judged, "generator")
         gradients = judged.differentiate(ends, samples)
         group.fakes = None
         made.backward(made.outputs, gradients, sums.gradients, sums.shares_of(group))
         self._drop_failures(group, judged, made)
         return losses
+
+    def _judge(self, phase: Phase, source: Source, client_id: int, logits: Tensor) -> Tensor:
+        """Return a client's discriminator loss on its logits, (B,)."""
+        loss = self.module.loss.discriminator
+        if source != "mismatched":
+            return loss(logits, source == "real")
+        client = self.module.client(client_id)
+        assert client.labels is not None and client.wrong_labels is not None
+        is_wrong = client.labels != client.wrong_labels
+        if not is_wrong.any():
+            return 0.0 * logits.sum()
+        share = is_wrong.float().mean()
+        return phase.mismatched_weight * share * loss(logits[is_wrong], False)
+
+    def _judge_generator(self, client_id: int, logits: Tensor) -> Tensor:
+        """Return a client's generator loss on the discriminator's logits, (B,)."""
+        return self.module.loss.generator(logits)
 
     def _fakes(self, group: Group) -> list[Tensor]:
         """Return the step's fakes of every lane, detached, for the discriminator."""
@@ -236,13 +258,14 @@ class StepExchange:
 
 
 def _apply_loss(
-    loss: Callable[[Tensor], Tensor], judged: UPass, name: str
+    loss: Callable[[int, Tensor], Tensor], judged: UPass, name: str
 ) -> tuple[list[Tensor], dict[int, float]]:
     """Return the sum of the clients' losses of every lane, and each client's own."""
     ends = []
     losses: dict[int, float] = {}
     for lane in judged.lanes:
-        each = torch.stack([loss(logits.float()) for logits in lane.output.unbind(1)])
+        logits = lane.output.float().unbind(1)
+        each = torch.stack([loss(*own) for own in zip(lane.client_ids, logits, strict=True)])
         ends.append(each.sum())
         losses.update(zip(lane.client_ids, each.tolist(), strict=True))
     for client_id, value in losses.items():

@@ -7,7 +7,7 @@ from typing import Any
 from ..modules import SplitGAN
 from .group_threads import GroupThreads
 from .lightning_compat import ManualOptimizationLoop
-from .phases import STEP
+from .phases import list_phases
 from .step_exchange import StepExchange
 
 
@@ -45,7 +45,7 @@ class UShapedLoop(ManualOptimizationLoop):
         exchange = StepExchange(module, list(batch), threads)
         losses = {}
         with threads.shared_out(exchange.num_threads):
-            for phase in STEP:
+            for phase in list_phases(module.weigh_mismatched(step)):
                 losses[f"{phase.trains}_loss"] = exchange.run_phase(phase)
             module.update_average(step)
             module.server.statistics.fold()

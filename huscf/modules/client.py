@@ -78,21 +78,26 @@ class Client(nn.Module):
             for end in ("head", "tail")
         )
 
-    def hold(self, samples: Tensor, labels: Tensor, noise: Tensor) -> None:
+    def hold(
+        self, samples: Tensor, labels: Tensor, noise: Tensor, wrong_labels: Tensor | None = None
+    ) -> None:
         """Take a step's private tensors.
 
         Args:
             samples: (B, C, H, W) real samples in [-1, 1].
             labels: (B,) their labels, also asked of the fakes.
             noise: (B, latent_dim).
+            wrong_labels: (B,) labels that do not fit the samples, but where they equal `labels`;
+                None in a step without mismatched samples.
         """
         self.samples: Tensor | None = samples
         self.labels: Tensor | None = labels
         self.noise: Tensor | None = noise
+        self.wrong_labels = wrong_labels
 
     def forget(self) -> None:
         """Drop the step's private tensors."""
-        self.samples = self.labels = self.noise = None
+        self.samples = self.labels = self.noise = self.wrong_labels = None
 
     def _hold_blocks(self, cuts: ClientCuts, network: NetworkName, blocks: Network) -> None:
         count = len(blocks)

@@ -51,10 +51,13 @@ class PlanCosts:
     Args:
         generator: One entry per block.
         discriminator: One entry per block.
+        discriminator_batches: Batches that the discriminator is trained on in a step: fakes and
+            reals, and as a third reals with wrong labels where a run has them throughout.
     """
 
     generator: tuple[BlockCost, ...]
     discriminator: tuple[BlockCost, ...]
+    discriminator_batches: int = 2
 
 
 def measure_plan_costs(
@@ -63,6 +66,7 @@ def measure_plan_costs(
     latent_dim: int,
     batch_size: int,
     dtype: torch.dtype = torch.float32,
+    discriminator_batches: int = 2,
 ) -> PlanCosts:
     """Measure generator and discriminator; neither they nor the random state are changed.
 
@@ -72,6 +76,7 @@ def measure_plan_costs(
         latent_dim: Length of the noise vector.
         batch_size: Samples per step that the costs are for, at least 1.
         dtype: Number format of parameters and activations.
+        discriminator_batches: See PlanCosts.
     """
 
     def make_noise(batch: int) -> tuple[Tensor, Tensor]:
@@ -85,6 +90,7 @@ def measure_plan_costs(
     return PlanCosts(
         measure_block_costs(generator, make_noise, batch_size, dtype),
         measure_block_costs(discriminator, make_samples, batch_size, dtype),
+        discriminator_batches,
     )
 
 

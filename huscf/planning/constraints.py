@@ -104,11 +104,11 @@ class Objective:
 def count_traffic(costs: PlanCosts, network: NetworkName, options: Ints) -> Floats:
     """Return the (options,) bytes per sample that cross one client's cuts in a step.
 
-    The generator's activations cross once forward and once backward; the discriminator's three
-    times each.
+    The generator's activations cross once forward and once backward; the discriminator's with
+    every batch that it is trained on, and once more for the generator.
     """
     sizes = np.array([block.output_bytes for block in get_block_costs(costs, network)])
-    crossings = 2 if network == NETWORK_NAMES[0] else 6
+    crossings = 2 if network == NETWORK_NAMES[0] else 2 * (costs.discriminator_batches + 1)
     per_pass: Floats = sizes[options[:, 0] - 1] + sizes[len(sizes) - options[:, 1] - 1]
     return crossings * per_pass
 
@@ -123,7 +123,8 @@ def count_client_work(costs: PlanCosts, network: NetworkName, options: Ints) -> 
         work = forward + full
     else:
         by_input = np.array([block.input_gradient_flops for block in blocks])
-        work = 3 * forward + 2 * full + by_input
+        trained = costs.discriminator_batches
+        work = (trained + 1) * forward + trained * full + by_input
     return work @ is_held(options, len(blocks)).T
 
 

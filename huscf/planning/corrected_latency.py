@@ -44,9 +44,10 @@ class _Pass:
 class CorrectedLatency(LatencyModel):
     """Clients and server as queues in each pass, with a barrier behind every pass.
 
-    A step is one generator forward pass, three discriminator forward passes, two full and one
-    input-only discriminator backward passes, one generator backward pass, and both optimiser
-    steps; the federation's traffic is spread over the steps of a round.
+    A step is a generator forward pass, a discriminator forward and full backward pass of every
+    batch that it is trained on, one more of the generator's phase whose backward pass goes to the
+    input only, a generator backward pass, and both optimiser steps; the federation's traffic is
+    spread over the steps of a round.
 
     Source: design, section 4 (A, E, L, R are its symbols).
 
@@ -70,7 +71,8 @@ class CorrectedLatency(LatencyModel):
     ) -> Sequence[Stage]:
         """Return the passes, the optimiser step, and what is spread over many steps."""
         blocks = get_block_costs(self.costs, network)
-        stages = [_make_pass(p, options, figures) for p in _list_passes(network, blocks)]
+        passes = _list_passes(network, blocks, self.costs.discriminator_batches)
+        stages = [_make_pass(p, options, figures) for p in passes]
         stages.append(_make_optimizer_step(blocks, options, figures))
         held = _sum_ends(np.array([block.param_bytes for block in blocks]), options)
         if self.steps_per_round:
@@ -84,7 +86,9 @@ class CorrectedLatency(LatencyModel):
         return stages
 
 
-def _list_passes(network: NetworkName, blocks: Sequence[BlockCost]) -> list[_Pass]:
+def _list_passes(
+    network: NetworkName, blocks: Sequence[BlockCost], discriminator_batches: int
+) -> list[_Pass]:
     forward = np.array([block.forward_flops for block in blocks])
     by_input = np.array([block.input_gradient_flops for block in blocks])
     full = np.array([block.backward_flops for block in blocks])
@@ -99,8 +103,8 @@ def _list_passes(network: NetworkName, blocks: Sequence[BlockCost]) -> list[_Pas
             _Pass("generator_backward", full[::-1], reverse, 1, True),
         ]
     return [
-        _Pass("discriminator_forward", forward, sizes, 3, False),
-        _Pass("discriminator_backward", full[::-1], reverse, 2, True),
+        _Pass("discriminator_forward", forward, sizes, discriminator_batches + 1, False),
+        _Pass("discriminator_backward", full[::-1], reverse, discriminator_batches, True),
         _Pass("discriminator_input_backward", by_input[::-1], reverse, 1, True),
     ]
 

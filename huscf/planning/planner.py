@@ -106,10 +106,13 @@ class PlanSubject:
         shape: SampleShape,
         latent_dim: int,
         batch_size: int,
+        discriminator_batches: int = 2,
     ) -> "PlanSubject":
         """Measure the networks in the number format of their parameters."""
         dtype = next(networks[0].parameters()).dtype
-        costs = measure_plan_costs(networks, shape, latent_dim, batch_size, dtype)
+        costs = measure_plan_costs(
+            networks, shape, latent_dim, batch_size, dtype, discriminator_batches
+        )
         return cls(networks, shape, latent_dim, costs)
 
 

@@ -90,6 +90,7 @@ class SearchedPlan(PlanSource):
             request.shape,
             request.latent_dim,
             max(request.batch_sizes.values()),
+            request.discriminator_batches,
         )
         problem = build_problem(self.subject, self.fleet, options)
         self.result = search_plan(problem, options.search_settings)

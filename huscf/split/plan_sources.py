@@ -20,6 +20,7 @@ class PlanRequest:
         latent_dim: Length of the noise vector.
         batch_sizes: Samples per step of every client, by client id.
         seed: Seed of any random choice.
+        discriminator_batches: Batches that the discriminator is trained on in a step.
     """
 
     generator: Network
@@ -28,6 +29,7 @@ class PlanRequest:
     latent_dim: int
     batch_sizes: Mapping[int, int]
     seed: int = 0
+    discriminator_batches: int = 2
 
     @property
     def client_ids(self) -> list[int]:

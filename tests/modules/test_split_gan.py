@@ -216,7 +216,7 @@ def poisoned_step(module, poison):
     if poison == "samples":
         # Samples are uint8 on the wire from the data; a broken scale shows up at the client.
         hold = module.client(2).hold
-        module.client(2).hold = lambda x, y, z: hold(x * torch.nan, y, z)
+        module.client(2).hold = lambda samples, *rest: hold(samples * torch.nan, *rest)
     run_step(module, batch)
 
 

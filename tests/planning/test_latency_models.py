@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -91,6 +93,10 @@ def test_two_clients_by_hand():
     assert stages["generator_backward"] == pytest.approx(6.4)
     assert stages["discriminator_backward"] == pytest.approx(12.8)
     assert stages["discriminator_input_backward"] == pytest.approx(5.2)
+    # One batch more, of reals with wrong labels: 5.2 s forward and 6.4 s backward.
+    costs = replace(costs, discriminator_batches=3)
+    problem = make_problem(fleet, costs, CorrectedLatency(costs))
+    assert problem.latency_s(solution[None])[0] == pytest.approx(45.2 + 5.2 + 6.4)
 
 
 def restate_pass(clients, cuts, q, s, server):

@@ -9,6 +9,7 @@ from huscf.models import ConditionalDiscriminator, ConditionalGenerator, SampleS
 from huscf.planning import SearchedPlan
 from huscf.planning.command import main
 from huscf.split import CutPlan, PlanRequest
+from tests.conftest import make_batch, make_gan, run_step
 from tests.planning.planning_cases import DEVICES
 
 KEYS = {
@@ -201,6 +202,18 @@ def test_searched_plan_serves_a_training_run():
         SearchedPlan(str(DEVICES)).make_plan(make_request())
     with pytest.raises(ValueError, match="latency_model is 'new'"):
         SearchedPlan(str(DEVICES), latency_model="new")
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_step_sends_what_its_plan_says(weight):
+    devices = {**read_devices(), "assignment": {"shares": {"device1": 0.5, "device7": 0.5}}}
+    source = SearchedPlan(devices)
+    clients = range(2)
+    options = {"mismatched_weight": weight, "mismatched_steps": None}
+    module = make_gan(dict.fromkeys(clients, ()), depth=5, plan=source, **options)
+    run_step(module, make_batch(clients))
+    assert len({entry.cuts for entry in module.plan.clients}) == 2
+    assert module.exchange.total_bytes() == source.result.traffic_bytes
 
 
 def test_planning_needs_neither_lightning_nor_drawing():

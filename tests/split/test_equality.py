@@ -28,13 +28,22 @@ def uncut_step(networks, client, learning_rate=5e-4):
         for name in NAMES
     }
     real, labels, noise = client.samples, client.labels, client.noise
+    wrong = client.wrong_labels
     ones, zeros = torch.ones(len(labels)), torch.zeros(len(labels))
     fakes = generator(noise, labels)
     # Two backward passes and a frozen discriminator, as the design's section 2 says: a bias before
     # a batch norm has gradient zero but for rounding, and Adam turns rounding into a full step.
     discriminator_loss = torch.zeros(())
-    for samples, target in ((fakes.detach(), zeros), (real, ones)):
-        loss = binary_cross_entropy_with_logits(discriminator(samples, labels), target)
+    sources = [(fakes.detach(), labels, zeros), (real, labels, ones)]
+    if wrong is not None:
+        sources.append((real, wrong, zeros))
+    for samples, own, target in sources:
+        logits, share = discriminator(samples, own), 1.0
+        if own is wrong:
+            # Wrong labels that are right after all count as nothing.
+            is_wrong = wrong != labels
+            logits, target, share = logits[is_wrong], target[is_wrong], is_wrong.float().mean()
+        loss = share * binary_cross_entropy_with_logits(logits, target)
         loss.backward()
         discriminator_loss = discriminator_loss + loss.detach()
     gradients = {"discriminator": [p.grad.clone() for p in discriminator.parameters()]}
@@ -61,12 +70,12 @@ def start(module, batch):
     }
 
 
-@pytest.mark.parametrize("depth", [4, 6])
-def test_one_client_equals_the_uncut_networks_for_every_legal_cut(depth):
+@pytest.mark.parametrize(("depth", "mismatched_weight"), [(4, 0.0), (4, 1.0), (6, 0.0)])
+def test_one_client_equals_the_uncut_networks_for_every_legal_cut(depth, mismatched_weight):
     cuts = legal_cuts(depth)
     assert len(cuts) == {4: 9, 6: 100}[depth]
     for each in cuts:
-        module = make_gan({0: each}, depth=depth)
+        module = make_gan({0: each}, depth=depth, mismatched_weight=mismatched_weight)
         batch = make_batch([0])
         networks = start(module, batch)[0]
         client = module.client(0)
@@ -75,7 +84,7 @@ def test_one_client_equals_the_uncut_networks_for_every_legal_cut(depth):
         expected_losses, expected_gradients, fakes = uncut_step(networks, private)
         torch.testing.assert_close(made, fakes, rtol=1e-5, atol=1e-5)
 
-        fresh = make_gan({0: each}, depth=depth)
+        fresh = make_gan({0: each}, depth=depth, mismatched_weight=mismatched_weight)
         losses = run_step(fresh, batch)
         for name in NAMES:
             assert losses[name] == pytest.approx(expected_losses[name], abs=1e-5)
@@ -145,7 +154,7 @@ def test_frozen_discriminator_gets_no_gradients_in_the_generator_phase():
 
 
 def run_generator_phase(module):
-    from huscf.loops import STEP, StepExchange
+    from huscf.loops import StepExchange, list_phases
 
     module.start_step(0, *make_batch([0])[0], 1)
-    StepExchange(module, [0]).run_phase(STEP[1])
+    StepExchange(module, [0]).run_phase(list_phases(0.0)[1])

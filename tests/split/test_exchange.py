@@ -72,15 +72,19 @@ def test_a_sum_that_overflows_is_still_finite():
     assert is_finite(torch.full((4,), 3e38))
 
 
-def test_a_step_sends_only_activations_and_gradients_with_the_expected_traffic():
-    module = make_gan({0: [1, 1, 1, 1], 4: [1, 2, 2, 1]})
+@pytest.mark.parametrize(("mismatched_weight", "num_passes"), [(0.0, 4), (1.0, 5)])
+def test_a_step_sends_only_activations_and_gradients_with_the_expected_traffic(
+    mismatched_weight, num_passes
+):
+    cuts = {0: [1, 1, 1, 1], 4: [1, 2, 2, 1]}
+    module = make_gan(cuts, mismatched_weight=mismatched_weight)
     module.exchange = recorder = Recorder()
     run_step(module, make_batch([0, 4]))
     for client in (0, 4):
         own = [p for p in recorder.parcels if p.client_id == client]
         sent = [(p.cut, p.kind, p.direction) for p in own]
-        # One generator pass and three of the discriminator, each crossing twice out and back.
-        assert len(sent) == 4 * 4
+        # One generator pass, the others the discriminator's; each crosses twice out and back.
+        assert len(sent) == num_passes * 4
         for cut, kind, direction in sent:
             goes_out = cut.endswith("head") == (kind == "activations")
             assert direction == ("uplink" if goes_out else "downlink")
@@ -95,7 +99,7 @@ def private_tensors(module, batch):
     for client, (samples, labels) in batch.items():
         module.start_step(client, samples, labels, 0)
         held = module.client(client)
-        tensors += [samples, labels, held.samples, held.labels, held.noise]
+        tensors += [samples, labels, held.samples, held.labels, held.noise, held.wrong_labels]
         with torch.no_grad():
             fakes = module.parties.merged_network("generator", client)(held.noise, held.labels)
         tensors.append(fakes)
@@ -103,7 +107,8 @@ def private_tensors(module, batch):
 
 
 def test_no_private_tensor_crosses_or_is_reachable_from_the_server():
-    module = make_gan({0: [1, 1, 1, 1], 1: [2, 1, 1, 2]}, norm="group")
+    cuts = {0: [1, 1, 1, 1], 1: [2, 1, 1, 2]}
+    module = make_gan(cuts, norm="group", mismatched_weight=1.0)
     module.exchange = recorder = Recorder()
     batch = make_batch([0, 1])
     private = private_tensors(module, batch)

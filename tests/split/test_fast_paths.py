@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from huscf.loops import STEP, GroupThreads, StepExchange
+from huscf.loops import GroupThreads, StepExchange, list_phases
 from huscf.models import SqueezeLogit, can_stack, run_stacked, stacked
 from huscf.modules import Segment, server
 from tests.conftest import make_batch, make_gan, run_step
@@ -75,11 +75,12 @@ def test_separate_layers_as_one_operation_equal_a_loop_over_them(monkeypatch, li
 
 def test_groups_at_once_equal_one_after_the_other_and_repeat_exactly():
     def step(threads):
-        module = make_gan(CUTS, depth=5, generator_lr=0.0, discriminator_lr=0.0)
+        options = {"generator_lr": 0.0, "discriminator_lr": 0.0, "mismatched_weight": 1.0}
+        module = make_gan(CUTS, depth=5, **options)
         for client, (samples, labels) in make_batch(CUTS).items():
             module.start_step(client, samples, labels, 0)
         exchange = StepExchange(module, list(CUTS), threads)
-        losses = {phase.trains: exchange.run_phase(phase) for phase in STEP}
+        losses = {phase.trains: exchange.run_phase(phase) for phase in list_phases(1.0)}
         state = {k: v.clone() for k, v in module.parties.state_dict().items()}
         grads = {name: each.grad for name, each in module.parties.named_parameters()}
         return exchange.num_threads, (losses, {**state, **grads}), module.exchange.num_bytes
@@ -230,7 +231,7 @@ def test_blocks_that_are_not_known_run_one_client_at_a_time():
     exchange = StepExchange(module, [0, 1], GroupThreads())
     assert [group.lanes for group in exchange.groups] == [[[0]], [[1]]]
     assert exchange.num_threads == 1
-    assert all(exchange.run_phase(phase) > 0 for phase in STEP)
+    assert all(exchange.run_phase(phase) > 0 for phase in list_phases(0.0))
 
 
 @pytest.mark.parametrize("poison", ["head", "tail"])
