@@ -92,7 +92,12 @@ ROWS = {
     "clustered": Row(),
     "oracle": Row(knows_domains=True),
     "pooled": Row({"rule": EachAlone()}, is_pooled=True),
-    "clustered_n": Row({"size_exponent": 1.0}),
+    # Other weights: the divergence against and for a member, and both exponents of n.
+    "clustered_kld": Row({"beta": 0.1}),
+    "clustered_kld_only": Row({"beta": 0.1, "size_exponent": 0.0}),
+    "clustered_kld_only_0.5": Row({"beta": 0.5, "size_exponent": 0.0}),
+    "clustered_kld_n": Row({"beta": 0.1, "size_exponent": 1.0}),
+    "clustered_for_outliers": Row({"beta": -0.2}),
     # Ablations of single choices.
     "warmup_2": Row({"warmup_rounds": 2}),
     "beta_1": Row({"beta": 1.0}),

@@ -67,7 +67,8 @@ class ClusteredFederation(Callback):
             or a function of n_k and KLD_k, arrays (N,), that returns N numbers.
         divergence: What KLD_k compares: "gaussian" fits to activations, or the softmax over
             "positions" of mean activations, as the paper does.
-        beta: Strength of the divergence in "kld"; the paper has 1.
+        beta: Strength of the divergence in "kld"; the paper has 1. 0, since under label skew
+            the member that differs most holds the classes that the others lack.
         size_exponent: Strength of the number of samples in "kld"; the paper has 1. All clients
             take equally many steps, so that those with many samples have not trained longer.
         server: "cluster" keeps a copy of the server's blocks per cluster, "shared" one for all;
@@ -89,7 +90,7 @@ class ClusteredFederation(Callback):
         half_life: float = 4.0,
         weighting: Weighting | WeightRule = "kld",
         divergence: Divergence = "gaussian",
-        beta: float = 0.1,
+        beta: float = 0.0,
         size_exponent: float = 0.5,
         server: ServerCopies = "cluster",
         moments: Moments = "keep",
