@@ -17,6 +17,9 @@ ClusterRule = Callable[..., Any]
 class EstimatedClusters(ABC):
     """Divides clients into the number of clusters that has the highest mean silhouette.
 
+    Of numbers that are about as good the largest counts: averaging two domains harms more than
+    dividing one.
+
     Args:
         num_clusters: Fixed number of clusters, or None to estimate it.
         max_clusters: Largest number tried when estimating; never more than clients - 1.
@@ -25,6 +28,7 @@ class EstimatedClusters(ABC):
         min_distance: Clusters whose centres are closer, in units of the spread of samples within a
             client, count as one. Measured: clients of one domain and distribution are at most
             1.4 apart, clusters of different domains at least 2.
+        tolerance: Silhouettes that are lower by at most this are about as good.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class EstimatedClusters(ABC):
         max_clusters: int = 8,
         min_silhouette: float = 0.33,
         min_distance: float = 1.5,
+        tolerance: float = 0.05,
     ) -> None:
         if num_clusters is not None and num_clusters < 1:
             raise HuscfError(f"num_clusters is {num_clusters}, must be at least 1")
@@ -40,6 +45,7 @@ class EstimatedClusters(ABC):
         self.max_clusters = max_clusters
         self.min_silhouette = min_silhouette
         self.min_distance = min_distance
+        self.tolerance = tolerance
 
     def __call__(self, features: np.ndarray, seed: int) -> np.ndarray:
         """Return (N,) labels 0..k-1 with the fixed k or the estimated one."""
@@ -47,13 +53,16 @@ class EstimatedClusters(ABC):
         if self.num_clusters is not None:
             return self.divide(features, min(self.num_clusters, num_places), seed)
         best, best_score = np.zeros(len(features), dtype=int), self.min_silhouette
+        least = self.min_silhouette
         for k in range(2, min(self.max_clusters, len(features) - 1, num_places) + 1):
             labels = self.divide(features, k, seed)
             if len(set(labels)) < k or _smallest_gap(features, labels) < self.min_distance:
                 break
             score = mean_silhouette(features, labels)
-            if score > best_score:
-                best, best_score = labels, score
+            if score > least:
+                best = labels
+                best_score = max(best_score, score)
+                least = max(self.min_silhouette, best_score - self.tolerance)
         return best
 
     @abstractmethod
@@ -134,7 +143,8 @@ def keep_unless_better(
         features: (N, D).
         labels: (N,) as a rule has found them.
         previous: (N,) of the last round.
-        margin: By how much the mean silhouette of the new ones must be higher.
+        margin: By how much the mean silhouette of the new ones must be higher; where they only
+            divide previous ones, it may be lower by as much.
 
     Returns:
         One of the two. Where one of them is a single cluster, which has no silhouette, the new.
@@ -142,7 +152,8 @@ def keep_unless_better(
     if min(len(set(labels)), len(set(previous))) < 2:
         return labels
     gain = mean_silhouette(features, labels) - mean_silhouette(features, previous)
-    return labels if gain > margin else previous
+    is_finer = len(set(zip(labels.tolist(), previous.tolist(), strict=True))) == len(set(labels))
+    return labels if gain > (-margin if is_finer else margin) else previous
 
 
 def place_clients(features: np.ndarray, labels: np.ndarray, is_known: np.ndarray) -> np.ndarray:

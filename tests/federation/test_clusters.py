@@ -90,6 +90,24 @@ def test_the_previous_clusters_stay_unless_the_new_ones_are_clearly_better():
     assert keep_unless_better(features, one, truth, 0.5) is one
 
 
+def test_of_numbers_that_are_about_as_good_the_largest_counts():
+    # Four groups of three; two of them are so near each other that three is slightly better.
+    centres = np.array([[0.0, 0.0], [12.0, 0.0], [0.0, 12.0], [5.5, 12.0]])
+    spots = np.array([[0.0, 0.0], [1.8, 0.0], [0.0, 1.8]])
+    features = (centres[:, None] + spots).reshape(-1, 2)
+    truth = np.repeat(np.arange(4), 3)
+    three = np.minimum(truth, 2)
+    lead = mean_silhouette(features, three) - mean_silhouette(features, truth)
+    assert 0 < lead < 0.05
+    for rule in RULES:
+        assert adjusted_rand_score(truth, rule()(features, 0)) == 1.0
+        assert adjusted_rand_score(three, rule(tolerance=0.0)(features, 0)) == 1.0
+    # Dividing a cluster of the last round needs no gain, merging two does.
+    assert keep_unless_better(features, truth, three, 0.05) is truth
+    assert keep_unless_better(features, truth, three, lead / 2) is three
+    assert keep_unless_better(features, three, truth, 0.05) is truth
+
+
 def test_a_new_client_goes_to_the_nearest_centre_and_nobody_else_moves():
     features = np.array([[0.0], [1.0], [10.0], [11.0], [7.0], [2.0]])
     labels = np.array([3, 3, 0, 0, 99, 99])
