@@ -58,7 +58,7 @@ class ClusteredFederation(Callback):
         recluster_every_n_rounds: In the rounds between, only clients that have come or returned
             are placed, into the cluster with the nearest centre.
         stability: The clusters of the last round are kept unless the mean silhouette of new ones
-            is higher by this.
+            is higher by this; where they only divide old ones, it may be lower by as much.
         warmup_rounds: In so many first rounds everybody is averaged, as one cluster. 0 clusters
             from the first round on; the paper uses 2.
         half_life: Steps after which a batch counts half in the features; 0 counts all of a round
