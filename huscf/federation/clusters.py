@@ -52,17 +52,14 @@ class EstimatedClusters(ABC):
         num_places = len(np.unique(features, axis=0))
         if self.num_clusters is not None:
             return self.divide(features, min(self.num_clusters, num_places), seed)
-        best, best_score = np.zeros(len(features), dtype=int), self.min_silhouette
-        least = self.min_silhouette
+        best, least = np.zeros(len(features), dtype=int), self.min_silhouette
         for k in range(2, min(self.max_clusters, len(features) - 1, num_places) + 1):
             labels = self.divide(features, k, seed)
             if len(set(labels)) < k or _smallest_gap(features, labels) < self.min_distance:
                 break
             score = mean_silhouette(features, labels)
             if score > least:
-                best = labels
-                best_score = max(best_score, score)
-                least = max(self.min_silhouette, best_score - self.tolerance)
+                best, least = labels, max(least, score - self.tolerance)
         return best
 
     @abstractmethod

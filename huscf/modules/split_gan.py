@@ -45,21 +45,6 @@ OnNonFinite = Literal["stop", "drop"]
 HeldName = Literal["samples", "labels", "wrong_labels", "noise"]
 Step = Callable[["SplitGAN", Any], dict[str, float]]
 
-#: What a checkpoint holds beside Lightning's own.
-_SAVED_NAMES = frozenset(
-    {
-        "plan",
-        "clusters",
-        "route",
-        "per_cluster",
-        "statistics",
-        "num_bytes",
-        "num_dropped",
-        "num_rounds",
-        "torch_rng",
-    }
-)
-
 
 class SplitGAN(LightningModule):
     """A conditional GAN whose generator and discriminator are cut in three for every client.
@@ -466,23 +451,12 @@ class SplitGAN(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is not in the parameters: plan, clusters, statistics, counters, RNG."""
-        checkpoint["huscf"] = {
-            "plan": self.plan.to_dict(),
-            "clusters": self.clusters,
-            "route": self.server.route,
-            "per_cluster": self.server.per_cluster,
-            "statistics": self.server.statistics.state_dict(),
-            # Sorted: the order in which threads have met clients is chance.
-            "num_bytes": sorted([*key, count] for key, count in self.exchange.num_bytes.items()),
-            "num_dropped": self.num_dropped,
-            "num_rounds": self.num_rounds,
-            "torch_rng": torch.get_rng_state(),
-        }
+        checkpoint["huscf"] = self._run_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over plan, clusters and counters before the parameters are loaded."""
         saved = checkpoint.get("huscf", {})
-        if missing := sorted(_SAVED_NAMES.difference(saved)):
+        if missing := sorted(self._run_state().keys() - saved.keys()):
             raise CheckpointError(
                 f"not a checkpoint of this version of huscf: it lacks {', '.join(missing)}; "
                 "train anew, or go on with the version that wrote it"
@@ -506,6 +480,20 @@ class SplitGAN(LightningModule):
         torch.set_rng_state(saved["torch_rng"].cpu())
 
     # Helpers
+
+    def _run_state(self) -> dict[str, Any]:
+        return {
+            "plan": self.plan.to_dict(),
+            "clusters": self.clusters,
+            "route": self.server.route,
+            "per_cluster": self.server.per_cluster,
+            "statistics": self.server.statistics.state_dict(),
+            # Sorted: the order in which threads have met clients is chance.
+            "num_bytes": sorted([*key, count] for key, count in self.exchange.num_bytes.items()),
+            "num_dropped": self.num_dropped,
+            "num_rounds": self.num_rounds,
+            "torch_rng": torch.get_rng_state(),
+        }
 
     def _score(
         self,
