@@ -60,6 +60,8 @@ WORKLOAD = (
     "bf16",
 )
 SCORES = ("generation_score", "label_accuracy", "frechet_distance", "downstream_accuracy")
+#: Of these, what --plain_judge measures once more.
+PLAIN_SCORES = ("generation_score", "label_accuracy")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Row:
         discriminator: Arguments of ConditionalDiscriminator that differ from the defaults.
         label_sampling: Of the data module.
         knows_domains: Clusters are the true domains.
+        independent_init: Every copy of a block begins with weights of its own.
         is_pooled: One client per domain owns the data of all.
     """
 
@@ -80,6 +83,7 @@ class Row:
     discriminator: dict[str, Any] = field(default_factory=dict)
     label_sampling: LabelSampling = "natural"
     knows_domains: bool = False
+    independent_init: bool = False
     is_pooled: bool = False
 
 
@@ -92,6 +96,19 @@ ROWS = {
     "clustered": Row(),
     "oracle": Row(knows_domains=True),
     "pooled": Row({"rule": EachAlone()}, is_pooled=True),
+    # All that the paper's released code does, which is told the domains.
+    "paper": Row(
+        {
+            "divergence": "positions",
+            "beta": 1.0,
+            "size_exponent": 1.0,
+            "server": "shared",
+            "warmup_rounds": 2,
+        },
+        {"weight_std": None, "ema_decay": 0.0, "server_normalization": "together"},
+        knows_domains=True,
+        independent_init=True,
+    ),
     # Other weights: the divergence against and for a member, and both exponents of n.
     "clustered_kld": Row({"beta": 0.1}),
     "clustered_kld_only": Row({"beta": 0.1, "size_exponent": 0.0}),
@@ -169,6 +186,9 @@ def main() -> None:
     parser.add_argument("--num_per_class", type=int, default=500, help="samples that are measured")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16 mixed precision")
     parser.add_argument("--no_downstream", action="store_true")
+    parser.add_argument(
+        "--plain_judge", action="store_true", help="score under a plain judge besides (plain_...)"
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -232,6 +252,8 @@ def train(
             **row.model,
         },
     )
+    if row.independent_init:
+        initialize_apart(module)
     attach_optimizers(module)
     options = dict(row.federation)
     if row.knows_domains:
@@ -239,6 +261,7 @@ def train(
     federation = ClusteredFederation(**options)
     federation.begin(module)
     evaluators = {name: DomainEvaluator(domain) for name, domain in data.domains.items()}
+    plain = {name: DomainEvaluator(d, plain_judge=True) for name, d in data.domains.items()}
     settings = EvaluationSettings(max_samples=10 * arguments.num_per_class)
     if arguments.no_downstream:
         settings = EvaluationSettings.quick(10 * arguments.num_per_class)
@@ -262,6 +285,10 @@ def train(
                 members = [c for c, domain in data.client_domains.items() if domain == name]
                 figures = evaluator.measure(module, members, arguments.num_per_class, settings)
                 scores[name] = {key: round(figures[key], 4) for key in SCORES if key in figures}
+                if arguments.plain_judge:
+                    quick = EvaluationSettings.quick(10 * arguments.num_per_class)
+                    figures = plain[name].measure(module, members, arguments.num_per_class, quick)
+                    scores[name] |= {f"plain_{key}": round(figures[key], 4) for key in PLAIN_SCORES}
             yield {
                 "step": step,
                 "seconds": seconds,
@@ -270,6 +297,14 @@ def train(
                 "sizes": list(data.client_sizes.values()),
                 "scores": scores,
             }
+
+
+def initialize_apart(module: SplitGAN) -> None:
+    """Draw the weights of every copy of every block anew, at PyTorch's own scale."""
+    torch.manual_seed(module.seed)
+    for layer in module.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
 
 
 def know_domains(domains: list[str]) -> Callable[[np.ndarray, int], np.ndarray]:
@@ -300,7 +335,9 @@ def print_table(found: list[dict[str, Any]]) -> None:
     order = list(ROWS)
     for figures in sorted(found, key=lambda f: (f["skew"], f["step"], order.index(f["row"]))):
         groups.setdefault((figures["skew"], figures["step"], figures["row"]), []).append(figures)
-    columns = [(domain, score) for domain in found[0]["scores"] for score in SCORES]
+    measured = {key for figures in found for key in next(iter(figures["scores"].values()))}
+    kinds = [key for key in (*SCORES, *(f"plain_{key}" for key in PLAIN_SCORES)) if key in measured]
+    columns = [(domain, score) for domain in found[0]["scores"] for score in kinds]
     titles = ["setting", "steps", "row", "seeds", "ARI by round", "s"]
     titles += [f"{domain} {score.replace('_', ' ')}" for domain, score in columns]
     print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))

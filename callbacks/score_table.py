@@ -39,7 +39,9 @@ class ScoreTable(Callback):
 
         assert isinstance(module, SplitGAN)
         console = Console(width=max(110, Console().width))
-        summary = summarize_scores(module.scores, module.clusters, module.seed, module.inception)
+        summary = summarize_scores(
+            module.scores, module.clusters, module.seed, module.inception, module.plain_judge
+        )
         for table in make_score_tables(summary):
             console.print(table)
         return summary

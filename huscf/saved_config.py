@@ -24,6 +24,7 @@ EVALUATION_KEYS = (
     "num_evaluated_per_class",
     "num_evaluated_clients",
     "num_evaluated_seeds",
+    "plain_judge",
     "inception",
 )
 

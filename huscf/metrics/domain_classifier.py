@@ -19,14 +19,15 @@ class Verdict(NamedTuple):
 class DomainClassifier(nn.Module):
     """A small CNN with a feature layer; use `load_judge` to get a trained one.
 
-    The features are normalised over the training data (mean 0, variance 1 each), so that Frechet
-    distances of different domains are of one scale.
+    The features are normalised over the training data (mean 0, variance 1 each), unless it is
+    plain, so that Frechet distances of different domains are of one scale.
 
     Args:
         shape: (C, H, W) of the samples.
         num_classes: Classes of the domain.
         width: Channels of the first convolution; later ones have twice as many.
         num_features: Width D of the feature layer.
+        normalize: Whether batch norm follows every layer but the last; without it it is plain.
 
     Attributes:
         test_accuracy: On the domain's real test split, in [0, 1]; NaN before it is known.
@@ -38,18 +39,16 @@ class DomainClassifier(nn.Module):
         num_classes: int,
         width: int = 24,
         num_features: int = 128,
+        normalize: bool = True,
     ) -> None:
         super().__init__()
         self.shape = shape
         self.num_classes = num_classes
         self.test_accuracy = float("nan")
-        layers, num_inputs = make_convolutions(shape, width, normalize=True)
-        self.trunk = nn.Sequential(
-            *layers,
-            nn.Flatten(),
-            nn.Linear(num_inputs, num_features, bias=False),
-            nn.BatchNorm1d(num_features, affine=False),
-        )
+        layers, num_inputs = make_convolutions(shape, width, normalize)
+        norm = [nn.BatchNorm1d(num_features, affine=False)] if normalize else []
+        linear = nn.Linear(num_inputs, num_features, bias=not normalize)
+        self.trunk = nn.Sequential(*layers, nn.Flatten(), linear, *norm)
         self.head = nn.Sequential(nn.ReLU(), nn.Linear(num_features, num_classes))
 
     @property

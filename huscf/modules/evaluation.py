@@ -76,11 +76,18 @@ class DomainEvaluator:
     Args:
         domain: The real data; a classifier is trained on it once and cached on disk.
         spectrogram_range_db: dB between -1 and 1 where samples are spectrograms, else None.
+        plain_judge: Whether the judge is that of JudgeSettings.plain().
     """
 
-    def __init__(self, domain: RealDomain, spectrogram_range_db: float | None = None) -> None:
+    def __init__(
+        self,
+        domain: RealDomain,
+        spectrogram_range_db: float | None = None,
+        plain_judge: bool = False,
+    ) -> None:
         self.domain = domain
         self.spectrogram_range_db = spectrogram_range_db
+        self.plain_judge = plain_judge
 
     @cached_property
     def real(self) -> RealData:
@@ -94,7 +101,8 @@ class DomainEvaluator:
     @cached_property
     def reference(self) -> RealReference:
         """The real data with its judge, and what evaluations have found out about them so far."""
-        return RealReference(self.real, load_judge(self.real, JudgeSettings()))
+        settings = JudgeSettings.plain() if self.plain_judge else JudgeSettings()
+        return RealReference(self.real, load_judge(self.real, settings))
 
     def measure(
         self,

@@ -86,6 +86,8 @@ class SplitGAN(LightningModule):
             gives the spread over clients; 0 leaves that out.
         num_evaluated_seeds: Test draws and measures all clients' samples together so many times,
             downstream classifiers included, which gives the spread over seeds.
+        plain_judge: Rest scores on a plain CNN trained for 15 epochs, which is surer of itself: for
+            comparison with the paper's scores (docs/evaluation.md).
         inception: Weights with which test measures FID and KID too; None leaves them out.
         seed: Seed of initial weights, noise and sampling; linked to seed_everything.
     """
@@ -113,6 +115,7 @@ class SplitGAN(LightningModule):
         num_evaluated_per_class: int = 500,
         num_evaluated_clients: int = 16,
         num_evaluated_seeds: int = 3,
+        plain_judge: bool = False,
         inception: InceptionFeatures | None = None,
         seed: int = 0,
     ) -> None:
@@ -140,6 +143,7 @@ class SplitGAN(LightningModule):
         self.num_evaluated_per_class = num_evaluated_per_class
         self.num_evaluated_clients = num_evaluated_clients
         self.num_evaluated_seeds = num_evaluated_seeds
+        self.plain_judge = plain_judge
         self.inception = inception
         self.seed = seed
         self.exchange = Exchange()
@@ -430,7 +434,8 @@ class SplitGAN(LightningModule):
         known = self._evaluators.get(domain_name)
         if known is None or known.domain is not domain:
             spectrogram = getattr(data, "spectrogram", None)
-            known = DomainEvaluator(domain, spectrogram and spectrogram.range_db)
+            range_db = spectrogram and spectrogram.range_db
+            known = DomainEvaluator(domain, range_db, self.plain_judge)
             self._evaluators[domain_name] = known
         return known
 

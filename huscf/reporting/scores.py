@@ -47,6 +47,7 @@ def summarize_scores(
     clusters: Mapping[int, int],
     seed: int,
     inception: InceptionFeatures | None = None,
+    plain_judge: bool = False,
 ) -> dict[str, Any]:
     """Return scores per domain and per cluster as plain values.
 
@@ -55,12 +56,13 @@ def summarize_scores(
         clusters: Cluster of every client.
         seed: The run's seed, of which the sampling noise is derived.
         inception: Where FID and KID come from, or None.
+        plain_judge: Whether scores rest on a plain judge.
 
     Returns:
-        seed, evaluation_seeds, inception; domains: {name: {together, over_seeds, by_seed,
-        over_clients}}, clusters: {number: over_clients}, clients: {id: figures}. together is the
-        mean over evaluation seeds; over_seeds and over_clients are {figure: {mean, std, n}}, std
-        is that of a sample.
+        seed, evaluation_seeds, plain_judge, inception; domains: {name: {together, over_seeds,
+        by_seed, over_clients}}, clusters: {number: over_clients}, clients: {id: figures}. together
+        is the mean over evaluation seeds; over_seeds and over_clients are {figure: {mean, std,
+        n}}, std is that of a sample.
     """
     by_client = {c: (s.domain, figures) for s in scores for c, figures in s.by_client.items()}
     members = {
@@ -70,6 +72,7 @@ def summarize_scores(
     return {
         "seed": seed,
         "evaluation_seeds": list(scores[0].by_seed) if scores else [],
+        "plain_judge": plain_judge,
         "inception": inception and asdict(inception),
         "domains": {
             s.domain: {
@@ -196,12 +199,14 @@ def _explain(summary: Mapping[str, Any]) -> str:
 
 
 def explain_draws(summary: Mapping[str, Any]) -> str:
-    """Return what the spread of figures of all clients together is over, and what FID rests on."""
+    """Return what the spread of all clients' figures is over, and what the figures rest on."""
     seeds = summary["evaluation_seeds"]
     names = ", ".join(map(str, seeds))
     text = f"mean ± standard deviation over {len(seeds)} draws, evaluation seeds {names}"
     if len(seeds) < 2:
         text = f"one draw, evaluation seed {names}"
+    if summary.get("plain_judge"):
+        text += "; scores and distances under a plain judge"
     if inception := summary.get("inception"):
         antialias = str(inception["antialias"]).lower()
         text += (

@@ -12,6 +12,7 @@ from huscf.metrics import (
     JudgeSettings,
     LabelledSamples,
     RealData,
+    downstream_utility,
     judge_cache,
     load_judge,
 )
@@ -54,6 +55,17 @@ def test_colour_judge_of_three_classes_is_right(blood_cells):
         width=12, training=ClassifierTraining(8, learning_rate=3e-3, one_cycle=True)
     )
     assert judge_cache.train_judge(blood_cells, settings).test_accuracy >= 0.93
+
+
+def test_plain_judge_is_the_downstream_network(digits, tmp_path):
+    plain = load_judge(digits, JudgeSettings.plain(), tmp_path)
+    downstream = downstream_utility._build_classifier((1, 8, 8), 10)
+    shapes = [sorted(tuple(p.shape) for p in net.parameters()) for net in (plain, downstream)]
+    assert shapes[0] == shapes[1]
+    assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in plain.modules())
+    assert plain.test_accuracy >= 0.95
+    again = load_judge(digits, JudgeSettings.plain(), tmp_path)
+    assert again.inspect(digits.test).features.equal(plain.inspect(digits.test).features)
 
 
 def test_features_of_training_data_are_of_unit_scale(judge, digits):

@@ -13,7 +13,7 @@ import yaml
 
 from huscf.__main__ import main
 from huscf.errors import CheckpointError, HuscfError
-from huscf.metrics import inception_distances
+from huscf.metrics import JudgeSettings, inception_distances
 from huscf.modules import evaluation
 from huscf.modules.evaluation import DomainEvaluator, DomainScores, spread_out
 from huscf.reporting import summarize_scores
@@ -100,11 +100,25 @@ def test_fewer_seeds_are_the_first_ones_and_resuming_may_change_their_number(
     config = yaml.safe_load((copied / "config.yaml").read_text())
     changed = copy.deepcopy(config)
     changed["model"]["num_evaluated_seeds"] = 7
+    changed["model"]["plain_judge"] = True
     changed["model"]["inception"] = {"weights": "w.pth", "antialias": True, "max_samples": 9}
     check_same_config(config, changed)
     changed["model"]["latent_dim"] = 7
     with pytest.raises(CheckpointError, match=r"now\): model.latent_dim: 100 -> 7$"):
         check_same_config(config, changed)
+
+
+def test_scores_under_a_plain_judge_say_so(copied, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HUSCF_CACHE", str(tmp_path / "judges"))
+    settings = []
+    load = evaluation.load_judge
+    monkeypatch.setattr(evaluation, "load_judge", lambda *a: settings.append(a[1]) or load(*a))
+    options = ["--model.plain_judge=true", "--model.num_evaluated_seeds=1"]
+    assert main(["test", f"--ckpt_path={copied}/checkpoints/last.ckpt", *FEW, *options]) == 0
+    assert settings == [JudgeSettings.plain()] * 2
+    assert "under a plain judge" in " ".join(capsys.readouterr().out.split())
+    assert json.loads((copied / "metrics.json").read_text())["plain_judge"] is True
+    assert "under a plain judge" in (copied / "report.html").read_text()
 
 
 class Projection(torch.nn.Module):
