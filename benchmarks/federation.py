@@ -59,9 +59,12 @@ WORKLOAD = (
     "learning_rate",
     "bf16",
 )
-SCORES = ("generation_score", "label_accuracy", "frechet_distance", "downstream_accuracy")
-#: Of these, what --plain_judge measures once more.
-PLAIN_SCORES = ("generation_score", "label_accuracy")
+SCORES = (
+    *("generation_score", "label_accuracy", "frechet_distance", "downstream_accuracy"),
+    *("plain_generation_score", "plain_label_accuracy"),
+)
+#: How the paper weighs the members of a cluster.
+PAPER_WEIGHTS = {"divergence": "positions", "beta": 1.0, "size_exponent": 1.0}
 
 
 @dataclass(frozen=True)
@@ -92,19 +95,13 @@ ROWS = {
     "fedavg": Row({"rule": OneCluster(), "weighting": "samples"}),
     "clustered_equal": Row({"weighting": "uniform"}),
     "clustered_samples": Row({"weighting": "samples"}),
-    "clustered_paper_kld": Row({"divergence": "positions", "beta": 1.0, "size_exponent": 1.0}),
+    "clustered_paper_kld": Row(PAPER_WEIGHTS),
     "clustered": Row(),
     "oracle": Row(knows_domains=True),
     "pooled": Row({"rule": EachAlone()}, is_pooled=True),
     # All that the paper's released code does, which is told the domains.
     "paper": Row(
-        {
-            "divergence": "positions",
-            "beta": 1.0,
-            "size_exponent": 1.0,
-            "server": "shared",
-            "warmup_rounds": 2,
-        },
+        {**PAPER_WEIGHTS, "server": "shared", "warmup_rounds": 2},
         {"weight_std": None, "ema_decay": 0.0, "server_normalization": "together"},
         knows_domains=True,
         independent_init=True,
@@ -262,9 +259,9 @@ def train(
     federation.begin(module)
     evaluators = {name: DomainEvaluator(domain) for name, domain in data.domains.items()}
     plain = {name: DomainEvaluator(d, plain_judge=True) for name, d in data.domains.items()}
-    settings = EvaluationSettings(max_samples=10 * arguments.num_per_class)
-    if arguments.no_downstream:
-        settings = EvaluationSettings.quick(10 * arguments.num_per_class)
+    max_samples = 10 * arguments.num_per_class
+    quick = EvaluationSettings.quick(max_samples)
+    settings = quick if arguments.no_downstream else EvaluationSettings(max_samples=max_samples)
     seconds, rand_indices, step = 0.0, [], 0
     loop = UShapedLoop(SimpleNamespace(global_step=0))
     batches = data.train_dataloader()
@@ -284,11 +281,10 @@ def train(
             for name, evaluator in evaluators.items():
                 members = [c for c, domain in data.client_domains.items() if domain == name]
                 figures = evaluator.measure(module, members, arguments.num_per_class, settings)
-                scores[name] = {key: round(figures[key], 4) for key in SCORES if key in figures}
                 if arguments.plain_judge:
-                    quick = EvaluationSettings.quick(10 * arguments.num_per_class)
-                    figures = plain[name].measure(module, members, arguments.num_per_class, quick)
-                    scores[name] |= {f"plain_{key}": round(figures[key], 4) for key in PLAIN_SCORES}
+                    again = plain[name].measure(module, members, arguments.num_per_class, quick)
+                    figures |= {f"plain_{key}": value for key, value in again.items()}
+                scores[name] = {key: round(figures[key], 4) for key in SCORES if key in figures}
             yield {
                 "step": step,
                 "seconds": seconds,
@@ -336,8 +332,7 @@ def print_table(found: list[dict[str, Any]]) -> None:
     for figures in sorted(found, key=lambda f: (f["skew"], f["step"], order.index(f["row"]))):
         groups.setdefault((figures["skew"], figures["step"], figures["row"]), []).append(figures)
     measured = {key for figures in found for key in next(iter(figures["scores"].values()))}
-    kinds = [key for key in (*SCORES, *(f"plain_{key}" for key in PLAIN_SCORES)) if key in measured]
-    columns = [(domain, score) for domain in found[0]["scores"] for score in kinds]
+    columns = [(d, score) for d in found[0]["scores"] for score in SCORES if score in measured]
     titles = ["setting", "steps", "row", "seeds", "ARI by round", "s"]
     titles += [f"{domain} {score.replace('_', ' ')}" for domain, score in columns]
     print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))

@@ -45,7 +45,7 @@ class DomainClassifier(nn.Module):
         self.shape = shape
         self.num_classes = num_classes
         self.test_accuracy = float("nan")
-        layers, num_inputs = make_convolutions(shape, width, normalize)
+        layers, num_inputs = _make_convolutions(shape, width, normalize)
         norm = [nn.BatchNorm1d(num_features, affine=False)] if normalize else []
         linear = nn.Linear(num_inputs, num_features, bias=not normalize)
         self.trunk = nn.Sequential(*layers, nn.Flatten(), linear, *norm)
@@ -67,7 +67,7 @@ class DomainClassifier(nn.Module):
         return Verdict(features, self.head(features).softmax(1))
 
 
-def make_convolutions(
+def _make_convolutions(
     shape: tuple[int, int, int], width: int, normalize: bool
 ) -> tuple[list[nn.Module], int]:
     """Build 3x3 convolutions with max pooling: two, and more until no side exceeds 8 pixels.

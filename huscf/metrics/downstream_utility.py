@@ -1,7 +1,7 @@
 """Downstream utility: train a small CNN on synthetic samples, test it on real ones."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 
 from ..errors import HuscfError
@@ -11,7 +11,7 @@ from .classifier_training import (
     private_training,
     train_classifier,
 )
-from .domain_classifier import make_convolutions
+from .domain_classifier import DomainClassifier
 from .labelled_samples import LabelledSamples
 
 
@@ -84,18 +84,14 @@ def measure_downstream_utility(
     """
     device = synthetic.samples.device
     with private_training(seed):
-        classifier = _build_classifier(synthetic.shape, synthetic.num_classes).to(device)
+        classifier = DomainClassifier(
+            synthetic.shape, synthetic.num_classes, width=32, normalize=False
+        ).to(device)
         train_classifier(classifier, synthetic, training)
     predictions = apply_in_batches(classifier, real_test).argmax(1)
     figures = ClassificationFigures(synthetic.num_classes).to(device)
     figures.update(predictions, real_test.labels.to(device))
     return {name: value.item() for name, value in figures.compute().items()}
-
-
-def _build_classifier(shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    layers, num_inputs = make_convolutions(shape, 32, normalize=False)
-    hidden = [nn.Flatten(), nn.Linear(num_inputs, 128), nn.ReLU()]
-    return nn.Sequential(*layers, *hidden, nn.Linear(128, num_classes))
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

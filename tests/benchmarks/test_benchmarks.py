@@ -43,7 +43,7 @@ def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkey
     monkeypatch.setenv("HUSCF_CACHE", str(tmp_path / "cache"))
     script = str(REPOSITORY / "benchmarks" / "federation.py")
     output = tmp_path / "rows.jsonl"
-    options = ["--rows", "clustered", "paper", "pooled", "--skews", "iid", "--seeds", "0"]
+    options = ["--rows", "clustered", "oracle", "pooled", "paper", "--skews", "iid", "--seeds", "0"]
     options += ["--domains", "digits", "negatives", "--samples_per_client", "100"]
     options += ["--batch_size", "8", "--steps_per_round", "3", "--checkpoints", "9"]
     options += ["--width", "4", "--num_per_class", "10", "--output", str(output), "--plain_judge"]
@@ -51,11 +51,12 @@ def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkey
     table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     rows = {line["row"]: line for line in lines}
-    assert list(rows) == ["clustered", "paper", "pooled"]
-    assert [len(row["ari"]) for row in lines] == [3, 3, 3]
+    assert list(rows) == ["clustered", "oracle", "pooled", "paper"]
+    assert [len(row["ari"]) for row in lines] == [3, 3, 3, 3]
+    assert rows["oracle"]["ari"] == rows["pooled"]["ari"] == [1.0, 1.0, 1.0]
+    assert rows["oracle"]["sizes"] == [100] * 8
     # The paper averages everyone in the first two rounds, and is then told the domains.
     assert rows["paper"]["ari"] == [0.0, 0.0, 1.0]
-    assert rows["pooled"]["ari"] == [1.0, 1.0, 1.0]
     assert rows["paper"]["sizes"] == [100] * 8
     assert rows["pooled"]["sizes"] == [400] * 2
     assert rows["clustered"]["scores"]["negatives"].keys() == {
@@ -67,7 +68,7 @@ def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkey
         "plain_label_accuracy",
     }
     assert "negatives plain label accuracy" in table
-    assert sum(line.startswith("| iid") for line in table.splitlines()) == 3
+    assert sum(line.startswith("| iid") for line in table.splitlines()) == 4
     again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert again == table
-    assert len(output.read_text().splitlines()) == 3
+    assert len(output.read_text().splitlines()) == 4

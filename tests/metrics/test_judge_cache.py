@@ -57,9 +57,12 @@ def test_colour_judge_of_three_classes_is_right(blood_cells):
     assert judge_cache.train_judge(blood_cells, settings).test_accuracy >= 0.93
 
 
-def test_plain_judge_is_the_downstream_network(digits, tmp_path):
+def test_plain_judge_is_the_downstream_network(digits, tmp_path, monkeypatch):
     plain = load_judge(digits, JudgeSettings.plain(), tmp_path)
-    downstream = downstream_utility._build_classifier((1, 8, 8), 10)
+    trained = []
+    monkeypatch.setattr(downstream_utility, "train_classifier", lambda *a: trained.append(a[0]))
+    downstream_utility.measure_downstream_utility(digits.train, digits.test, BRIEF.training)
+    (downstream,) = trained
     shapes = [sorted(tuple(p.shape) for p in net.parameters()) for net in (plain, downstream)]
     assert shapes[0] == shapes[1]
     assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in plain.modules())
