@@ -75,8 +75,7 @@ def measure(workload: Workload, repeats: int) -> dict[str, float]:
 
 def average_parties(module: SplitGAN, weights: dict[int, float]) -> None:
     """Average every block over all clients, as a round of one cluster does."""
-    module.parties.set_clusters(dict.fromkeys(weights, 0), per_cluster=True)
-    module.parties.average(weights, {})
+    module.parties.federate(dict.fromkeys(weights, 0), weights)
 
 
 @torch.no_grad()

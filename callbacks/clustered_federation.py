@@ -26,7 +26,7 @@ from ..federation import (
 )
 from ..modules import Moments, PerCluster, SplitGAN
 from ..randomness import derive_seed
-from ..split import NetworkName
+from ..split import CutPlan, NetworkName
 
 ServerCopies = Literal["cluster", "shared"] | dict[NetworkName, list[int]]
 
@@ -137,8 +137,9 @@ class ClusteredFederation(Callback):
         self._placed = set(state_dict["placed"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse cuts under which the server cannot compare clients."""
+        """Refuse cuts under which the server cannot compare clients, and blocks it cannot copy."""
         assert isinstance(pl_module, SplitGAN)
+        _check_server_blocks(self.server, pl_module.plan)
         pl_module.server.statistics.half_life = self.half_life
         if self.needs_features and pl_module.server.statistics.boundary is None:
             raise HuscfError(
@@ -216,10 +217,7 @@ class ClusteredFederation(Callback):
         else:
             labels = place_clients(features, before, is_placed)
         self._placed = set(observed)
-        matched = match_labels(dict(zip(observed, labels.tolist(), strict=True)), previous)
-        # Clients that the server saw nothing of stay where they were, if that still exists.
-        count = max(matched.values()) + 1
-        return {c: matched.get(c, min(previous[c], count - 1)) for c in previous}
+        return match_labels(dict(zip(observed, labels.tolist(), strict=True)), previous)
 
     def _ask_rule(self, features: np.ndarray, seed: int) -> np.ndarray:
         labels = np.asarray(self.rule(features, seed))
@@ -241,6 +239,18 @@ class ClusteredFederation(Callback):
         else:
             values = position_divergences(summary.maps, labels)
         return dict(zip(summary.client_ids, values.tolist(), strict=True))
+
+
+def _check_server_blocks(server: ServerCopies, plan: CutPlan) -> None:
+    """Refuse blocks that no cut leaves to the server: the first, the last, and those beyond."""
+    for network, indices in server.items() if isinstance(server, dict) else ():
+        last = plan.num_blocks(network) - 2
+        for index in indices:
+            if not 1 <= index <= last:
+                raise HuscfError(
+                    f"federation.server: the {network} has no server block {index}; "
+                    f"blocks count from 0, and 1 to {last} can be at the server"
+                )
 
 
 def _summarize(assignment: Assignment) -> dict[str, float]:

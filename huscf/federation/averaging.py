@@ -20,11 +20,12 @@ def mixing_matrix(
     A cluster's average is the weighted mean over its members, each represented by the copy that
     it uses, its own or the server's. Row c, the new value of copy c, is the mean of its users'
     cluster averages: for a client's own copy or a cluster's server copy simply the cluster's
-    average, for a server copy that clusters share the mean over them.
+    average, for a server copy that clusters share the mean over them. A copy without users
+    stays as it is.
 
     Args:
-        holders: The copy of the block that each client uses.
-        users: Every copy, in row order, and the clients for whom it stands (at least one).
+        holders: The copy of the block that each client has trained.
+        users: Every copy, in row order, and the clients for whom it stands from now on.
         clusters: Cluster by client, 0..k-1.
         weights: Weight by client; those of a cluster sum to 1.
 
@@ -37,8 +38,9 @@ def mixing_matrix(
         sums[clusters[client]][order[copy]] += weights[client]
     averages = torch.tensor(sums, dtype=torch.float64)
     groups = [tuple(clusters[client] for client in group) for group in users.values()]
-    rows = {group: averages[list(group)].mean(0) for group in set(groups)}
-    return torch.stack([rows[group] for group in groups])
+    rows = {group: averages[list(group)].mean(0) for group in set(groups) if group}
+    same = torch.eye(len(order), dtype=torch.float64)
+    return torch.stack([rows.get(group, same[row]) for row, group in enumerate(groups)])
 
 
 @torch.no_grad()

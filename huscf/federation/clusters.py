@@ -171,10 +171,11 @@ def match_labels(labels: Mapping[int, int], previous: Mapping[int, int]) -> dict
 
     Args:
         labels: New cluster of each client.
-        previous: Old cluster of each client; may be empty or of other clients.
+        previous: Old cluster of each client; may be empty. Clients without a new one stay with the
+            cluster that took their label over, or keep one of their own if none has.
 
     Returns:
-        The same grouping with labels 0..k-1.
+        Clusters 0..k-1 of all clients.
     """
     new_names = sorted(set(labels.values()))
     size = max([len(new_names), *(label + 1 for label in previous.values())])
@@ -183,10 +184,15 @@ def match_labels(labels: Mapping[int, int], previous: Mapping[int, int]) -> dict
         if client in previous:
             overlap[new_names.index(label), previous[client]] += 1
     rows, columns = linear_sum_assignment(-overlap)
-    renamed = {new_names[row]: int(column) for row, column in zip(rows, columns, strict=True)}
+    # A cluster that shares no client with any old one must not take over an old one's label.
+    renamed = {
+        new_names[row]: int(column) if overlap[row, column] else size + row
+        for row, column in zip(rows, columns, strict=True)
+    }
+    matched = dict(previous) | {client: renamed[label] for client, label in labels.items()}
     # Labels stay dense: a vanished cluster's number is given to the next one.
-    dense = {name: i for i, name in enumerate(sorted(set(renamed.values())))}
-    return {client: dense[renamed[label]] for client, label in labels.items()}
+    dense = {name: i for i, name in enumerate(sorted(set(matched.values())))}
+    return {client: dense[label] for client, label in sorted(matched.items())}
 
 
 def _smallest_gap(features: np.ndarray, labels: np.ndarray) -> float:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import rel_entr, softmax
 
+from ..errors import HuscfError
+
 Weighting = Literal["kld", "samples", "uniform"]
 Divergence = Literal["gaussian", "positions"]
 
@@ -75,6 +77,9 @@ def member_weights(
             "uniform", or a function of n_k and KLD_k.
         beta: How strongly divergence lowers the weight.
         size_exponent: How strongly samples raise it: 1 in proportion, 0 not at all.
+
+    Raises:
+        HuscfError: Where a function returns anything but a finite number >= 0 for each client.
     """
     members = list(clusters)
     counts = np.array([float(sizes[client]) for client in members])
@@ -89,7 +94,7 @@ def member_weights(
     elif weighting == "uniform":
         raw = (counts > 0).astype(float)
     else:
-        raw = np.where(counts > 0, weighting(counts, values), 0.0)
+        raw = np.where(counts > 0, _ask(weighting, counts, values), 0.0)
     totals: dict[int, float] = {}
     for client, value in zip(members, raw.tolist(), strict=True):
         totals[clusters[client]] = totals.get(clusters[client], 0.0) + value
@@ -98,6 +103,17 @@ def member_weights(
         client: value / totals[cluster] if totals[cluster] > 0 else 1 / sizes_of[cluster]
         for (client, cluster), value in zip(clusters.items(), raw.tolist(), strict=True)
     }
+
+
+def _ask(weighting: WeightRule, counts: np.ndarray, divergences: np.ndarray) -> np.ndarray:
+    weights = np.asarray(weighting(counts, divergences))
+    is_number = weights.dtype.kind in "fiub" and weights.shape == counts.shape
+    if not is_number or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise HuscfError(
+            f"federation.weighting must return {len(counts)} finite numbers >= 0, one per client; "
+            f"it returned {weights.tolist()}"
+        )
+    return weights
 
 
 def _fellow_members(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:

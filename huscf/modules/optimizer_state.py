@@ -1,6 +1,6 @@
 """Surgery on an Adam optimiser: other parameters, cloned or averaged moments."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -52,16 +52,22 @@ def mix_state(
         optimizer: Holds the state; changed in place.
         copies: C copies of one block.
         matrix: (C, C) that averaged their parameters.
-        moments: "keep" each copy's own, "average" them by the same matrix, "reset" to zero.
+        moments: "keep" each copy's own, "average" them by the same matrix, or "reset" to a first
+            step's: zero, and the count of steps with them, which corrects their bias.
     """
     if moments == "keep":
         return
+    if moments == "reset":
+        forget_state(optimizer, [p for copy in copies for p in copy.parameters()])
+        return
     for parameters in zip(*(copy.parameters() for copy in copies), strict=True):
         states = [optimizer.state.get(parameter, {}) for parameter in parameters]
-        for name in ("exp_avg", "exp_avg_sq"):
-            tensors = [state[name] for state in states if name in state]
-            if moments == "reset":
-                for tensor in tensors:
-                    tensor.zero_()
-            elif len(tensors) == len(states):
-                mix_tensors([[tensor] for tensor in tensors], matrix)
+        if all(states):
+            tensors = [[state["exp_avg"], state["exp_avg_sq"]] for state in states]
+            mix_tensors(tensors, matrix)
+
+
+def forget_state(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Let the next step of these parameters be like a first one."""
+    for parameter in parameters:
+        optimizer.state.pop(parameter, None)

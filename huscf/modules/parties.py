@@ -12,7 +12,7 @@ from ..federation import block_tensors, mix_blocks, mixing_matrix
 from ..models import Network
 from ..split import Cut, CutPlan, NetworkName, cuts_of
 from .client import Client
-from .optimizer_state import Moments, mix_state
+from .optimizer_state import Moments, copy_state, forget_state, mix_state
 from .segment import Segment
 from .server import Normalization, PerCluster, Server
 
@@ -105,43 +105,62 @@ class Parties(nn.Module):
             return self.server.set_copies(1, dict.fromkeys(clusters, 0))
         return self.server.set_copies(max(clusters.values()) + 1, self.clusters, per_cluster)
 
-    def average(
+    def federate(
         self,
+        clusters: Mapping[int, int],
         weights: Mapping[int, float],
-        optimizers: Mapping[NetworkName, Optimizer],
+        per_cluster: PerCluster = True,
+        optimizers: Mapping[NetworkName, Optimizer] | None = None,
         moments: Moments = "keep",
     ) -> None:
-        """Average every block within every cluster, over unequal cuts.
+        """Take over an assignment and average every block within every cluster.
 
-        A member that left a block to the server is represented by the server's copy. The result
-        goes to all members that hold the block and to the server's copy of the cluster; a copy
-        that several clusters share takes the mean of all its users. Running statistics of
-        normalisation are pooled, counters left alone.
+        Every member is represented by the copy of the block that it has trained: its own, or that
+        of the server's which served it so far, in whichever cluster it was. The result goes to all
+        members that hold the block and to the server's copy of the cluster; a copy that several
+        clusters share takes the mean of all its users. Running statistics of normalisation are
+        pooled, counters left alone.
 
         Args:
+            clusters: Cluster of every client, 0..k-1.
             weights: Weight of every client; those of a cluster sum to 1.
-            optimizers: Whose moments are treated; may be empty.
+            per_cluster: Which of the server's blocks every cluster has a copy of its own of.
+            optimizers: Whose moments are treated.
             moments: What happens to Adam's moments: "keep" each copy's own, "average" them like
-                the parameters, or "reset" them to zero.
+                the parameters, or "reset" them to those of a first step. Moments of a client
+                that has diverged are not kept.
         """
-        for network in self.network_names:
-            blocks = {c: self.blocks_of(network, c) for c in self.clusters}
-            for index in range(self.plan.num_blocks(network)):
-                holders = {c: blocks[c][index] for c in self.clusters}
-                users = self._users_of_copies(network, index, holders)
-                matrix = mixing_matrix(holders, users, self.clusters, weights)
+        optimizers = optimizers or {}
+        trained = {network: self._holders(network) for network in self.network_names}
+        diverged = [c for c, w in weights.items() if w == 0 and not self.client(c).is_finite()]
+        cloned_from = self.set_clusters(clusters, per_cluster)
+        for network, holders_of in trained.items():
+            optimizer = optimizers.get(network)
+            if optimizer is not None:
+                copy_state(optimizer, cloned_from)
+            for index, (before, now) in enumerate(
+                zip(holders_of, self._holders(network), strict=True)
+            ):
+                users = self._users_of_copies(network, index, now)
+                users |= {copy: [] for copy in before.values() if copy not in users}
+                matrix = mixing_matrix(before, users, self.clusters, weights)
                 mix_blocks(list(users), matrix)
-                if network in optimizers:
-                    mix_state(optimizers[network], list(users), matrix, moments)
+                if optimizer is not None:
+                    mix_state(optimizer, list(users), matrix, moments)
+            if optimizer is not None and moments == "keep":
+                forget_state(optimizer, [p for c in diverged for p in self.client(c).parameters()])
 
-    def federation_bytes(self) -> Iterator[tuple[int, Cut, int]]:
+    def federation_bytes(self, moments: Moments = "keep") -> Iterator[tuple[int, Cut, int]]:
         """Yield client, cut and bytes that each member of a real cluster sends and receives."""
         sizes = Counter(self.clusters.values())
         for client_id, cluster in self.clusters.items():
             for network in self.network_names if sizes[cluster] > 1 else ():
                 for end, cut in zip(("head", "tail"), cuts_of(network), strict=True):
                     segment = self.client(client_id).segment(network, end)
-                    yield client_id, cut, sum(t.nbytes for t in block_tensors(segment))
+                    tensors = block_tensors(segment)
+                    if moments == "average":
+                        tensors += 2 * list(segment.parameters())
+                    yield client_id, cut, sum(t.nbytes for t in tensors)
 
     def apply_plan(self, plan: CutPlan) -> dict[nn.Parameter, nn.Parameter]:
         """Move blocks between clients and server so that they stand as a new plan says.
@@ -190,6 +209,13 @@ class Parties(nn.Module):
             self.apply_plan(plan)
         self.clusters = dict(clusters)
         self.server.set_copies(max(route.values()) + 1, route, per_cluster)
+
+    def _holders(self, network: NetworkName) -> list[dict[int, nn.Module]]:
+        """Return, for every block in order, the copy that each client uses."""
+        blocks = {c: self.blocks_of(network, c) for c in self.clusters}
+        return [
+            {c: own[i] for c, own in blocks.items()} for i in range(self.plan.num_blocks(network))
+        ]
 
     def _users_of_copies(
         self, network: NetworkName, index: int, holders: Mapping[int, nn.Module]

@@ -1,6 +1,7 @@
 """The server: middle segments, who uses which copy of them, and what it may observe."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
@@ -77,8 +78,8 @@ class Server(nn.Module):
     ) -> dict[nn.Parameter, nn.Parameter]:
         """Change the number of copies and who uses which.
 
-        A new copy starts as a clone of the one that served its first client so far. Blocks that
-        are not per cluster are one and the same in all copies.
+        A new copy is the one that served most of its clients so far, or a clone where that goes
+        on as another. Blocks that are not per cluster are one and the same in all copies.
 
         Args:
             count: Number of copies from now on.
@@ -88,8 +89,9 @@ class Server(nn.Module):
         Returns:
             For every parameter of a clone the parameter that it was cloned from.
         """
-        first = {which: client for client, which in sorted(route.items(), reverse=True)}
-        sources = [self.route[first[which]] if which in first else 0 for which in range(count)]
+        votes = Counter((which, self.route[client]) for client, which in route.items())
+        olds = range(self.num_copies)
+        sources = [max(olds, key=lambda old: votes[which, old]) for which in range(count)]
         cloned_from: dict[nn.Parameter, nn.Parameter] = {}
         for network in self.network_names:
             old = self.copies(network)

@@ -346,11 +346,13 @@ class SplitGAN(LightningModule):
                 all, none, or those listed by network.
             moments: What happens to the moments of averaged blocks.
         """
-        self.set_clusters(clusters, per_cluster)
-        self.parties.average(weights, self._raw_optimizers(), moments)
+        self.parties.federate(clusters, weights, per_cluster, self._raw_optimizers(), moments)
+        self._follow({})
+        sent = [*self.parties.federation_bytes(moments)]
         if self.averaged is not None:
-            self.averaged.average(weights, {})
-        for client_id, cut, num_bytes in self.parties.federation_bytes():
+            self.averaged.federate(clusters, weights, per_cluster)
+            sent += self.averaged.federation_bytes()
+        for client_id, cut, num_bytes in sent:
             self.exchange.count(client_id, cut, "uplink", num_bytes)
             self.exchange.count(client_id, cut, "downlink", num_bytes)
         self.server.statistics.reset()

@@ -157,3 +157,11 @@ def test_no_common_boundary_is_an_error_that_says_what_to_change():
         ClusteredFederation().on_fit_start(None, module)
     ClusteredFederation(rule=OneCluster()).on_fit_start(None, module)
     assert ClusteredFederation(rule=OneCluster()).assign(module).weights == {0: 0.5, 1: 0.5}
+
+
+def test_server_blocks_that_no_cut_leaves_there_are_refused():
+    module = make_gan(CUTS, depth=5)
+    for blocks in ({"discriminator": [9]}, {"generator": [0]}, {"discriminator": [-2]}):
+        with pytest.raises(HuscfError, match="1 to 3 can be at the server"):
+            ClusteredFederation(server=blocks).on_fit_start(None, module)
+    ClusteredFederation(server={"discriminator": [3]}).on_fit_start(None, module)

@@ -123,3 +123,16 @@ def test_labels_are_kept_from_round_to_round():
         range(4), 0
     )
     assert match_labels({5: 3, 6: 1}, {}) in ({5: 0, 6: 1}, {5: 1, 6: 0})
+
+
+def test_clients_that_were_not_seen_stay_with_their_old_fellows_or_on_their_own():
+    previous = {0: 0, 1: 1, 2: 1, 3: 2, 4: 2, 5: 2}
+    # Client 0 was alone: the others' clusters must not become its own.
+    assert match_labels({1: 5, 2: 5, 3: 7, 4: 7, 5: 7}, previous) == previous
+    # Client 5 stays with 3 and 4, whatever their new cluster is called.
+    assert match_labels({0: 0, 1: 0, 2: 0, 3: 1, 4: 1}, previous) == {
+        **dict.fromkeys((0, 1, 2), 0),
+        **dict.fromkeys((3, 4, 5), 1),
+    }
+    # A cluster of new clients alone takes over nobody's label.
+    assert match_labels({7: 0, 8: 0, 1: 1}, {0: 0, 1: 1}) == {0: 0, 1: 1, 7: 2, 8: 2}

@@ -5,6 +5,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 from torch.distributions import MultivariateNormal, kl_divergence
 
+from huscf.errors import HuscfError
 from huscf.federation import gaussian_divergences, member_weights, position_divergences
 
 LABELS = np.array([0, 0, 0, 1, 2])
@@ -68,3 +69,19 @@ def test_very_large_divergences_keep_their_ratio():
 
 def test_nobody_who_counts_is_averaged_uniformly():
     assert member_weights({0: 0, 1: 0, 2: 3}, {0: 0, 1: 0, 2: 1}, {}) == {0: 0.5, 1: 0.5, 2: 1.0}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda n, kld: n[:2],
+        lambda n, kld: n * np.nan,
+        lambda n, kld: n - 20.0,
+        lambda n, kld: None,
+        lambda n, kld: ["a", "b", "c"],
+    ],
+)
+def test_functions_that_return_no_weights_are_refused(rule):
+    sizes, clusters = {0: 10, 1: 20, 2: 30}, {0: 0, 1: 0, 2: 1}
+    with pytest.raises(HuscfError, match=r"federation.weighting must return 3 finite numbers"):
+        member_weights(sizes, clusters, {}, rule)

@@ -23,9 +23,14 @@ def trained_gan():
     for step in range(2):
         run_step(module, make_batch(OLD, seed=step), step)
     clusters, weights = {0: 0, 1: 0, 2: 1}, {0: 0.5, 1: 0.5, 2: 1.0}
-    follow(module, module.parties.set_clusters(clusters, per_cluster=True))
-    module.parties.average(weights, {})
+    federate(module, clusters, weights)
     return module
+
+
+def federate(module, clusters, weights, moments="keep"):
+    optimizers = {name: module.optimizer(name) for name in NAMES}
+    module.parties.federate(clusters, weights, True, optimizers, moments)
+    follow(module, {})
 
 
 def follow(module, cloned_from):
@@ -103,14 +108,80 @@ def test_moments_are_kept_averaged_or_reset(moments):
     optimizer.step()
     before = [optimizer.state[layer.weight]["exp_avg"].clone() for layer in layers]
     mix_state(optimizer, layers, torch.full((2, 2), 0.5, dtype=torch.float64), moments)
+    if moments == "reset":
+        assert not optimizer.state
+        return
     after = [optimizer.state[layer.weight]["exp_avg"] for layer in layers]
-    expected = {
-        "keep": before,
-        "average": [(before[0] + before[1]) / 2] * 2,
-        "reset": [torch.zeros(1, 2)] * 2,
-    }[moments]
+    expected = before if moments == "keep" else [(before[0] + before[1]) / 2] * 2
     for got, wanted in zip(after, expected, strict=True):
         torch.testing.assert_close(got, wanted)
+
+
+def test_steps_after_a_reset_are_as_long_as_first_ones():
+    module = make_gan(OLD, depth=5)
+    clusters, weights = dict.fromkeys(OLD, 0), dict.fromkeys(OLD, 1 / 3)
+    for step in range(20):
+        run_step(module, make_batch(OLD, seed=step), step)
+    federate(module, clusters, weights, "reset")
+    parameter = next(module.client(0).segment("generator", "head").parameters())
+    before = parameter.detach().clone()
+    run_step(module, make_batch(OLD, seed=20), 20)
+    rate = module.learning_rates["generator"]
+    assert 0.9 * rate < (parameter - before).abs().max() < 1.01 * rate
+
+
+def server_parameter(module, client_id):
+    return next(module.parties.block("generator", client_id, 2).parameters())
+
+
+def test_a_client_that_changes_cluster_brings_its_weight_and_not_its_old_servers_blocks():
+    cuts = {client: [1, 1, 1, 1] for client in range(6)}
+    module = make_gan(cuts, depth=5)
+    federate(module, {0: 0, 1: 0, 2: 1, 3: 0, 4: 1, 5: 1}, dict.fromkeys(cuts, 1 / 3))
+    for step in range(3):
+        run_step(module, make_batch(cuts, seed=step), step)
+    first, second = (server_parameter(module, client) for client in (0, 4))
+    states = module.optimizer("generator").state
+    before = [(p.detach().clone(), states[p]["exp_avg"].clone()) for p in (first, second)]
+    # Client 0 joins the other cluster, whose lowest number it now is.
+    clusters = {0: 1, 1: 0, 2: 1, 3: 0, 4: 1, 5: 1}
+    federate(module, clusters, {0: 0.1, 1: 0.5, 2: 0.3, 3: 0.5, 4: 0.3, 5: 0.3})
+    expected = {0: before[0][0], 1: 0.1 * before[0][0] + 0.9 * before[1][0]}
+    for client, cluster in clusters.items():
+        parameter = server_parameter(module, client)
+        torch.testing.assert_close(parameter.detach(), expected[cluster])
+        assert torch.equal(states[parameter]["exp_avg"], before[cluster][1])
+
+
+def test_the_server_blocks_of_clusters_that_merge_are_averaged_like_the_clients():
+    cuts = {client: [1, 1, 1, 1] for client in range(4)}
+    module = make_gan(cuts, depth=5)
+    federate(module, {0: 0, 1: 1, 2: 1, 3: 1}, {0: 1.0, 1: 1 / 3, 2: 1 / 3, 3: 1 / 3})
+    for step in range(3):
+        run_step(module, make_batch(cuts, seed=step), step)
+    first, second = (server_parameter(module, client).detach().clone() for client in (0, 1))
+    federate(module, dict.fromkeys(cuts, 0), {0: 0.4, 1: 0.2, 2: 0.2, 3: 0.2})
+    assert module.server.num_copies == 1
+    merged = server_parameter(module, 2).detach()
+    torch.testing.assert_close(merged, 0.4 * first + 0.6 * second)
+    held = {id(p) for p in module.optimizer("generator").param_groups[0]["params"]}
+    assert set(map(id, module.optimizer("generator").state)) <= held
+
+
+def test_a_diverged_client_recovers_with_the_average():
+    cuts = {client: [1, 1, 1, 1] for client in range(3)}
+    module = make_gan(cuts, depth=5, on_nonfinite="drop")
+    run_step(module, make_batch(cuts))
+    head = module.client(2).segment("discriminator", "head")
+    for parameter in head.parameters():
+        parameter.grad = torch.full_like(parameter, float("inf"))
+    module.optimizer("discriminator").step()
+    assert not module.client(2).is_finite()
+    federate(module, dict.fromkeys(cuts, 0), {0: 0.5, 1: 0.5, 2: 0.0})
+    for step in range(1, 4):
+        run_step(module, make_batch(cuts, seed=step), step)
+    assert module.client(2).is_finite()
+    assert module.num_dropped[2] == 0
 
 
 def test_averaged_generators_follow_with_the_decay_through_federation_and_new_cuts():

@@ -299,3 +299,24 @@ def test_a_checkpoint_that_lacks_something_is_refused_by_name():
     del checkpoint["huscf"]["per_cluster"]
     with pytest.raises(CheckpointError, match="it lacks per_cluster; train anew"):
         module.on_load_checkpoint(checkpoint)
+
+
+def test_a_federation_counts_all_that_is_averaged():
+    def count(ema_decay, moments="keep"):
+        module = make_gan({c: [1, 1, 1, 1] for c in range(3)}, ema_decay=ema_decay)
+        module.federate({0: 0, 1: 0, 2: 1}, {0: 0.5, 1: 0.5, 2: 1.0}, moments=moments)
+        # Up and down, of the two members of the one real cluster.
+        return module.exchange.total_bytes() / 4
+
+    client = make_gan({0: [1, 1, 1, 1]}).client(0)
+    sizes = {
+        network: [
+            sum(t.nbytes for end in ("head", "tail") for t in each(client.segment(network, end)))
+            for each in (Segment.tensors, Segment.parameters)
+        ]
+        for network in ("generator", "discriminator")
+    }
+    tensors, parameters = (sum(each) for each in zip(*sizes.values(), strict=True))
+    assert count(0.0) == tensors
+    assert count(0.0, "average") == tensors + 2 * parameters
+    assert count(0.9) == tensors + sizes["generator"][0]
