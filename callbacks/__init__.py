@@ -6,6 +6,7 @@ from .evaluation import Evaluation
 from .federation_log import FederationLog
 from .replanning import Replanning
 from .round_progress_bar import RoundProgressBar
+from .rounds import RoundCheckpoint, is_last_epoch
 from .run_folder import RunFolder
 from .run_report import RunReport
 from .sample_grid import SampleGrid
@@ -19,6 +20,7 @@ __all__ = [
     "Evaluation",
     "FederationLog",
     "Replanning",
+    "RoundCheckpoint",
     "RoundProgressBar",
     "RunFolder",
     "RunReport",
@@ -26,4 +28,5 @@ __all__ = [
     "ScoreTable",
     "SplitTraining",
     "WandbLog",
+    "is_last_epoch",
 ]

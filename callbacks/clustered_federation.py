@@ -27,6 +27,7 @@ from ..federation import (
 from ..modules import Moments, PerCluster, SplitGAN
 from ..randomness import derive_seed
 from ..split import CutPlan, NetworkName
+from .rounds import is_last_epoch
 
 ServerCopies = Literal["cluster", "shared"] | dict[NetworkName, list[int]]
 
@@ -52,7 +53,7 @@ class ClusteredFederation(Callback):
     """Every few epochs: find clusters, weigh their members, average their blocks.
 
     Args:
-        every_n_epochs: Length of a round in epochs.
+        every_n_epochs: Length of a round in epochs. The end of training ends a round too.
         rule: How clusters are found: one of huscf.federation's rules, or a function of features
             (N, D) and a seed that returns N labels. None is k-means with an estimated number.
         recluster_every_n_rounds: In the rounds between, only clients that have come or returned
@@ -156,7 +157,7 @@ class ClusteredFederation(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide, compute, apply, log."""
         assert isinstance(pl_module, SplitGAN)
-        if not self.should_federate(trainer.current_epoch):
+        if not (self.should_federate(trainer.current_epoch) or is_last_epoch(trainer)):
             return
         assignment = self.assignment = self.assign(pl_module)
         self.apply(pl_module, assignment)

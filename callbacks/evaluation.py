@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from ..errors import HuscfError
 from ..metrics import EvaluationSettings
 from ..modules import SplitGAN
+from .rounds import is_last_epoch
 
 
 class Evaluation(Callback):
@@ -49,7 +50,7 @@ class Evaluation(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate where a round has just ended."""
         assert isinstance(pl_module, SplitGAN)
-        is_last = trainer.current_epoch + 1 == trainer.max_epochs
+        is_last = is_last_epoch(trainer)
         if not pl_module.round_metrics or not self.should_evaluate(pl_module.num_rounds, is_last):
             return
         started = time.monotonic()

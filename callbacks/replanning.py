@@ -44,9 +44,15 @@ class Replanning(Callback):
         self.previous: list[CutPlan] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse to re-plan a plan that was not searched."""
+        """Refuse what the first re-planning, rounds later, would trip over."""
         assert isinstance(pl_module, SplitGAN)
-        if self.every_n_rounds and not isinstance(pl_module.plan_source, SearchedPlan):
+        source = pl_module.plan_source
+        if isinstance(source, SearchedPlan):
+            if self.every_n_rounds:
+                Replanner(source.make_options(pl_module.seed), 1, self.hysteresis)
+            if source.fleet is not None:
+                self.drift.check(source.fleet)
+        elif self.every_n_rounds:
             raise HuscfError(
                 "replanning.every_n_rounds: only a searched plan can be re-planned; set "
                 "model.plan to huscf.planning.SearchedPlan"

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ..datamodules import Domain
-from ..errors import HuscfError
+from ..errors import HuscfError, check_complete
 from ..modules import SplitGAN
 from ..planning import SearchedPlan
 
@@ -58,7 +58,7 @@ class RunFolder(Callback):
         self.path = self._choose_folder(trainer)
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(self.path / "checkpoints")
+                callback.dirpath = str((self.path / "checkpoints").resolve())
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write configuration, partition and cut plan."""
@@ -66,12 +66,14 @@ class RunFolder(Callback):
         if self.config is not None:
             write_yaml(self.path / "config.yaml", self.config)
         write_yaml(self.path / "partition.yaml", trainer.datamodule.make_manifest())  # type: ignore[attr-defined]
-        source = pl_module.plan_source
-        latency = {}
-        if isinstance(source, SearchedPlan) and source.result is not None:
-            latency = source.result.summarize()
-        pl_module.plan.save(self.path / "plan.yaml", **latency)
-        self._num_bytes = pl_module.exchange.total_bytes()
+        # A resumed run's cuts may be others than those that it began with.
+        if pl_module.num_rounds == 0 or not (self.path / "plan.yaml").exists():
+            source = pl_module.plan_source
+            searched = source.result if isinstance(source, SearchedPlan) else None
+            is_first = searched is not None and searched.plan == pl_module.plan
+            pl_module.plan.save(
+                self.path / "plan.yaml", **(searched.summarize() if searched and is_first else {})
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the epoch's losses; at a round's end write its row."""
@@ -99,12 +101,21 @@ class RunFolder(Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows so far."""
-        return {"rows": self.rows}
+        """Return the rows so far, and what the running round's row is made of."""
+        return {
+            "rows": self.rows,
+            "sums": self._sums,
+            "num_epochs": self._num_epochs,
+            "num_bytes": self._num_bytes,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the saved rows."""
+        check_complete(state_dict, self.state_dict())
         self.rows = list(state_dict["rows"])
+        self._sums = dict(state_dict["sums"])
+        self._num_epochs = state_dict["num_epochs"]
+        self._num_bytes = state_dict["num_bytes"]
 
     def _choose_folder(self, trainer: Trainer) -> Path:
         if self.resumed_from is not None:

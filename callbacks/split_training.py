@@ -1,7 +1,10 @@
 """Puts the U-shaped loop into the trainer."""
 
+from collections.abc import Mapping
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import HuscfError
 from ..loops import UShapedLoop, install_step_loop
@@ -27,11 +30,22 @@ class SplitTraining(Callback):
                 f"trainer.devices: {trainer.world_size} processes, but all clients are simulated "
                 "in one: set trainer.devices to 1"
             )
-        if trainer.precision == "16-mixed":
+        if trainer.precision not in ("32-true", "bf16-mixed"):
             raise HuscfError(
-                "trainer.precision: 16-mixed needs loss scaling, which does not cross the cuts; "
-                "use bf16-mixed or 32-true"
+                f"trainer.precision: {trainer.precision} is not supported (16-mixed needs loss "
+                "scaling, which does not cross the cuts); use bf16-mixed or 32-true"
             )
+        _check_batch_norm(pl_module, getattr(trainer.datamodule, "batch_sizes", {}))  # type: ignore[attr-defined]
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
         install_step_loop(trainer, UShapedLoop(trainer))
+
+
+def _check_batch_norm(module: LightningModule, batch_sizes: Mapping[int, int]) -> None:
+    """Refuse batches of one sample, which have no statistics to be normalised with."""
+    single = [client_id for client_id, size in batch_sizes.items() if size < 2]
+    if single and any(isinstance(layer, _BatchNorm) for layer in module.modules()):
+        raise HuscfError(
+            f"client {single[0]} has batches of one sample, which batch norm cannot normalise: set "
+            "data.batch_size to 2 or more, or norm of generator and discriminator to group"
+        )

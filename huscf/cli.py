@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -16,6 +15,7 @@ from .callbacks import (
     Evaluation,
     FederationLog,
     Replanning,
+    RoundCheckpoint,
     RoundProgressBar,
     RunFolder,
     RunReport,
@@ -83,7 +83,6 @@ class HuscfCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: the loop, safe checkpoints, the bar, and the summary."""
         self._dump_config()
-        federation = self._get(self.config_init, "federation")
         run = self._get(self.config_init, "run")
         run.config = self.config_dump
         run.resumed_from = self.config_dump["ckpt_path"]
@@ -94,11 +93,10 @@ class HuscfCLI(LightningCLI):
         if self.subcommand != "fit":
             section["enable_checkpointing"] = False
         if section.get("enable_checkpointing") is not False:
-            callbacks.append(make_checkpoint(federation.every_n_epochs))
-        section["callbacks"] = [*callbacks, *(section.get("callbacks") or [])]
-        plugins = section.get("plugins") or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
-        return super().instantiate_trainer(plugins=[*plugins, SafeCheckpointIO()], **kwargs)
+            callbacks.append(RoundCheckpoint())
+        section["callbacks"] = [*callbacks, *_as_list(section.get("callbacks"))]
+        plugins = [*_as_list(section.get("plugins")), SafeCheckpointIO()]
+        return super().instantiate_trainer(plugins=plugins, **kwargs)
 
     def before_fit(self) -> None:
         """Refuse a damaged or foreign checkpoint before anything is written."""
@@ -120,18 +118,11 @@ class HuscfCLI(LightningCLI):
         check_same_model(self.config_dump)
 
 
-def make_checkpoint(every_n_epochs: int) -> ModelCheckpoint:
-    """Return the checkpointing of a run: at every round's end, the last two are kept."""
-    return ModelCheckpoint(
-        filename="round-{round:04.0f}",
-        monitor="round",
-        mode="max",
-        save_top_k=2,
-        save_last=True,
-        auto_insert_metric_name=False,
-        every_n_epochs=every_n_epochs,
-        save_on_train_epoch_end=True,
-    )
+def _as_list(value: Any) -> list[Any]:
+    """Return what may be one object, several, or none, as Lightning's options may, as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def run(arguments: list[str]) -> None:

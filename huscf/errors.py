@@ -1,5 +1,8 @@
 """The errors that a user can mend: each is one line that names the thing and the remedy."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 
 class HuscfError(ValueError):
     """Bad input of any kind; the command line prints its message alone and exits with 2."""
@@ -28,3 +31,12 @@ class NonFiniteError(HuscfError):
     def __init__(self, client_id: int, what: str) -> None:
         super().__init__(f"client {client_id}: {what}")
         self.client_id = client_id
+
+
+def check_complete(saved: Mapping[str, Any], expected: Iterable[str]) -> None:
+    """Raise a CheckpointError that names what a saved state lacks, as an older version's does."""
+    if missing := sorted(set(expected) - saved.keys()):
+        raise CheckpointError(
+            f"not a checkpoint of this version of huscf: it lacks {', '.join(missing)}; "
+            "train anew, or go on with the version that wrote it"
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback
 
 from huscf.__main__ import COMMANDS, main
 from tests.conftest import REPOSITORY
@@ -123,6 +124,71 @@ def test_resuming_in_the_middle_of_an_epoch_is_bit_exact_too(tmp_path):
         assert differences(one[part], other[part], part) == []
 
 
+def test_resuming_inside_a_round_leaves_the_same_rows(tmp_path):
+    options = ["--federation.every_n_epochs=3", "--trainer.max_epochs=3"]
+    saver = [
+        "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint",
+        f"--trainer.callbacks.dirpath={tmp_path / 'epochs'}",
+        "--trainer.callbacks.save_top_k=-1",
+        "--trainer.callbacks.filename={epoch}",
+    ]
+    assert fit(tmp_path / "a", *options, *saver) == 0
+    first = tmp_path / "epochs" / "epoch=0.ckpt"
+    assert fit(tmp_path / "b", *options, f"--ckpt_path={first}") == 0
+    (one,), (other,) = (rows(tmp_path / x / "quickstart-1") for x in "ab")
+    one.pop("seconds"), other.pop("seconds")
+    assert one == other
+
+
+@pytest.mark.parametrize("end", ["--trainer.max_epochs=3", "--trainer.max_steps=5"])
+def test_the_last_steps_are_federated_evaluated_and_saved_in_whatever_round_they_are(tmp_path, end):
+    options = [
+        "--data.init_args.steps_per_epoch=2",
+        "--federation.every_n_epochs=2",
+        "--evaluation.every_n_rounds=0",
+        "--evaluation.num_per_class=2",
+    ]
+    assert fit(tmp_path, end, *options) == 0
+    table = rows(tmp_path / "quickstart-1")
+    steps = 5 if "steps" in end else 6
+    assert [row["step"] for row in table] == ["4", str(steps)]
+    assert [bool(row["eval/digits/generation_score"]) for row in table] == [False, True]
+    folder = tmp_path / "quickstart-1" / "checkpoints"
+    saved = {p.name: checkpoint(p)["global_step"] for p in folder.iterdir()}
+    assert saved == {"round-0001.ckpt": 4, "round-0002.ckpt": steps, "last.ckpt": steps}
+
+
+class StopAfterThreeSteps(Callback):
+    """Asks the trainer to stop, as Lightning's Timer does."""
+
+    def on_train_batch_end(self, trainer, *args):
+        trainer.should_stop = trainer.global_step >= 3
+
+
+def test_a_run_that_is_asked_to_stop_ends_its_round(tmp_path):
+    config = tmp_path / "stop.yaml"
+    # One callback, not a list of them, is legal too.
+    callback = {"class_path": "tests.test_cli.StopAfterThreeSteps"}
+    config.write_text(yaml.safe_dump({"trainer": {"callbacks": callback}}))
+    options = ["--federation.every_n_epochs=5", "--data.init_args.steps_per_epoch=2"]
+    assert fit(tmp_path / "runs", "--config", str(config), *options) == 0
+    folder = tmp_path / "runs" / "quickstart-1"
+    assert [row["step"] for row in rows(folder)] == ["3"]
+    assert checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 3
+
+
+def test_a_run_resumed_under_another_spelling_of_its_path_replaces_its_last_checkpoint(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert fit("runs", "--trainer.max_epochs=1") == 0
+    last = tmp_path / "runs" / "quickstart-1" / "checkpoints" / "last.ckpt"
+    assert fit("runs", "--trainer.max_epochs=3", f"--ckpt_path={last}") == 0
+    names = {p.name for p in last.parent.iterdir()}
+    assert names == {"last.ckpt", "round-0002.ckpt", "round-0003.ckpt"}
+    assert checkpoint(last)["huscf"]["num_rounds"] == 3
+
+
 def test_a_truncated_checkpoint_is_refused_and_the_previous_one_works(tmp_path, capsys):
     assert fit(tmp_path, "--trainer.max_epochs=2") == 0
     folder = tmp_path / "quickstart-1" / "checkpoints"
@@ -169,6 +235,11 @@ def test_a_second_run_gets_its_own_folder(two_rounds):
         (["--ckpt_path=last"], "no run with a checkpoint below"),
         (["--trainer.gradient_clip_val=1"], "gradient clipping"),
         (["--federation.every_n_epochs=0"], "federation.every_n_epochs is 0"),
+        (["--federation.server={discriminator: [4]}"], "the discriminator has no server block 4"),
+        (["--model.generator_lr=-1"], "generator_lr and discriminator_lr must be >= 0"),
+        (["--data.init_args.batch_size=1"], "client 0 has batches of one sample"),
+        (["--model.plan.init_args.assignment={99: phone}"], "not in the run: clients [99]"),
+        (["--trainer.precision=bf16-true"], "trainer.precision: bf16-true is not supported"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, capsys, options, message):

@@ -105,7 +105,8 @@ class StepExchange:
         self.threads = threads or GroupThreads()
         is_pure = module.can_run_at_once(client_ids)
         self.groups = [Group(lanes) for lanes in module.groups(client_ids)]
-        can_share = threads is not None and is_pure
+        # Of what a wire draws or remembers, threads would change the order.
+        can_share = threads is not None and is_pure and module.exchange.is_plain
         self.num_threads = self.threads.count(len(self.groups), module.device) if can_share else 1
         self.wave = self._size_wave()
         for group in self.groups[self.wave :]:

@@ -57,6 +57,21 @@ class DriftSchedule:
             raise PlanError(f"{path}: events is missing or not a list")
         return cls(tuple(_parse_event(e, f"{path}: events[{i}]") for i, e in enumerate(events)))
 
+    def check(self, fleet: Fleet) -> None:
+        """Raise a PlanError that names the first event of a client or profile not in the fleet."""
+        clients = [client.client_id for client in fleet.clients]
+        profiles = sorted({client.profile.name for client in fleet.clients})
+        for index, event in enumerate(self.events):
+            for kind, name, known in (
+                ("client", event.client_id, clients),
+                ("profile", event.profile, profiles),
+            ):
+                if name is not None and name not in known:
+                    raise PlanError(
+                        f"drift: events[{index}]: the run has no {kind} {name}; it has "
+                        + ", ".join(map(str, known))
+                    )
+
     def apply(self, round_index: int, fleet: Fleet) -> Fleet:
         """Return the fleet as it is in a round."""
         active = [event for event in self.events if event.round <= round_index]

@@ -92,6 +92,11 @@ class ProfilePlan(PlanSource):
 
     def make_plan(self, request: PlanRequest) -> CutPlan:
         """Return a plan in which each client has the cuts of its profile."""
+        unknown = sorted(self.assignment.keys() - set(request.client_ids))
+        if unknown:
+            raise PlanError(
+                f"assignment: not in the run: clients {unknown}; it has {request.client_ids}"
+            )
         names = list(self.profiles)
         chosen = {}
         for position, client in enumerate(request.client_ids):

@@ -93,8 +93,10 @@ def test_resuming_after_a_move_is_bit_exact(tmp_path):
     assert plans(differing) == ["plan-round-0002.yaml"]
     # The devices file's path is a hyper-parameter: resume with the very same configuration.
     last = differing / "checkpoints" / "last.ckpt"
+    first_plan = (differing / "plan.yaml").read_text()
     assert fit(parts, 3, *shared, f"--ckpt_path={last}") == 2
     assert fit(parts, 3, f"--ckpt_path={last}") == 0
+    assert (differing / "plan.yaml").read_text() == first_plan
     one, other = (
         torch.load(f / "runs" / "run-1" / "checkpoints" / "last.ckpt", weights_only=True)
         for f in (whole, parts)
@@ -103,6 +105,25 @@ def test_resuming_after_a_move_is_bit_exact(tmp_path):
     assert one["state_dict"].keys() == other["state_dict"].keys()
     for key, value in one["state_dict"].items():
         assert torch.equal(value, other["state_dict"][key]), key
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--replanning.hysteresis=1.5"], "hysteresis is 1.5"),
+        (["--model.plan.init_args.latency_model=paper"], "re-planning counts moved bytes"),
+        (["--replanning.drift=unknown.yaml"], "events[0]: the run has no profile fsat; it has"),
+    ],
+)
+def test_what_the_first_re_planning_would_trip_over_is_refused_at_once(
+    tmp_path, monkeypatch, capsys, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    events = [{"round": 2, "profile": "fsat", "speed_factor": 0.5}]
+    (tmp_path / "unknown.yaml").write_text(yaml.safe_dump({"events": events}))
+    assert fit(tmp_path, 3, *options) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 def test_only_searched_plans_can_be_re_planned():

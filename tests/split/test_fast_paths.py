@@ -9,6 +9,7 @@ from torch import nn
 from huscf.loops import GroupThreads, StepExchange, list_phases
 from huscf.models import SqueezeLogit, can_stack, run_stacked, stacked
 from huscf.modules import Segment, server
+from huscf.split import Exchange
 from tests.conftest import make_batch, make_gan, run_step
 
 CUTS = {0: [1, 1, 1, 1], 1: [1, 1, 1, 1], 2: [2, 1, 1, 2], 3: [1, 1, 1, 1], 4: [2, 1, 1, 2]}
@@ -232,6 +233,25 @@ def test_blocks_that_are_not_known_run_one_client_at_a_time():
     assert [group.lanes for group in exchange.groups] == [[[0]], [[1]]]
     assert exchange.num_threads == 1
     assert all(exchange.run_phase(phase) > 0 for phase in list_phases(0.0))
+
+
+def test_a_wire_that_draws_runs_in_one_thread():
+    class Noisy(Exchange):
+        def transmit(self, parcel):
+            return parcel.content + 0.01 * torch.randn_like(parcel.content)
+
+    def step():
+        torch.manual_seed(0)
+        module = make_gan(CUTS, exchange=Noisy())
+        for client, (samples, labels) in make_batch(CUTS).items():
+            module.start_step(client, samples, labels, 0)
+        exchange = StepExchange(module, list(CUTS), GroupThreads())
+        assert len(exchange.groups) > 1
+        assert exchange.num_threads == 1
+        return [exchange.run_phase(phase) for phase in list_phases(0.0)]
+
+    torch.set_num_threads(2)
+    assert step() == step()
 
 
 @pytest.mark.parametrize("poison", ["head", "tail"])

@@ -1,0 +1,50 @@
+"""When rounds end, and the checkpoint of each."""
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from ..modules import SplitGAN
+
+
+def is_last_epoch(trainer: Trainer) -> bool:
+    """Return, at an epoch's end, whether training ends with it: by epochs, steps, time or request.
+
+    That ends a round too, however short, so that the last steps are federated, evaluated and saved.
+    Lightning asks an EarlyStopping later than other callbacks: a stop of its making is not seen.
+    """
+    epochs, steps = trainer.current_epoch + 1, trainer.global_step
+    if epochs == trainer.max_epochs or steps == trainer.max_steps:
+        return True
+    # Lightning goes on until both minima are reached.
+    has_minimum = epochs >= (trainer.min_epochs or 0) and steps >= (trainer.min_steps or 0)
+    return trainer.should_stop and has_minimum
+
+
+class RoundCheckpoint(ModelCheckpoint):
+    """Saves a run at every round's end; the last two rounds are kept, and last.ckpt."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            filename="round-{round:04.0f}",
+            monitor="round",
+            mode="max",
+            save_top_k=2,
+            save_last=True,
+            auto_insert_metric_name=False,
+            save_on_train_epoch_end=True,
+            # A run that goes on in its folder replaces last.ckpt, however its path was spelled.
+            enable_version_counter=False,
+        )
+        self._num_rounds = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on counting where a checkpoint ends."""
+        assert isinstance(pl_module, SplitGAN)
+        self._num_rounds = pl_module.num_rounds
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save where a round has just ended."""
+        assert isinstance(pl_module, SplitGAN)
+        if pl_module.num_rounds > self._num_rounds:
+            self._num_rounds = pl_module.num_rounds
+            super().on_train_epoch_end(trainer, pl_module)
