@@ -36,6 +36,10 @@ class Domain:
     class_names: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        if not self.name or any(mark in self.name for mark in "/\\\0"):
+            raise DataError(
+                f"domain {self.name!r}: a name must have no slash, since files are named by it"
+            )
         self._check("train", self.train_samples, self.train_labels)
         self._check("test", self.test_samples, self.test_labels)
         if not len(self.train_labels):

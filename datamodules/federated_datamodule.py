@@ -66,6 +66,14 @@ class FederatedDataModule(LightningDataModule):
         on_bad_data: OnBadData = "fatal",
     ) -> None:
         super().__init__()
+        for name, value in (
+            ("batch_size", batch_size),
+            ("steps_per_epoch", steps_per_epoch),
+            ("samples_per_client", samples_per_client),
+            ("image_size", image_size),
+        ):
+            if value is not None and value < 1:
+                raise DataError(f"data.{name} is {value}, must be >= 1")
         self.root = Path(root or os.environ.get("HUSCF_DATA") or "data")
         self.clients_per_domain = clients_per_domain
         self.samples_per_client = samples_per_client

@@ -14,7 +14,7 @@ from .bad_data import settle_bad_data
 from .domain import Domain
 from .federated_datamodule import FederatedDataModule
 from .sample_store import StoredSamples, default_cache_dir, store_samples
-from .sources import Source, drop_lonely_keys, hold_out, list_source
+from .sources import Source, check_numbering, drop_lonely_keys, hold_out, list_source
 
 
 class FileDataModule(FederatedDataModule):
@@ -60,7 +60,9 @@ class FileDataModule(FederatedDataModule):
 
     def load_domains(self) -> list[Domain]:
         """List, decode and check the files of every domain."""
-        return [self._load(source) for source in self.list_sources()]
+        sources = self.list_sources()
+        check_numbering(sources)
+        return [self._load(source) for source in sources]
 
     def list_inside_root(
         self, sources: Mapping[str, str], suffixes: Sequence[str], classes: Sequence[str]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -93,7 +92,7 @@ class MedicalDataModule(NpzDataModule):
 
     Args:
         datasets: Names of MedMNIST sets, or .npz files below root (bccd28.npz); each is a
-            domain, named without the ending. None is breastmnist and pneumoniamnist.
+            domain, named without folder and ending. None is breastmnist and pneumoniamnist.
         size: Side in pixels of the MedMNIST files: 28 reads breastmnist.npz, 64
             breastmnist_64.npz.
         download: Fetch missing MedMNIST sets into root; otherwise nothing is ever downloaded.
@@ -111,7 +110,7 @@ class MedicalDataModule(NpzDataModule):
         **kwargs: Any,
     ) -> None:
         names = datasets or ["breastmnist", "pneumoniamnist"]
-        files = {name.removesuffix(".npz"): name for name in names if name.endswith(".npz")}
+        files = {_name_file(name): name for name in names if name.endswith(".npz")}
         super().__init__(files=files, class_names=class_names, **kwargs)
         self.datasets = names
         self.size = size
@@ -119,9 +118,7 @@ class MedicalDataModule(NpzDataModule):
 
     def load_domains(self) -> list[Domain]:
         """Read every set or file, in the order given."""
-        return [
-            self.make_domain(name.removesuffix(".npz"), self._read(name)) for name in self.datasets
-        ]
+        return [self.make_domain(_name_file(name), self._read(name)) for name in self.datasets]
 
     def _read(self, name: str) -> Arrays:
         if name.endswith(".npz"):
@@ -147,9 +144,14 @@ class MedicalDataModule(NpzDataModule):
             for split in ("train", "test"):
                 half = loader(split, download=self.download, root=str(self.root), size=self.size)
                 arrays |= {f"{split}_images": half.imgs, f"{split}_labels": half.labels}
-        except (OSError, ValueError, KeyError, RuntimeError, BadZipFile) as error:
+        except Exception as error:  # downloads and damaged files raise errors of many kinds
             raise DataError(f"{path} cannot be read: {error}") from error
         return arrays
+
+
+def _name_file(name: str) -> str:
+    """Return the name of the domain of a MedMNIST set or a file."""
+    return Path(name).name.removesuffix(".npz")
 
 
 def read_npz(path: Path) -> Arrays:
@@ -163,7 +165,7 @@ def read_npz(path: Path) -> Arrays:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {key: archive[key] for key in _KEYS}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except Exception as error:  # damaged archives, streams and headers: errors of many kinds
         raise DataError(f"{path} cannot be read: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def _read_image(path: Path, window: Window | None) -> np.ndarray:
                 return _decode_image(image, window)
     except BadSampleError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
         raise BadSampleError("picture cannot be decoded") from error
 
 
@@ -87,14 +88,14 @@ def _read_dicom(path: Path, window: Window | None) -> np.ndarray:
     """Return (H, W) or (H, W, 3) float32 in [0, 255]."""
     try:
         import pydicom
-        from pydicom.pixels import apply_modality_lut, apply_voi_lut
+        from pydicom.pixels import apply_modality_lut
     except ImportError as error:
         raise DataError("DICOM files need pydicom: pip install 'huscf[dicom]'") from error
     try:
         record = pydicom.dcmread(path)
         values = apply_modality_lut(record.pixel_array, record)
-        if window is None and ("WindowCenter" in record or "VOILUTSequence" in record):
-            values = apply_voi_lut(values, record)
+        if window is None:
+            values, window = _show_as_the_file_says(values, record)
     except Exception as error:  # pydicom's decoders raise errors of many kinds
         raise BadSampleError("DICOM file cannot be decoded") from error
     is_colour = record.get("SamplesPerPixel", 1) == 3
@@ -105,6 +106,30 @@ def _read_dicom(path: Path, window: Window | None) -> np.ndarray:
     shown = _apply_window(values, window or (float(values.min()), float(values.max())))
     inverted = record.get("PhotometricInterpretation") == "MONOCHROME1"
     return 255 - shown if inverted else shown
+
+
+def _show_as_the_file_says(values: np.ndarray, record: Any) -> tuple[np.ndarray, Window | None]:
+    """Return the values to show and what is black and white of them, None if the file is silent.
+
+    Source: DICOM PS3.3, C.11.2, of whose alternatives the first is taken.
+    """
+    from pydicom.pixels import apply_voi
+
+    if "VOILUTSequence" in record:
+        _, _, num_bits = record.VOILUTSequence[0].LUTDescriptor
+        return apply_voi(np.rint(values).astype(np.int64), record), (0.0, 2.0**num_bits - 1)
+    if "WindowCenter" not in record:
+        return values, None
+    center, width = (
+        float(np.atleast_1d(record[name].value)[0]) for name in ("WindowCenter", "WindowWidth")
+    )
+    function = record.get("VOILUTFunction", "LINEAR")
+    if function == "SIGMOID":
+        return 1 / (1 + np.exp(-4 * (values - center) / width)), (0.0, 1.0)
+    if function == "LINEAR":
+        # Half a value below the centre, and one value less: whole numbers are meant.
+        center, width = center - 0.5, max(width - 1, 1e-6)
+    return values, (center - width / 2, center + width / 2)
 
 
 def _apply_window(values: np.ndarray, window: Window) -> np.ndarray:

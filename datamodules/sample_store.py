@@ -19,7 +19,7 @@ from .sources import Source, SourceFile, shorten_path
 
 ReadSample = Callable[[Path], Tensor]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class StoredSamples(NamedTuple):

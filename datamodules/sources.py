@@ -79,19 +79,36 @@ def list_source(
     return Source(name, root.resolve(), files, names, bad)
 
 
+def check_numbering(sources: Sequence[Source]) -> None:
+    """Raise a DataError where a class has one label in one source and another in the next."""
+    first: dict[str, tuple[int, str]] = {}
+    for source in sources:
+        for label, name in enumerate(source.class_names):
+            known, owner = first.setdefault(name, (label, source.name))
+            if known != label:
+                every = dict.fromkeys(n for each in sources for n in each.class_names)
+                raise DataError(
+                    f"class {name} is label {known} in {owner} and {label} in {source.name}, which "
+                    "have different classes: number them with "
+                    f"classes: [{', '.join(sorted(every, key=_number_first))}]"
+                )
+
+
 def hold_out(files: Sequence[SourceFile], test_fraction: float) -> list[SourceFile]:
-    """Hold out the last of every 1/test_fraction files of each class.
+    """Hold out this part of each class, evenly spread over its files, and at least one of two.
 
     Returns the files as they are where some are held out already; training files come first.
     """
     if not any(file.is_test for file in files):
-        every = round(1 / test_fraction)
+        counts = Counter(file.class_name for file in files)
         rank: Counter[str] = Counter()
         marked = []
         for file in files:
-            rank[file.class_name] += 1
-            is_test = rank[file.class_name] % every == 0
-            marked.append(file._replace(is_test=is_test))
+            name = file.class_name
+            rank[name] += 1
+            before, now = (int(round(n * test_fraction, 9)) for n in (rank[name] - 1, rank[name]))
+            is_only = rank[name] == counts[name] > 1 and now == 0
+            marked.append(file._replace(is_test=now > before or is_only))
         files = marked
     return sorted(files, key=lambda file: file.is_test)
 

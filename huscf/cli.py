@@ -73,10 +73,8 @@ class HuscfCLI(LightningCLI):
             section["ckpt_path"] = find_last_checkpoint(Path(section.trainer.default_root_dir))
 
     def before_instantiate_classes(self) -> None:
-        """Leave validation during fit to the evaluation after each federation."""
+        """Let the table alone say the scores."""
         section = self.config[self.subcommand]
-        if self.subcommand == "fit" and section.trainer.limit_val_batches is None:
-            section.trainer.limit_val_batches = 0
         if "verbose" in section:
             section.verbose = False  # the scores have a table of their own
 
@@ -87,6 +85,10 @@ class HuscfCLI(LightningCLI):
         run.config = self.config_dump
         run.resumed_from = self.config_dump["ckpt_path"]
         section = self._get(self.config_init, "trainer")
+        if self.subcommand == "fit" and section.get("limit_val_batches") is None:
+            # Validation is the evaluation after a federation. Not in the run's config.yaml: other
+            # commands may be given it.
+            section["limit_val_batches"] = 0
         callbacks: list[Callback] = []
         if section.get("enable_progress_bar") is not False:
             callbacks.append(RoundProgressBar())
@@ -161,7 +163,7 @@ def _quieten() -> None:
         ".*does not have many workers.*",
         ".*args parameter is intended to run from within Python.*",
         ".*LeafSpec.*",
-        ".*callbacks used to create the checkpoint need to be provided.*ModelCheckpoint.*",
+        ".*callbacks used to create the checkpoint need to be provided.*Checkpoint.*",
         ".*smaller than the logging interval.*",
         ".*`instantiate_classes` was deprecated.*",
     ):

@@ -1,10 +1,12 @@
 """The configuration that a checkpoint carries: compared when resuming, lent to later commands."""
 
-import json
+import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from .checkpoint_io import check_trained, read_checkpoint
 from .errors import CheckpointError, HuscfError
@@ -94,15 +96,19 @@ def lend_config(arguments: Sequence[str]) -> list[str]:
     options.add_argument("--trainer.default_root_dir", dest="root", default="runs", type=Path)
     found, _ = options.parse_known_args(list(arguments[1:]))
     asks_only = any(option.startswith(("-h", "--help", "--print_config")) for option in arguments)
-    if arguments[0] == "fit" or found.config or asks_only:
+    if arguments[0] == "fit" or asks_only:
         return []
     if found.ckpt_path is None:
+        if found.config:
+            return []
         raise HuscfError(NEEDS_CHECKPOINT)
     path = find_last_checkpoint(found.root) if found.ckpt_path == "last" else found.ckpt_path
     config = read_checkpoint(path).get("huscf_config")
     if config is None:
         return []
-    return ["--config", json.dumps({key: config[key] for key in LENT_KEYS if key in config})]
+    lent = {key: config[key] for key in LENT_KEYS if key in config}
+    # As one line of YAML: JSON would turn numbers that are keys into strings.
+    return ["--config", yaml.safe_dump(lent, default_flow_style=True, width=sys.maxsize)]
 
 
 def _is_free(key: str) -> bool:

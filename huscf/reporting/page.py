@@ -275,7 +275,10 @@ def _score(value: float | None) -> str:
 
 def _shorten(text: str) -> str:
     """Four digits of what is a long decimal number."""
-    return f"{float(text):.4g}" if "." in text and len(text) > 6 else text
+    try:
+        return f"{float(text):.4g}" if "." in text and len(text) > 6 else text
+    except ValueError:
+        return text
 
 
 def _anchor(heading: str) -> str:

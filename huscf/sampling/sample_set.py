@@ -41,7 +41,7 @@ def draw_sample_set(
     classes: Sequence[int] | None = None,
     seed: int = 0,
 ) -> SampleSet:
-    """Draw samples that are balanced over classes, then over clients, to within one.
+    """Draw samples that are balanced over classes, and each class over clients, to within one.
 
     A class is drawn by those clients alone whose data may have it.
 
@@ -63,8 +63,10 @@ def draw_sample_set(
     chosen = known if classes is None else sorted(set(classes))
     check_known(chosen, known, "class")
     able = {label: [c for c in clients if label < saved.num_classes[c]] for label in chosen}
+    # Every class begins with another client: few samples are not the first clients' alone.
+    starts = {label: len(able[label]) * i // len(chosen) for i, label in enumerate(chosen)}
     pairs = [
-        (label, able[label][turn % len(able[label])])
+        (label, able[label][(starts[label] + turn) % len(able[label])])
         for turn in range(-(-num_samples // len(chosen)))
         for label in chosen
     ]

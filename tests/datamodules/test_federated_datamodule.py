@@ -135,6 +135,21 @@ def test_a_domain_that_does_not_fit_is_refused(change, message):
         Domain("x", **(good | change))
 
 
+@pytest.mark.parametrize("name", ["", "north/ward", "north\\ward"])
+def test_a_domain_that_no_file_can_be_named_by_is_refused(name):
+    samples, labels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+    with pytest.raises(DataError, match="must have no slash"):
+        Domain(name, samples, labels, samples, labels)
+
+
+@pytest.mark.parametrize(
+    "option", ["batch_size", "steps_per_epoch", "samples_per_client", "image_size"]
+)
+def test_counts_below_one_are_refused(option):
+    with pytest.raises(DataError, match=f"data.{option} is 0, must be >= 1"):
+        TwoDomains(**{option: 0})
+
+
 def test_a_partitioner_that_gives_a_sample_twice_is_refused():
     class Careless(Partitioner):
         def partition(self, labels, keys, num_clients, rng):

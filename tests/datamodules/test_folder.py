@@ -1,4 +1,6 @@
 import csv
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 
 from huscf.datamodules import FolderDataModule, NaturalIdPartitioner
 from huscf.datamodules.pictures import read_picture
+from huscf.datamodules.sources import SourceFile, hold_out
 from huscf.errors import DataError
 
 
@@ -41,6 +44,31 @@ def test_a_folder_per_class_is_divided_and_held_out(tmp_path):
     assert domain.train_samples.shape == (16, 1, 16, 16)
     assert torch.bincount(domain.test_labels).tolist() == [2, 2]
     assert set(domain.test_samples[:, 0, 0, 0].tolist()) == {40, 90}
+
+
+@pytest.mark.parametrize(
+    ("per_class", "fraction", "held_out"), [(10, 0.3, 3), (20, 0.45, 9), (4, 0.2, 1), (1, 0.2, 0)]
+)
+def test_as_many_are_held_out_as_asked_for(per_class, fraction, held_out):
+    files = [SourceFile(Path(f"{name}{n}"), name) for name in "ab" for n in range(per_class)]
+    marked = hold_out(files, fraction)
+    assert Counter(f.class_name for f in marked if f.is_test) == {"a": held_out, "b": held_out} or (
+        held_out == 0 and not any(f.is_test for f in marked)
+    )
+
+
+def test_sources_that_number_a_class_differently_are_refused(tmp_path):
+    for name in ("ill", "well"):
+        for number in range(5):
+            save_picture(tmp_path / "north" / name / f"{number}.png", 10 * number)
+    for number in range(5):
+        save_picture(tmp_path / "south" / "well" / f"{number}.png", 10 * number)
+    options = {"root": str(tmp_path), "image_size": 16, "clients_per_domain": 1}
+    sources = {"north": "north", "south": "south"}
+    with pytest.raises(DataError, match=r"well is label 1 in north and 0 in south.*\[ill, well\]"):
+        _ = FolderDataModule(sources, **options).domains
+    domains = FolderDataModule(sources, classes=["ill", "well"], **options).domains
+    assert domains["south"].train_labels.unique().tolist() == [1]
 
 
 def test_train_and_test_folders_are_the_split(tmp_path):
@@ -121,8 +149,9 @@ def test_the_middle_square_is_cut_out(tmp_path):
     assert read_picture(tmp_path / "wide.png", 10, 1).unique().tolist() == [255]
 
 
-def test_dicom_is_windowed_and_inverted(tmp_path):
-    pydicom = pytest.importorskip("pydicom")
+def make_dicom(kind="MONOCHROME2"):
+    """A record of 8 x 8 values from -1000 in steps of 50."""
+    pytest.importorskip("pydicom")
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
@@ -138,15 +167,55 @@ def test_dicom_is_windowed_and_inverted(tmp_path):
     record.RescaleSlope, record.RescaleIntercept = 1, -1000
     pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 50
     record.PixelData = pixels.tobytes()
-    for name, kind in (("plain", "MONOCHROME2"), ("negative", "MONOCHROME1")):
-        record.PhotometricInterpretation = kind
-        pydicom.dcmwrite(tmp_path / f"{name}.dcm", record, enforce_file_format=True)
-    plain = read_picture(tmp_path / "plain.dcm", 8, 1)
-    assert plain[0, 0, 0] == 0 and plain[0, 7, 7] == 255
-    negative = read_picture(tmp_path / "negative.dcm", 8, 1)
+    record.PhotometricInterpretation = kind
+    return record
+
+
+def show_dicom(path, record, window=None):
+    import pydicom
+
+    pydicom.dcmwrite(path, record, enforce_file_format=True)
+    return read_picture(path, 8, 1, window)[0].flatten()
+
+
+def test_dicom_is_windowed_and_inverted(tmp_path):
+    plain = show_dicom(tmp_path / "plain.dcm", make_dicom())
+    assert plain[0] == 0 and plain[-1] == 255
+    negative = show_dicom(tmp_path / "negative.dcm", make_dicom("MONOCHROME1"))
     assert (negative.int() + plain.int() - 255).abs().max() <= 1
-    windowed = read_picture(tmp_path / "plain.dcm", 8, 1, (-1000.0, 0.0))
-    assert (windowed[0].flatten()[20:] == 255).all()
+    windowed = show_dicom(tmp_path / "windowed.dcm", make_dicom(), (-1000.0, 0.0))
+    assert (windowed[20:] == 255).all()
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_dicom_shows_its_own_window_however_little_of_it_a_picture_fills(tmp_path, function):
+    record = make_dicom()
+    # The values reach from -1000 to 2150.
+    record.WindowCenter, record.WindowWidth, record.VOILUTFunction = 1000, 8000, function
+    shown = show_dicom(tmp_path / "a.dcm", record).double()
+    values = torch.arange(64, dtype=torch.float64) * 50 - 1000
+    expected = {
+        "LINEAR": 255 * ((values - 999.5) / 7999 + 0.5),
+        "LINEAR_EXACT": 255 * ((values - 1000) / 8000 + 0.5),
+        "SIGMOID": 255 * torch.sigmoid(4 * (values - 1000) / 8000),
+    }[function]
+    assert (shown - expected).abs().max() <= 0.51
+    assert shown.min() > 60 and shown.max() < 180
+
+
+def test_dicom_shows_its_own_look_up_table(tmp_path):
+    from pydicom.dataset import Dataset
+
+    record, table = make_dicom(), Dataset()
+    record.RescaleIntercept = 0
+    table.LUTDescriptor, table.LUTData = [64, 0, 16], [512 * n for n in range(64)]
+    table["LUTDescriptor"].VR = table["LUTData"].VR = "US"
+    record.VOILUTSequence = [table]
+    pixels = np.minimum(np.arange(64, dtype=np.uint16), 63)
+    record.PixelData = pixels.tobytes()
+    shown = show_dicom(tmp_path / "a.dcm", record).double()
+    expected = torch.arange(64, dtype=torch.float64) * 512 / 65535 * 255
+    assert (shown - expected).abs().max() <= 0.51
 
 
 def damage_pictures(folder):

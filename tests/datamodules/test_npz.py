@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from huscf.datamodules import MedicalDataModule, NpzDataModule
+from huscf.datamodules.npz import read_npz
 from huscf.errors import DataError
 
 
@@ -108,6 +109,32 @@ def test_damaged_and_missing_files_are_named(tmp_path, arrays):
     del arrays["test_labels"]
     with pytest.raises(DataError, match="test_labels"):
         load(tmp_path, arrays)
+
+
+def test_damage_anywhere_is_one_line(tmp_path, arrays, rng):
+    path = tmp_path / "cells.npz"
+    # Alike rows, so that they are compressed and not stored.
+    np.savez_compressed(path, **{k: np.zeros_like(v) for k, v in arrays.items()})
+    whole = path.read_bytes()
+    reasons = set()
+    for place in rng.integers(0, len(whole), 300):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            read_npz(path)
+        except DataError as error:
+            reasons.add(type(error.__cause__).__name__)
+    assert "error" in reasons  # zlib's
+    np.save(tmp_path / "array.npy", arrays["train_images"])
+    (tmp_path / "array.npy").rename(path)
+    with pytest.raises(DataError, match=r"cells.npz cannot be read"):
+        read_npz(path)
+
+
+def test_files_in_subfolders_name_their_domain_without_them(tmp_path, arrays):
+    (tmp_path / "site").mkdir()
+    np.savez(tmp_path / "site" / "cells.v2.npz", **arrays)
+    data = MedicalDataModule(["site/cells.v2.npz"], root=str(tmp_path))
+    assert list(data.domains) == ["cells.v2"]
 
 
 def test_a_path_outside_root_is_refused(tmp_path, arrays):

@@ -41,6 +41,17 @@ def test_samples_are_balanced_and_the_pictures_are_those_of_the_archive(checkpoi
         assert np.abs(np.asarray(Image.open(path)) - expected).max() <= 0.51
 
 
+def test_few_samples_come_from_many_clients(checkpoint, tmp_path):
+    assert generate(checkpoint, tmp_path / "out", "--num_samples=10") == 0
+    with np.load(tmp_path / "out" / "samples.npz") as archive:
+        assert set(np.bincount(archive["client"])) <= {2, 3}
+    assert generate(checkpoint, tmp_path / "more", "--num_samples=60") == 0
+    with np.load(tmp_path / "more" / "samples.npz") as archive:
+        for label in range(10):
+            drawn = np.bincount(archive["client"][archive["labels"] == label], minlength=4)
+            assert set(drawn) == {1, 2}
+
+
 def test_the_same_command_gives_the_same_bytes_and_another_seed_does_not(checkpoint, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         assert generate(checkpoint, tmp_path / name, "--num_samples=20", f"--seed={seed}") == 0

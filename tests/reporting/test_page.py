@@ -105,6 +105,19 @@ def test_latency_of_a_searched_plan_and_scores_of_a_test_are_shown(run, tmp_path
     assert "<h1>run &lt;b&gt;</h1>" in html
 
 
+def test_names_with_dots_are_no_numbers(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    with (folder / "clients.csv").open(newline="") as file:
+        clients = list(csv.DictReader(file))
+    clients[0] |= {"domain": "St. Mary", "profile": "raspi-4.1b", "uplink_mbytes": "1.23456789"}
+    with (folder / "clients.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, clients[0])
+        writer.writeheader()
+        writer.writerows(clients)
+    html = write_page(RunRecord.read(folder)).read_text()
+    assert "St. Mary" in html and "raspi-4.1b" in html and "1.235" in html
+
+
 def test_a_run_without_clients_csv_or_rounds_still_has_a_page(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / "clients.csv").unlink()

@@ -170,6 +170,31 @@ def test_validate_prints_quick_scores_and_writes_nothing(copied, small_judge, ca
     assert sorted(copied.rglob("*")) == before
 
 
+def test_a_configuration_beside_the_checkpoint_changes_what_it_names(
+    copied, small_judge, capsys, tmp_path
+):
+    last = f"--ckpt_path={copied}/checkpoints/last.ckpt"
+    # The run's own configuration, which says no more of validation than the user did.
+    own = ["--config", str(copied / "config.yaml")]
+    assert main(["validate", *own, last, *FEW]) == 0
+    assert "judge on real data" in capsys.readouterr().out
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("model: {num_evaluated_per_class: 7}\n")
+    assert main(["validate", last, "--config", str(overlay), FEW[1]]) == 0
+    assert "7 samples of each class" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_whose_partition_is_by_shares_is_tested_by_its_checkpoint(tmp_path, small_judge):
+    partitioner = {
+        "class_path": "huscf.datamodules.LabelExclusionPartitioner",
+        "init_args": {"missing_classes": {0: 0.5, 2: 0.5}, "shares": {1.0: 0.7, 0.6667: 0.3}},
+    }
+    overlay = tmp_path / "skewed.yaml"
+    overlay.write_text(yaml.safe_dump({"data": {"init_args": {"partitioner": partitioner}}}))
+    folder = fit(tmp_path / "runs", "--config", str(overlay))
+    assert main(["validate", f"--ckpt_path={folder}/checkpoints/last.ckpt", *FEW]) == 0
+
+
 @pytest.mark.parametrize("command", ["test", "validate"])
 @pytest.mark.parametrize(
     ("options", "message"),
