@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..errors import HuscfError
+from ..errors import HuscfError, PlanError
 from ..modules import SplitGAN
 from ..modules.server import observed_boundary
 from ..planning import (
@@ -70,8 +70,13 @@ class Replanning(Callback):
         moved_bytes = 0
         if self.should_replan(pl_module.num_rounds):
             steps = trainer.global_step * self.every_n_rounds // pl_module.num_rounds
-            decision = self.decide(pl_module, source, fleet, options, max(1, steps))
-            moved_bytes = self._apply(trainer, pl_module, decision)
+            try:
+                decision = self.decide(pl_module, source, fleet, options, max(1, steps))
+            except PlanError as error:
+                # As where a device has become too small for any cut.
+                print(f"round {pl_module.num_rounds}: cuts kept: {error}")
+            else:
+                moved_bytes = self._apply(trainer, pl_module, decision)
         latency = measure_latency(pl_module.plan, source.subject, fleet, options)
         pl_module.report("plan/latency_s", latency)
         pl_module.report("plan/moved_mbytes", moved_bytes / 1e6)

@@ -115,14 +115,13 @@ def _show_as_the_file_says(values: np.ndarray, record: Any) -> tuple[np.ndarray,
     """
     from pydicom.pixels import apply_voi
 
-    if "VOILUTSequence" in record:
+    if record.get("VOILUTSequence"):
         _, _, num_bits = record.VOILUTSequence[0].LUTDescriptor
         return apply_voi(np.rint(values).astype(np.int64), record), (0.0, 2.0**num_bits - 1)
-    if "WindowCenter" not in record:
+    both = [record.get(name) for name in ("WindowCenter", "WindowWidth")]
+    if None in both or "" in both:
         return values, None
-    center, width = (
-        float(np.atleast_1d(record[name].value)[0]) for name in ("WindowCenter", "WindowWidth")
-    )
+    center, width = (float(np.atleast_1d(value)[0]) for value in both)
     function = record.get("VOILUTFunction", "LINEAR")
     if function == "SIGMOID":
         return 1 / (1 + np.exp(-4 * (values - center) / width)), (0.0, 1.0)

@@ -90,7 +90,7 @@ def check_numbering(sources: Sequence[Source]) -> None:
                 raise DataError(
                     f"class {name} is label {known} in {owner} and {label} in {source.name}, which "
                     "have different classes: number them with "
-                    f"classes: [{', '.join(sorted(every, key=_number_first))}]"
+                    f"classes: {sorted(every, key=_number_first)}"
                 )
 
 

@@ -154,6 +154,14 @@ def run(arguments: list[str]) -> None:
         )
     except MisconfigurationException as error:
         raise HuscfError(str(error)) from error
+    except ValueError as error:
+        # What a class named in YAML refuses comes wrapped in the parser's own words.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, HuscfError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise cause from None
 
 
 def _quieten() -> None:

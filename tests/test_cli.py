@@ -239,6 +239,25 @@ def test_a_second_run_gets_its_own_folder(two_rounds):
         (["--model.generator_lr=-1"], "generator_lr and discriminator_lr must be >= 0"),
         (["--data.init_args.batch_size=1"], "client 0 has batches of one sample"),
         (["--model.plan.init_args.assignment={99: phone}"], "not in the run: clients [99]"),
+        (["--data.init_args.batch_size=0"], "data.batch_size is 0, must be >= 1"),
+        (
+            [
+                "--federation.rule=huscf.federation.KMeansClusters",
+                "--federation.rule.num_clusters=0",
+            ],
+            "num_clusters is 0, must be at least 1",
+        ),
+        (
+            ["--model.plan=huscf.planning.SearchedPlan", "--model.plan.devices=nosuch.yaml"],
+            "nosuch.yaml",
+        ),
+        (
+            [
+                "--data.init_args.partitioner=huscf.datamodules.DirichletPartitioner",
+                "--data.init_args.partitioner.init_args.alpha=-1",
+            ],
+            "alpha is -1",
+        ),
         (["--trainer.precision=bf16-true"], "trainer.precision: bf16-true is not supported"),
     ],
 )

@@ -61,10 +61,13 @@ def mix_state(
         forget_state(optimizer, [p for copy in copies for p in copy.parameters()])
         return
     for parameters in zip(*(copy.parameters() for copy in copies), strict=True):
-        states = [optimizer.state.get(parameter, {}) for parameter in parameters]
-        if all(states):
-            tensors = [[state["exp_avg"], state["exp_avg_sq"]] for state in states]
-            mix_tensors(tensors, matrix)
+        # Copies that were never trained, such as a server's that all clients hold, have no moments.
+        known = [row for row, parameter in enumerate(parameters) if optimizer.state.get(parameter)]
+        states = [optimizer.state[parameters[row]] for row in known]
+        shares = matrix[known][:, known]
+        totals = shares.sum(1, keepdim=True)
+        shares = torch.where(totals > 0, shares / totals, torch.eye(len(known)).double())
+        mix_tensors([[state["exp_avg"], state["exp_avg_sq"]] for state in states], shares)
 
 
 def forget_state(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:

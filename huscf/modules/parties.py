@@ -102,7 +102,7 @@ class Parties(nn.Module):
         """
         self.clusters = dict(clusters)
         if per_cluster is False:
-            return self.server.set_copies(1, dict.fromkeys(clusters, 0))
+            return self.server.set_copies(1, dict.fromkeys(clusters, 0), False)
         return self.server.set_copies(max(clusters.values()) + 1, self.clusters, per_cluster)
 
     def federate(
@@ -168,7 +168,8 @@ class Parties(nn.Module):
         Every client keeps the network that it had: a block that comes to a client is a clone of
         the server copy that it used; a block that goes to the server becomes the server's copy
         where there is none, and is dropped where there is one (after a federation inside the
-        cluster the two are equal). Server blocks that nobody uses any more are removed.
+        cluster the two are equal). Where clusters share the block at the server, its new copy is
+        the mean of its users'. Server blocks that nobody uses any more are removed.
 
         Args:
             plan: New cuts of the same clients and networks.

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..federation import ActivationStatistics
+from ..federation import ActivationStatistics, mix_blocks
 from ..models import BatchStatistics, Network, run_stacked
 from ..split import CutPlan, NetworkName
 from .segment import Segment, clone_block
@@ -117,7 +117,8 @@ class Server(nn.Module):
         Args:
             plan: The new plan.
             before: Every client's whole network under the old plan. A block that the server did
-                not have is cloned from the first client that each copy serves.
+                not have is cloned from the first client that each copy serves; one that clusters
+                share becomes the mean of its users', with the moments of the first.
 
         Returns:
             For every parameter of a clone the parameter that it was cloned from.
@@ -135,6 +136,9 @@ class Server(nn.Module):
                         blocks[index] = segments[0].block(index)
                     else:
                         blocks[index] = clone_block(before[first, network][index], cloned_from)
+                        if not _is_per_cluster(self.per_cluster, network, index):
+                            users = _list_users(plan, network, index)
+                            _set_to_mean(blocks[index], [before[c, network][index] for c in users])
                 segments.append(Segment(blocks))
             self.add_module(network, nn.ModuleList(segments))
         self.plan = plan
@@ -263,6 +267,20 @@ def _is_per_cluster(per_cluster: PerCluster, network: NetworkName, index: int) -
     if isinstance(per_cluster, bool):
         return per_cluster
     return index in per_cluster.get(network, ())
+
+
+def _list_users(plan: CutPlan, network: NetworkName, index: int) -> list[int]:
+    """Return the clients that leave a block to the server."""
+    count = plan.num_blocks(network)
+    return [c.client_id for c in plan.clients if index in c.cuts.server_range(network, count)]
+
+
+def _set_to_mean(block: nn.Module, others: Sequence[nn.Module]) -> None:
+    """Make a block the mean of other copies of it."""
+    matrix = torch.eye(1 + len(others), dtype=torch.float64)
+    matrix[0] = 1 / len(others)
+    matrix[0, 0] = 0.0
+    mix_blocks([block, *others], matrix)
 
 
 def _divide(members: list[int], limit: int) -> list[list[int]]:

@@ -1,7 +1,7 @@
 """When and how to change a running plan, as pure values; a callback applies the decision."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -164,7 +164,9 @@ def measure_latency(
         options: Which latency model.
     """
     move = Move(running, 1) if options.latency_model == "corrected" else None
-    problem = build_problem(subject, fleet, options, move)
+    # The plan runs, whether the devices' memory is said to have room for it or not.
+    clients = (replace(c, profile=replace(c.profile, memory_bytes=None)) for c in fleet.clients)
+    problem = build_problem(subject, Fleet(tuple(clients), fleet.server), options, move)
     return float(problem.latency_s(problem.from_plan(match_clients(running, fleet))[None])[0])
 
 

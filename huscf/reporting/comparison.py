@@ -39,7 +39,8 @@ def print_comparison(runs: Sequence[RunRecord]) -> None:
         console.print(_make_spread_table(groups, names))
     if len(runs) > 1:
         settings = _make_table("Differing configuration", "key", name_apart(runs))
-        for key, values in differing_keys([run.config for run in runs]).items():
+        configs = [{**run.config, **_describe_test(run)} for run in runs]
+        for key, values in differing_keys(configs).items():
             settings.add_row(key, *values)
         console.print(settings if settings.rows else "The configurations do not differ.")
 
@@ -47,13 +48,16 @@ def print_comparison(runs: Sequence[RunRecord]) -> None:
 def final_figures(run: RunRecord) -> Row:
     """Return the last value of every figure of training, and those of the newest `huscf test`.
 
-    The latter are called test/<domain>/<figure>, of all clients of the domain together.
+    The latter are called test/<domain>/<figure>, of all clients of the domain together, and
+    test/round, the round after which they were measured.
     """
     tested = {
         f"test/{domain}/{name}": value
         for domain, scores in run.scores.get("domains", {}).items()
         for name, value in scores["together"].items()
     }
+    if tested and run.scores.get("round") is not None:
+        tested = {"test/round": run.scores["round"], **tested}
     return {**run.last(), **tested}
 
 
@@ -106,10 +110,26 @@ def _make_spread_table(groups: Sequence[Sequence[RunRecord]], names: Sequence[st
         headings.append(f"{', '.join(name_apart(group))}\nseeds {seeds}")
     table = _make_table("Mean ± standard deviation over seeds", "figure", headings)
     figures = [[final_figures(run) for run in group] for group in groups]
+    for group, rows in zip(groups, figures, strict=True):
+        ways = [_describe_test(run) for run in group if run.scores]
+        if any(way != ways[0] for way in ways):
+            # Of other judges, or of other numbers of samples: no repetitions of each other.
+            for row in rows:
+                for name in [name for name in row if name.startswith("test/")]:
+                    del row[name]
     for name in names:
         cells = (summarize_figure([row.get(name) for row in group]) for group in figures)
         table.add_row(name, *cells)
     return table
+
+
+def _describe_test(run: RunRecord) -> dict[str, Any]:
+    """Return how the newest `huscf test` measured, as keys beside those of the configuration."""
+    known = {key: run.scores.get(key) for key in ("plain_judge", "inception", "round")}
+    known["num_per_class"] = sorted(
+        {domain.get("num_per_class", 0) for domain in run.scores.get("domains", {}).values()}
+    )
+    return {f"huscf test: {key}": value for key, value in known.items()}
 
 
 def _make_table(title: str, heading: str, names: Sequence[str]) -> "Table":

@@ -113,8 +113,10 @@ def _describe(run: RunRecord) -> str:
 
 
 def _scores(run: RunRecord) -> str:
-    """The scores of `huscf test`, or else the last ones of training."""
+    """The scores of `huscf test`, and the last ones of training where these are newer."""
     domains = run.scores.get("domains")
+    last = run.last()
+    tested = ""
     if domains:
         rows = [
             [heading, *(_tested(domain, key) for domain in domains.values())]
@@ -122,12 +124,15 @@ def _scores(run: RunRecord) -> str:
             if any(key in domain["together"] for domain in domains.values())
         ]
         draws = f" ({explain_draws(run.scores)})" if "evaluation_seeds" in run.scores else ""
+        number = run.scores.get("round")
+        when = "" if number is None else f" after round {number}"
         note = (
-            f"From huscf test: all clients of a domain together{draws}, and in brackets mean ± "
-            "standard deviation over single clients. Scores are worth as much as the judge."
+            f"From huscf test{when}: all clients of a domain together{draws}, and in brackets mean "
+            "± standard deviation over single clients. Scores are worth as much as the judge."
         )
-        return _table(("figure", *domains), rows) + f"<p>{note}</p>"
-    last = run.last()
+        tested = _table(("figure", *domains), rows) + f"<p>{note}</p>"
+        if number is None or number >= last.get("round", 0):
+            return tested
     names = [name for name in run.domains if f"eval/{name}/judge_accuracy" in last]
     rows = [
         [heading, *(_score(last.get(f"eval/{name}/{key}")) for name in names)]
@@ -135,9 +140,9 @@ def _scores(run: RunRecord) -> str:
         if any(f"eval/{name}/{key}" in last for name in names)
     ]
     if not rows:
-        return "<p>Not evaluated in this run; huscf test measures it.</p>"
+        return tested or "<p>Not evaluated in this run; huscf test measures it.</p>"
     note = "The last evaluation of the training run; huscf test gives the spread over clients."
-    return _table(("figure", *names), rows) + f"<p>{note}</p>"
+    return tested + _table(("figure", *names), rows) + f"<p>{note}</p>"
 
 
 def _tested(domain: Mapping[str, Any], key: str) -> str:

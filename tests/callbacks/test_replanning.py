@@ -126,6 +126,14 @@ def test_what_the_first_re_planning_would_trip_over_is_refused_at_once(
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_devices_that_became_too_small_keep_their_cuts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(DEVICES["profiles"]["fast"], "memory_mib", 1000)
+    monkeypatch.setitem(DRIFT["events"][0], "memory_factor", 1e-6)
+    assert fit(tmp_path, 3) == 0
+    assert "round 2: cuts kept: client" in capsys.readouterr().out
+    assert [row["round"] for row in rows(tmp_path / "runs" / "run-1")] == ["1", "2", "3"]
+
+
 def test_only_searched_plans_can_be_re_planned():
     module = make_gan({0: [1, 1, 1, 1]})
     Replanning().on_fit_start(None, module)

@@ -65,7 +65,9 @@ def test_sources_that_number_a_class_differently_are_refused(tmp_path):
         save_picture(tmp_path / "south" / "well" / f"{number}.png", 10 * number)
     options = {"root": str(tmp_path), "image_size": 16, "clients_per_domain": 1}
     sources = {"north": "north", "south": "south"}
-    with pytest.raises(DataError, match=r"well is label 1 in north and 0 in south.*\[ill, well\]"):
+    with pytest.raises(
+        DataError, match=r"well is label 1 in north and 0 in south.*\['ill', 'well'\]"
+    ):
         _ = FolderDataModule(sources, **options).domains
     domains = FolderDataModule(sources, classes=["ill", "well"], **options).domains
     assert domains["south"].train_labels.unique().tolist() == [1]
@@ -201,6 +203,18 @@ def test_dicom_shows_its_own_window_however_little_of_it_a_picture_fills(tmp_pat
     }[function]
     assert (shown - expected).abs().max() <= 0.51
     assert shown.min() > 60 and shown.max() < 180
+
+
+@pytest.mark.parametrize("left_empty", ["window", "width", "table"])
+def test_a_dicom_window_that_says_nothing_is_none(tmp_path, left_empty):
+    record = make_dicom()
+    plain = show_dicom(tmp_path / "plain.dcm", record)
+    if left_empty == "table":
+        record.VOILUTSequence = []
+    else:
+        record.WindowCenter = 100 if left_empty == "width" else None
+        record.WindowWidth = None
+    assert torch.equal(show_dicom(tmp_path / "empty.dcm", record), plain)
 
 
 def test_dicom_shows_its_own_look_up_table(tmp_path):

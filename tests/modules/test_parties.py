@@ -168,47 +168,41 @@ def test_the_server_blocks_of_clusters_that_merge_are_averaged_like_the_clients(
     assert set(map(id, module.optimizer("generator").state)) <= held
 
 
-def test_a_diverged_client_recovers_with_the_average():
-    cuts = {client: [1, 1, 1, 1] for client in range(3)}
+@pytest.mark.parametrize("moments", ["keep", "average", "reset"])
+def test_a_diverged_client_recovers_with_the_average(moments):
+    # Client 3 is a cluster by itself, whose copy of block 1 at the server nobody has trained.
+    large, small = [2, 1, 2, 1], [1, 1, 1, 1]
+    cuts = {0: large, 1: large, 2: small, 3: large}
+    clusters, weights = {0: 0, 1: 0, 2: 0, 3: 1}, {0: 0.25, 1: 0.25, 2: 0.5, 3: 1.0}
     module = make_gan(cuts, depth=5, on_nonfinite="drop")
+    federate(module, clusters, weights)
     run_step(module, make_batch(cuts))
-    head = module.client(2).segment("discriminator", "head")
+    head = module.client(0).segment("discriminator", "head")
     for parameter in head.parameters():
         parameter.grad = torch.full_like(parameter, float("inf"))
     module.optimizer("discriminator").step()
-    assert not module.client(2).is_finite()
-    federate(module, dict.fromkeys(cuts, 0), {0: 0.5, 1: 0.5, 2: 0.0})
+    assert not module.client(0).is_finite()
+    federate(module, clusters, {0: 0.0, 1: 0.5, 2: 0.5, 3: 1.0}, moments)
+    if moments == "average":
+        states = module.optimizer("discriminator").state
+        held = [next(module.parties.block("discriminator", c, 1).parameters()) for c in (0, 1, 2)]
+        first, *others = (states[parameter]["exp_avg"] for parameter in held)
+        assert all(torch.equal(first, other) for other in others)
     for step in range(1, 4):
         run_step(module, make_batch(cuts, seed=step), step)
-    assert module.client(2).is_finite()
-    assert module.num_dropped[2] == 0
+    assert module.client(0).is_finite()
+    assert module.num_dropped[0] == 0
 
 
-def test_averaged_generators_follow_with_the_decay_through_federation_and_new_cuts():
-    module = make_gan(OLD, depth=5, ema_decay=0.9)
-    one = {k: v.clone() for k, v in module.averaged.state_dict().items()}
-    run_step(module, make_batch(OLD))
-    module.update_average(1000)
-    for key, value in module.averaged.state_dict().items():
-        trained = module.parties.state_dict()[key]
-        expected = 0.9 * one[key] + 0.1 * trained if value.is_floating_point() else trained
-        torch.testing.assert_close(value, expected)
-    module.federate({0: 0, 1: 0, 2: 1}, {0: 0.5, 1: 0.5, 2: 1.0})
-    module.apply_plan(plan_of(NEW))
-    assert module.averaged.state_dict().keys() <= module.parties.state_dict().keys()
-    networks = [module.averaged.merged_network("generator", c).state_dict() for c in (0, 1)]
-    for key, value in networks[0].items():
-        torch.testing.assert_close(value, networks[1][key])
-    module.update_average(0)
-    assert not any(p.requires_grad for p in module.averaged.parameters())
-
-
-def test_without_average_samples_come_from_the_trained_generator():
-    module = make_gan({0: [1, 1, 1, 1]}, ema_decay=0.0)
-    assert module.averaged is None
-    module.update_average(3)
-    network = module.parties.merged_network("generator", 0).eval()
-    noise = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
-    labels = torch.tensor([0, 2])
-    drawn = module.sample(0, labels, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(drawn, network(noise, labels).detach())
+def test_a_block_that_clusters_come_to_share_at_the_server_is_the_mean_of_its_users():
+    cuts = {client: [2, 1, 1, 1] for client in range(3)}
+    module = make_gan(cuts, depth=5)
+    module.parties.federate({0: 0, 1: 0, 2: 1}, {0: 0.5, 1: 0.5, 2: 1.0}, False)
+    for step in range(2):
+        run_step(module, make_batch(cuts, seed=step), step)
+    before = [next(module.parties.block("generator", c, 1).parameters()).clone() for c in cuts]
+    module.parties.apply_plan(plan_of({0: [1, 1, 1, 1], 1: [2, 1, 1, 1], 2: [1, 1, 1, 1]}))
+    shared = next(module.server.segment("generator", 0).block(1).parameters())
+    torch.testing.assert_close(shared, (before[0] + before[2]) / 2)
+    kept = next(module.parties.block("generator", 1, 1).parameters())
+    assert torch.equal(kept, before[1])

@@ -82,6 +82,19 @@ def test_runs_that_differ_in_the_seed_alone_have_mean_and_spread(run, tmp_path, 
     assert found["test/digits/fid"] == ["0.625 ± 0.18 (2 of 3)", "-"]
 
 
+def test_tests_under_different_judges_are_no_repetitions(run, tmp_path, capsys):
+    folders = [repeat(run, tmp_path / name, seed, [1.0]) for seed, name in enumerate("ab")]
+    for folder, plain in zip(folders, (False, True), strict=True):
+        domains = {"digits": {"together": {"fid": 9.0}, "num_per_class": 10}}
+        content = {"round": 2, "plain_judge": plain, "domains": domains}
+        (folder / "metrics.json").write_text(json.dumps(content))
+    assert main(["compare", *map(str, folders)]) == 0
+    out = capsys.readouterr().out
+    assert spread_lines(out)["test/digits/fid"] == ["-"]
+    assert "huscf test: plain_judge" in out.split("Differing")[1]
+    assert "huscf test: round" not in out
+
+
 def test_runs_of_one_seed_or_of_different_settings_are_no_repetitions(run, tmp_path, capsys):
     folders = [
         repeat(run, tmp_path / "a", 0, [1.0]),

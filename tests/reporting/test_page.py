@@ -118,6 +118,21 @@ def test_names_with_dots_are_no_numbers(run, tmp_path):
     assert "St. Mary" in html and "raspi-4.1b" in html and "1.235" in html
 
 
+def test_scores_of_a_test_do_not_hide_newer_ones_of_training(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    content = {"together": {"label_accuracy": 0.875}, "over_clients": {}}
+    for number, shown in ((1, True), (2, False)):
+        scores = {"round": number, "domains": {"digits": content}}
+        (folder / "metrics.json").write_text(json.dumps(scores))
+        record = RunRecord.read(folder)
+        record.rows[-1].update(
+            {"eval/digits/judge_accuracy": 0.5, "eval/digits/label_accuracy": 0.625}
+        )
+        html = write_page(record).read_text()
+        assert "0.875" in html and f"From huscf test after round {number}:" in html
+        assert ("0.625" in html) == shown
+
+
 def test_a_run_without_clients_csv_or_rounds_still_has_a_page(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / "clients.csv").unlink()
