@@ -22,6 +22,7 @@ from .partitions import (
 )
 from .recordings import write_recording
 from .shapes import fit_samples
+from .sources import Source, SourceFile
 
 __all__ = [
     "AudioDataModule",
@@ -48,6 +49,8 @@ __all__ = [
     "NpzDataModule",
     "Partitioner",
     "QuantitySkewPartitioner",
+    "Source",
+    "SourceFile",
     "SpokenDigitsDataModule",
     "fit_samples",
     "scale_samples",

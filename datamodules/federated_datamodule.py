@@ -228,14 +228,16 @@ class FederatedDataModule(LightningDataModule):
                 "lower clients_per_domain"
             )
         rng = make_rng(self.seed, "partition", position)
-        parts = self.partitioner.partition(
+        given = self.partitioner.partition(
             domain.train_labels.numpy(), domain.keys, num_clients, rng
         )
-        together = np.concatenate(parts)
-        if len(parts) != num_clients or len(np.unique(together)) != len(together):
+        parts = [np.asarray(part, dtype=np.int64) for part in given]
+        together = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        is_inside = ((together >= 0) & (together < size)).all()
+        if len(parts) != num_clients or len(np.unique(together)) != len(together) or not is_inside:
             raise DataError(
-                f"{type(self.partitioner).__name__}: needs {num_clients} parts without a sample "
-                f"in two of them, gave {len(parts)} parts"
+                f"{type(self.partitioner).__name__}: needs {num_clients} parts of positions below "
+                f"{size} without a sample in two of them, gave {len(parts)} parts"
             )
         if self.samples_per_client is not None:
             limit = self.samples_per_client

@@ -57,6 +57,8 @@ def mix_tensors(copies: Sequence[Sequence[Tensor]], matrix: Tensor) -> None:
         matrix: (C, C), entries >= 0, rows sum to 1.
     """
     floats = [[t for t in tensors if t.is_floating_point()] for tensors in copies]
+    if not any(floats):
+        return
     receivers: dict[tuple[float, ...], list[int]] = {}
     for index, row in enumerate(matrix.tolist()):
         if row[index] != 1.0:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ..errors import HuscfError
 
@@ -37,10 +39,20 @@ class Network(nn.ModuleList):
 
     Args:
         blocks: The blocks in forward order.
+
+    Raises:
+        HuscfError: For layers that cannot be copied, as every client needs them.
     """
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
         super().__init__(blocks)
+        for index, block in enumerate(self):
+            hooks = (h for m in block.modules() for h in m._forward_pre_hooks.values())
+            if any(isinstance(hook, (SpectralNorm, WeightNorm)) for hook in hooks):
+                raise HuscfError(
+                    f"block {index}: torch.nn.utils.spectral_norm and weight_norm make layers that "
+                    "cannot be copied: use those of torch.nn.utils.parametrizations"
+                )
 
     def __getitem__(self, index: int | slice) -> nn.Module:  # type: ignore[override]
         """Return one block, or a slice as a network of its own."""

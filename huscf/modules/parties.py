@@ -78,8 +78,11 @@ class Parties(nn.Module):
         """
         for network in self.network_names:
             own, theirs = (_state_of(p._segments(network)) for p in (self, other))
-            torch._foreach_lerp_(own.floats, theirs.floats, 1 - decay)
-            torch._foreach_copy_(own.counters, theirs.counters)
+            # PyTorch refuses empty lists: a network without batch norm has no counters.
+            if own.floats:
+                torch._foreach_lerp_(own.floats, theirs.floats, 1 - decay)
+            if own.counters:
+                torch._foreach_copy_(own.counters, theirs.counters)
 
     def _segments(self, network: NetworkName) -> list[Segment]:
         segments: list[Segment] = []

@@ -83,7 +83,9 @@ def run_side_by_side(
     """
     if not segments[0].is_stackable:
         (segment,) = segments
-        return segment(inputs.squeeze(1), labels if labels is None else labels.squeeze(1))[:, None]
+        # Its first layer may work in place, which must not reach the sender's tensor.
+        own = inputs.squeeze(1).clone()
+        return segment(own, labels if labels is None else labels.squeeze(1))[:, None]
     columns = [[*segment.blocks.values()] for segment in segments]
     return run_stacked(columns, inputs, labels, pending)
 

@@ -112,13 +112,14 @@ def measure_block_costs(
     # Threads that wait for one another on a busy machine take longer than so little work.
     torch.set_num_threads(1)
     try:
-        low, activations = _measure_saved_bytes(trial, *make_inputs(_SMALL_BATCH))
-        high, _ = _measure_saved_bytes(trial, *make_inputs(_LARGE_BATCH))
-        labels = make_inputs(_SMALL_BATCH)[1]
-        flops = [
-            _count_flops(block, activations[place], () if place else (labels,))
-            for place, block in enumerate(trial)
-        ]
+        with torch.random.fork_rng(devices=[]):
+            low, activations = _measure_saved_bytes(trial, *make_inputs(_SMALL_BATCH))
+            high, _ = _measure_saved_bytes(trial, *make_inputs(_LARGE_BATCH))
+            labels = make_inputs(_SMALL_BATCH)[1]
+            flops = [
+                _count_flops(block, activations[place], () if place else (labels,))
+                for place, block in enumerate(trial)
+            ]
     finally:
         torch.set_num_threads(num_threads)
     sizes = [output.numel() * output.element_size() for output in activations[1:]]
@@ -175,7 +176,7 @@ def _measure_saved_bytes(
 def _count_flops(block: nn.Module, inputs: Tensor, extra: tuple[Tensor, ...]) -> tuple[int, ...]:
     """Count forward, input gradient, parameter gradient and full backward work of one block."""
     leaf = inputs.detach().requires_grad_()
-    params = list(block.parameters())
+    params = [p for p in block.parameters() if p.requires_grad]
     with FlopTally() as forward:
         # A block may work in place, which autograd forbids on a leaf.
         outputs = block(leaf.clone(), *extra)

@@ -118,7 +118,8 @@ def _measure(job: _Job) -> PlanSubject:
 
 def _read_job(arguments: argparse.Namespace) -> _Job:
     path = arguments.config
-    values = load_mapping(path)
+    # A key without a value has its default.
+    values = {key: value for key, value in load_mapping(path).items() if value is not None}
     known = {*_DEVICE_KEYS, *_OPTION_KEYS, "networks", "batch_size"}
     for key in values:
         if key not in known:
@@ -127,8 +128,6 @@ def _read_job(arguments: argparse.Namespace) -> _Job:
     if "forbid" in given:
         given["forbidden_cuts"] = _parse_forbidden(given["forbid"])
     merged = {**values, **{k: v for k, v in given.items() if k in known}}
-    if merged.get("forbidden_cuts", {}) is None:
-        merged.pop("forbidden_cuts")
     try:
         networks = _read_networks(merged.get("networks", {}))
         batch_size = _read_whole({"batch_size": 64, **merged}, "batch_size", "plan")

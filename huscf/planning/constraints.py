@@ -39,11 +39,16 @@ class Constraints:
     max_energy_j: float | None = None
 
     def __post_init__(self) -> None:
-        for name in self.forbidden_cuts:
+        for name, counts in self.forbidden_cuts.items():
             if name not in CUT_NAMES:
                 raise PlanError(
                     f"forbidden_cuts: unknown cut {name}; known: {', '.join(CUT_NAMES)}"
                 )
+            for count in counts:
+                if type(count) is not int or count < 1:
+                    raise PlanError(
+                        f"forbidden_cuts: {name}: {count!r} is no whole number of blocks >= 1"
+                    )
         for name in ("min_generator_head", "min_discriminator_head"):
             if getattr(self, name) < 1:
                 raise PlanError(f"{name} is {getattr(self, name)}, must be >= 1")

@@ -192,6 +192,8 @@ def _check_rule(values: object, profiles: Mapping[str, DeviceProfile]) -> Mappin
     amounts = values[kind]
     if not isinstance(amounts, Mapping) or not amounts:
         raise PlanError(f"assignment: {kind} must map profile names to numbers")
+    # YAML reads some names as numbers; those of profiles are text.
+    amounts = {str(name): amount for name, amount in amounts.items()}
     for name in amounts:
         if name not in profiles:
             raise PlanError(
@@ -204,7 +206,7 @@ def _check_rule(values: object, profiles: Mapping[str, DeviceProfile]) -> Mappin
         raise PlanError(
             f"assignment: counts sum to {sum(_whole(amounts.values()))}, num_clients is {number}"
         )
-    return values
+    return {**values, kind: amounts}
 
 
 def _whole(values: Any) -> Sequence[int]:

@@ -48,8 +48,11 @@ def sweep_trade_off(
     Raises:
         PlanError: Where energy is wanted and a profile has no power_w.
     """
-    if against == "energy" and problem.fleet.clients[0].profile.power_w is None:
-        raise PlanError("--pareto_against energy: profiles have no power_w")
+    for client in problem.fleet.clients if against == "energy" else ():
+        if client.profile.power_w is None:
+            raise PlanError(
+                f"--pareto_against energy: profile {client.profile.name} has no power_w"
+            )
     fast = replace(problem, objective=Objective())
     goal = Objective(0.0, bytes_weight=1.0) if against == "bytes" else Objective(0.0, 0.0, 1.0)
     frugal = replace(problem, objective=goal)

@@ -1,4 +1,4 @@
-"""The wire between clients and server: the one place where tensors change hands."""
+"""The wire between clients and server: the one place where a step's tensors change hands."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ..errors import NonFiniteError
 from .cuts import NetworkName
 
 Direction = Literal["uplink", "downlink"]
-Kind = Literal["activations", "gradients", "params"]
+Kind = Literal["activations", "gradients"]
 Cut = Literal["generator_head", "generator_tail", "discriminator_head", "discriminator_tail"]
 
 
@@ -23,7 +23,7 @@ class Parcel:
     Args:
         client_id: The client at one end of the wire; the server is at the other.
         cut: Which of the client's four cuts it crosses.
-        kind: Activations or gradients in a step, params in a federation.
+        kind: Activations or gradients.
         direction: "uplink" is client to server.
         content: The tensor, detached from the sender's graph.
     """
@@ -50,7 +50,8 @@ def cuts_of(network: NetworkName) -> tuple[Cut, Cut]:
 class Exchange:
     """Carries activations forward and gradients back across the cuts, and counts bytes.
 
-    Subclass it and override `transmit` to add noise, compression or a network.
+    Subclass it and override `transmit` to add noise, compression or a network. What a federation
+    averages does not pass here: its bytes are counted, and that is all.
 
     Args:
         check_finite: Refuse NaN and Inf in what a client sends, before the server uses it.
@@ -68,6 +69,10 @@ class Exchange:
     def transmit(self, parcel: Parcel) -> Tensor:
         """Return the content as it arrives at the other end (here: unchanged)."""
         return parcel.content
+
+    def measure(self, parcel: Parcel) -> int:
+        """Return the bytes that a parcel takes; override it where `transmit` compresses."""
+        return parcel.num_bytes
 
     def send(
         self,
@@ -98,16 +103,17 @@ class Exchange:
             each = zip(client_ids, content.unbind(1), strict=True)
             broken = next(client_id for client_id, own in each if not is_finite(own))
             raise NonFiniteError(broken, f"{kind} at {cut} hold NaN or Inf")
-        num_bytes = content.numel() * content.element_size() // len(client_ids)
-        for client_id in client_ids:
-            self.num_bytes[client_id, cut, direction] += num_bytes
         if self.is_plain:
+            num_bytes = content.numel() * content.element_size() // len(client_ids)
+            for client_id in client_ids:
+                self.num_bytes[client_id, cut, direction] += num_bytes
             return content
-        parcels = (
-            Parcel(client_id, cut, kind, direction, own)
-            for client_id, own in zip(client_ids, content.unbind(1), strict=True)
-        )
-        return torch.stack([self.transmit(parcel) for parcel in parcels], 1)
+        arrived = []
+        for client_id, own in zip(client_ids, content.unbind(1), strict=True):
+            parcel = Parcel(client_id, cut, kind, direction, own)
+            self.num_bytes[client_id, cut, direction] += self.measure(parcel)
+            arrived.append(self.transmit(parcel))
+        return torch.stack(arrived, 1)
 
     def count(self, client_id: int, cut: Cut, direction: Direction, num_bytes: int) -> None:
         """Count bytes that are moved in bulk, such as a federation's parameters."""

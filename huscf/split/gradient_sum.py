@@ -26,12 +26,14 @@ class GradientSum:
             outputs: Ends of one graph.
             gradients: At the outputs.
             inputs: Leaves of the graph; every one has a gradient.
-            parameters: Of which gradients are summed; those that the graph lacks get none.
+            parameters: Of which gradients are summed; those that the graph lacks, or that are
+                frozen, get none.
             factor: On the parameters' gradients alone.
 
         Returns:
             The gradients at the inputs.
         """
+        parameters = [p for p in parameters if p.requires_grad]
         found = torch.autograd.grad(outputs, [*inputs, *parameters], gradients, allow_unused=True)
         at_inputs, at_parameters = found[: len(inputs)], found[len(inputs) :]
         pairs = zip(parameters, at_parameters, strict=True)

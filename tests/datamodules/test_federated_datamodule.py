@@ -155,8 +155,28 @@ def test_a_partitioner_that_gives_a_sample_twice_is_refused():
         def partition(self, labels, keys, num_clients, rng):
             return [np.arange(4)] * num_clients
 
-    with pytest.raises(DataError, match="Careless: needs 2 parts without a sample in two"):
+    with pytest.raises(DataError, match="Careless: needs 2 parts .* without a sample in two"):
         _ = TwoDomains(clients_per_domain=2, partitioner=Careless()).clients
+
+
+@pytest.mark.parametrize("parts", [[[0, 1], [2, 12]], [[0, 1], [2, -1]], []])
+def test_a_partitioner_that_names_no_sample_is_refused(parts):
+    class Wrong(Partitioner):
+        def partition(self, labels, keys, num_clients, rng):
+            return parts
+
+    with pytest.raises(DataError, match="Wrong: needs 2 parts of positions below 12"):
+        _ = TwoDomains(clients_per_domain=2, partitioner=Wrong()).clients
+
+
+def test_a_partitioner_may_return_lists():
+    class Halves(Partitioner):
+        def partition(self, labels, keys, num_clients, rng):
+            return [list(range(k, len(labels), num_clients)) for k in range(num_clients)]
+
+    data = TwoDomains(clients_per_domain=2, partitioner=Halves())
+    assert data.clients[1].indices.tolist() == [1, 3, 5, 7, 9, 11]
+    assert data.make_manifest()["clients"][0]["num_samples"] == 6
 
 
 def test_scaling_reaches_both_ends():

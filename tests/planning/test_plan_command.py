@@ -121,6 +121,7 @@ BAD_FILES = [
     (drop("server"), "server is missing"),
     (put([], "profiles"), "profiles: must map"),
     (put({"generator_head": 2}, "forbidden_cuts"), "forbidden_cuts: must map"),
+    (put({"generator_head": ["1"]}, "forbidden_cuts"), "generator_head: '1' is no whole number"),
     (put(7, "min_generator_head"), "min_generator_head 7"),
 ]
 
@@ -157,10 +158,15 @@ def test_bad_flags_get_one_clear_line(capsys, flags, message):
     assert message in streams.err and streams.err.count("\n") == 1 and streams.out == ""
 
 
-def test_failed_trade_off_writes_nothing(tmp_path, capsys):
+@pytest.mark.parametrize("without_power", ["device1", "device7"])
+def test_failed_trade_off_writes_nothing(tmp_path, capsys, without_power):
     plan, pareto = tmp_path / "plan.yaml", tmp_path / "pareto.png"
     flags = ["--output", str(plan), "--pareto", str(pareto), "--pareto_against", "energy"]
-    assert run(tmp_path, read_devices(), *flags) == 2
+    values = read_devices()
+    for name, profile in values["profiles"].items():
+        if name != without_power:
+            profile["power_w"] = 5
+    assert run(tmp_path, values, *flags) == 2
     assert "no power_w" in capsys.readouterr().err
     assert not plan.exists() and not pareto.exists()
 
@@ -226,3 +232,15 @@ def test_planning_needs_neither_lightning_nor_drawing():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_keys_without_a_value_have_their_defaults_and_numbers_may_be_names(tmp_path, capsys):
+    values = read_devices()
+    values |= dict.fromkeys(("seed", "steps_per_round", "latency_weight", "min_generator_head"))
+    for number, name in enumerate(list(values["profiles"])):
+        values["profiles"][number] = values["profiles"].pop(name)
+        values["assignment"]["counts"][number] = values["assignment"]["counts"].pop(name)
+    assert run(tmp_path, values, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["seed"] == 0
+    assert {client["profile"] for client in found["clients"]} == set("0123456")

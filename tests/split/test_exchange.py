@@ -143,3 +143,17 @@ def reachable_tensors(root):
             continue
         queue.extend(gc.get_referents(item))
     return found
+
+
+def test_compression_shows_in_the_traffic():
+    class Halving(Exchange):
+        def transmit(self, parcel):
+            return parcel.content.bfloat16().float()
+
+        def measure(self, parcel):
+            return parcel.num_bytes // 2
+
+    plain, halving = make_gan({0: [1, 1, 1, 1]}), make_gan({0: [1, 1, 1, 1]}, exchange=Halving())
+    for module in (plain, halving):
+        run_step(module, make_batch([0]))
+    assert halving.exchange.total_bytes() == plain.exchange.total_bytes() / 2

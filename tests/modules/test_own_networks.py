@@ -1,0 +1,151 @@
+"""Networks of a user's own: whatever PyTorch makes blocks of goes through a whole round."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from huscf.errors import HuscfError
+from huscf.models import ConditionalDiscriminator, Network
+from huscf.modules import SplitGAN
+from huscf.planning import measure_plan_costs
+from huscf.split import ExplicitPlan
+from tests.conftest import SHAPE, make_batch, make_gan, run_step
+
+CUTS = {0: [1, 1, 1, 1], 1: [2, 1, 1, 2], 2: [1, 2, 2, 1]}
+
+
+class Stem(nn.Module):
+    """Joins noise and label; no class that huscf knows."""
+
+    def __init__(self, latent_dim, num_classes):
+        super().__init__()
+        self.linear = nn.Linear(latent_dim + num_classes, 4 * 4 * 4)
+        self.num_classes = num_classes
+
+    def forward(self, noise, labels):
+        known = nn.functional.one_hot(labels, self.num_classes).float()
+        return self.linear(torch.cat([noise, known], 1)).view(-1, 4, 4, 4)
+
+
+def frozen_blur():
+    blur = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+    nn.init.constant_(blur.weight, 1 / 9)
+    return blur.requires_grad_(False)
+
+
+def make_generator(shape, latent_dim, second, third):
+    return Network(
+        [
+            Stem(latent_dim, shape.num_classes),
+            second(),
+            third(),
+            nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1), nn.InstanceNorm2d(4)),
+            nn.Sequential(nn.Conv2d(4, shape.channels, 3, 1, 1), nn.Tanh()),
+        ]
+    )
+
+
+def upsample():
+    return nn.Upsample(scale_factor=2)
+
+
+def in_place():
+    return nn.Sequential(nn.ReLU(inplace=True), nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 1))
+
+
+def convolution():
+    return nn.Conv2d(4, 4, 3, 1, 1)
+
+
+BLOCKS = [
+    (upsample, convolution),
+    (in_place, convolution),
+    (convolution, in_place),
+    (upsample, frozen_blur),
+    (nn.Identity, in_place),
+]
+
+
+def make_own(second, third, **options):
+    module = SplitGAN(
+        SHAPE,
+        dict.fromkeys(CUTS, 6),
+        dict.fromkeys(CUTS, 60),
+        partial(make_generator, second=second, third=third),
+        partial(ConditionalDiscriminator, width=4, depth=5, norm="none"),
+        ExplicitPlan(CUTS),
+        latent_dim=5,
+        **options,
+    )
+    optimizers = dict(
+        zip(("generator", "discriminator"), module.configure_optimizers(), strict=True)
+    )
+    module.optimizer = optimizers.__getitem__
+    return module
+
+
+@pytest.mark.parametrize(("second", "third"), BLOCKS)
+def test_own_blocks_train_as_an_uncut_network_would_and_are_federated(second, third):
+    module, uncut = (make_own(second, third, generator_lr=0.1) for _ in range(2))
+    batch = make_batch(CUTS)
+    run_step(module, {0: batch[0]})
+    # The same networks, cut elsewhere.
+    uncut.apply_plan(ExplicitPlan({c: [2, 2, 1, 1] for c in CUTS}).make_plan(request_of(uncut)))
+    optimizers = dict(
+        zip(("generator", "discriminator"), uncut.configure_optimizers(), strict=True)
+    )
+    uncut.optimizer = optimizers.__getitem__
+    run_step(uncut, {0: batch[0]})
+    one, other = (m.parties.merged_network("generator", 0).state_dict() for m in (module, uncut))
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-5, msg=name)
+    for step in range(1, 3):
+        run_step(module, make_batch(CUTS, seed=step), step)
+        module.update_average(step)
+    module.federate(dict.fromkeys(CUTS, 0), dict.fromkeys(CUTS, 1 / 3), moments="average")
+    first = module.parties.merged_network("generator", 0).state_dict()
+    for client in CUTS:
+        state = module.parties.merged_network("generator", client).state_dict()
+        assert all(torch.equal(value, first[name]) for name, value in state.items())
+    drawn = module.sample(1, torch.tensor([0, 1, 2]), torch.Generator().manual_seed(0))
+    assert drawn.isfinite().all()
+
+
+def request_of(module):
+    from huscf.split import PlanRequest
+
+    networks = [module.parties.merged_network(n, 0) for n in ("generator", "discriminator")]
+    return PlanRequest(*networks, SHAPE, 5, dict.fromkeys(CUTS, 6))
+
+
+@pytest.mark.parametrize(("second", "third"), BLOCKS)
+def test_own_blocks_can_be_planned(second, third):
+    torch.manual_seed(3)
+    networks = (
+        make_generator(SHAPE, 5, second, third),
+        ConditionalDiscriminator(SHAPE, width=4, depth=5),
+    )
+    before = torch.get_rng_state()
+    costs = measure_plan_costs(networks, SHAPE, 5, batch_size=6)
+    assert len(costs.generator) == 5 and all(c.output_bytes > 0 for c in costs.generator)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+def test_every_norm_of_the_built_in_networks_goes_through_a_round(norm):
+    module = make_gan(CUTS, depth=5, norm=norm)
+    for step in range(2):
+        run_step(module, make_batch(CUTS, seed=step), step)
+        module.update_average(step)
+    module.federate(dict.fromkeys(CUTS, 0), dict.fromkeys(CUTS, 1 / 3))
+    drawn = module.sample(0, torch.tensor([0, 1]), torch.Generator().manual_seed(0))
+    assert drawn.isfinite().all()
+
+
+@pytest.mark.parametrize("wrap", [nn.utils.spectral_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated")
+def test_layers_that_cannot_be_copied_are_refused(wrap):
+    with pytest.raises(HuscfError, match=r"block 1: .*torch.nn.utils.parametrizations"):
+        Network([nn.Linear(2, 2), nn.Sequential(wrap(nn.Linear(2, 2)))])
