@@ -7,10 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
-
-#: Side of the grid to which a sample's activation map is pooled.
-GRID = 2
 
 
 @dataclass(frozen=True)
@@ -48,13 +44,13 @@ class _Sums:
     values: Tensor = field(default_factory=_zero)
     maps: Tensor = field(default_factory=_zero)
 
-    def add(self, values: Tensor, map_sum: Tensor, weight: float) -> None:
+    def add(self, count: int, value_sum: Tensor, map_sum: Tensor, weight: float) -> None:
         self.steps += 1
-        self.samples += len(values)
-        self.weight += weight * len(values)
-        self.squared_weight += weight**2 * len(values)
-        self.values = self.values + weight * values.sum(0).double().cpu()
-        self.maps = self.maps + map_sum.double().cpu()
+        self.samples += count
+        self.weight += weight * count
+        self.squared_weight += weight**2 * count
+        self.values = self.values + weight * value_sum
+        self.maps = self.maps + map_sum
 
 
 class ActivationStatistics:
@@ -93,24 +89,32 @@ class ActivationStatistics:
         if values.ndim == 3:
             pooled, maps = values, values.sum(0).unsqueeze(1)
         else:
-            grid = functional.adaptive_avg_pool2d(values.flatten(0, 1), GRID)
-            pooled, maps = grid.reshape(*values.shape[:2], -1), values.sum(0).flatten(2)
+            pooled, maps = _pool(values), values.sum(0).flatten(2)
         for client_id, own, own_map in zip(client_ids, pooled.unbind(1), maps, strict=True):
             self._pending[client_id] = own, own_map
 
     @torch.no_grad()
     def fold(self) -> None:
         """Add the step's batches to the sums, clients in fixed order; call it after every step."""
+        if not self._pending:
+            return
+        client_ids = sorted(self._pending)
+        each, maps = zip(*(self._pending[client_id] for client_id in client_ids), strict=True)
+        self._pending = {}
+        # One copy of each kind off the device, in numbers that every device has.
+        sums = torch.stack([values.sum(0) for values in each]).cpu().double()
+        map_sums = torch.stack(maps).cpu().double()
         scaled = []
-        for client_id, (values, map_sum) in sorted(self._pending.items()):
+        for client_id, values, own, own_map in zip(client_ids, each, sums, map_sums, strict=True):
             known = self._clients.setdefault(client_id, _Sums())
             weight = 2.0 ** (-known.steps / self.half_life) if self.half_life else 1.0
-            known.add(values, map_sum, weight)
+            known.add(len(values), own, own_map, weight)
             scaled.append(weight**0.5 * values)
-        self._pending = {}
-        if scaled:
-            joined = torch.cat(scaled)
-            self._second_moments = self._second_moments + (joined.T @ joined).double().cpu()
+        joined = torch.cat(scaled)
+        # Of rounded products the covariance would have negative eigenvalues.
+        with torch.autocast(joined.device.type, enabled=False):
+            product = joined.T @ joined
+        self._second_moments = self._second_moments + product.cpu().double()
 
     @property
     def client_ids(self) -> list[int]:
@@ -141,3 +145,17 @@ class ActivationStatistics:
         self.reset()
         self._clients = {client_id: _Sums(**sums) for client_id, sums in state["clients"].items()}
         self._second_moments = state["second_moments"]
+
+
+def _pool(maps: Tensor) -> Tensor:
+    """Return the means of the quarters of maps, (B, K, C, H, W), as (B, K, 4 * C).
+
+    Those of odd sides overlap by one, as an adaptive pooling's do, which some devices lack.
+    """
+    height, width = (-(-side // 2) for side in maps.shape[-2:])
+    quarters = [
+        maps[..., rows, columns].mean((-2, -1))
+        for rows in (slice(height), slice(-height, None))
+        for columns in (slice(width), slice(-width, None))
+    ]
+    return torch.stack(quarters, -1).flatten(2)

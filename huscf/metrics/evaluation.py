@@ -68,9 +68,13 @@ def evaluate_samples(
         generation_score, label_accuracy, frechet_distance, kernel_distance, precision, recall,
         density, coverage and nearest_real_ratio; judge_accuracy and generation_score_real, the
         judge's accuracy and score on real test data, which a perfect generator would reach;
-        frechet_distance_real, that of as many real training samples; downstream_accuracy,
-        downstream_precision, downstream_recall, downstream_f1 and downstream_fpr unless left out;
+        frechet_distance_real, that of as many real training samples or of all;
+        downstream_accuracy, downstream_precision, downstream_recall, downstream_f1 and
+        downstream_fpr unless left out;
         spectral_distance_db for spectrograms; fid and kid where Inception is given.
+
+    All but label_accuracy, the downstream and the spectral figures are of samples whose classes
+    are as frequent as in the real test data, so that the mix of classes is no fault of theirs.
 
     Raises:
         HuscfError: Where the samples do not match the data or the judge, or are too few.
@@ -109,6 +113,10 @@ def measure_by_judge(
     judge, count, k = reference.judge, settings.max_samples, settings.k
     synthetic = synthetic.at_most(count, seed)
     features, probabilities = judge.inspect(synthetic)
+    right = measure_label_accuracy(probabilities, synthetic.labels.to(judge.device))
+    # Else a rare class that is drawn as often as the others would count as a fault of its samples.
+    rows = synthetic.rows_like(reference.test(count).labels, count, seed).to(judge.device)
+    features, probabilities = features[rows], probabilities[rows]
     test = reference.test_features(count)
     kernel_distance = measure_kernel_distance(test, features, reference.kernel(count))
     radii = reference.radii(count, k) if k < len(test) else None  # None: refused just below
@@ -116,9 +124,9 @@ def measure_by_judge(
     return {
         "generation_score": measure_generation_score(probabilities),
         "generation_score_real": reference.generation_score(count),
-        "label_accuracy": measure_label_accuracy(probabilities, synthetic.labels.to(judge.device)),
+        "label_accuracy": right,
         "frechet_distance": compare_features(test, features),
-        "frechet_distance_real": reference.frechet_distance(count, len(synthetic)),
+        "frechet_distance_real": reference.frechet_distance(count, len(features)),
         "kernel_distance": kernel_distance.item(),
         **{name: value.item() for name, value in neighbours.items()},
     }
@@ -128,8 +136,10 @@ def measure_nearest_real(
     synthetic: LabelledSamples, reference: RealReference, settings: EvaluationSettings, seed: int
 ) -> float:
     """Return the NearestRealRatio of at most settings.max_nearest samples."""
-    metric = reference.nearest_real_ratio(settings.max_nearest)
-    metric.update(synthetic.at_most(settings.max_nearest, seed).samples)
+    count = settings.max_nearest
+    metric = reference.nearest_real_ratio(count)
+    rows = synthetic.rows_like(reference.test(count).labels, count, seed)
+    metric.update(synthetic.select(rows).samples)
     return metric.compute().item()
 
 
@@ -137,12 +147,15 @@ def measure_by_inception(
     synthetic: LabelledSamples, reference: RealReference, inception: InceptionFeatures, seed: int
 ) -> dict[str, float]:
     """Return "fid" and "kid" of at most inception.max_samples samples."""
-    chosen = synthetic.at_most(inception.max_samples, seed)
-    return compare_inception(reference.inception_features(inception), inception.extract(chosen))
+    count = inception.max_samples
+    rows = synthetic.rows_like(reference.test(count).labels, count, seed)
+    features = inception.extract(synthetic.select(rows))
+    return compare_inception(reference.inception_features(inception), features)
 
 
 def _spectral_distance(synthetic: LabelledSamples, real: LabelledSamples, range_db: float) -> float:
     metric = SpectralDistance(synthetic.num_classes, synthetic.shape[1], range_db)
+    metric.to(synthetic.samples.device)
     for data, is_real in ((synthetic, False), (real, True)):
         metric.update(to_float(data.samples), data.labels.long(), real=is_real)
     return metric.compute().item()

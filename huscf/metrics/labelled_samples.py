@@ -73,6 +73,36 @@ class LabelledSamples:
         chosen = [order[labels == label][:per_class] for label in range(self.num_classes)]
         return self.select(torch.cat(chosen))
 
+    def rows_like(self, labels: Tensor, max_count: int, seed: int) -> Tensor:
+        """Return which samples to take so that classes are as frequent as among other labels.
+
+        Args:
+            labels: (M,) of the other set. Classes that either side lacks are left out.
+            max_count: At most so many, and as many as there are otherwise.
+            seed: Of the choice.
+
+        Returns:
+            (N,) int64, N >= 1, ascending.
+
+        Raises:
+            HuscfError: Where the two have no class in common.
+        """
+        own, other = (
+            torch.bincount(each.long().cpu(), minlength=self.num_classes).double()
+            for each in (self.labels, labels)
+        )
+        shares = torch.where(own > 0, other, 0.0)
+        if not shares.any():
+            raise HuscfError("samples and real data have no class in common")
+        shares = shares / shares.sum()
+        total = min(float((own / shares)[shares > 0].min()), max_count)
+        # Rounding may ask for one more than there is, and for none of a rare class.
+        wanted = (total * shares).round().clamp(min=1).minimum(own) * (shares > 0)
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        classes = self.labels.cpu()[order]
+        chosen = [order[classes == k][: int(n)] for k, n in enumerate(wanted.tolist())]
+        return torch.cat(chosen).sort().values
+
     def batches(self, batch_size: int = 200) -> Iterator[Tensor]:
         """Yield the samples in order as (B, C, H, W) float32 in [-1, 1]."""
         return map(to_float, self.samples.split(batch_size))

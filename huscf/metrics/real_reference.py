@@ -36,17 +36,26 @@ class RealReference:
         self.seed = seed
         self._known: dict[Hashable, Any] = {}
 
+    def test(self, max_samples: int) -> LabelledSamples:
+        """Return at most so many test samples."""
+        return self.real.test.at_most(max_samples, self.seed)
+
     def test_features(self, max_samples: int) -> Tensor:
         """Return the judge's features of at most so many test samples, (N, D)."""
         count = min(max_samples, len(self.real.test))
-        return self._once(("features", count), lambda: self._inspect(self.real.test, count))
+        return self._once(("features", count), lambda: self._inspect(self.test(count)))
 
     def frechet_distance(self, max_samples: int, count: int) -> float:
-        """Return the Frechet distance of at most `count` training samples to the test samples."""
+        """Return the Frechet distance of training samples to the test samples.
+
+        Of at most `count` training samples, with the classes as frequent as among the test samples.
+        """
         test = self.test_features(max_samples)
         return self._once(
             ("frechet", len(test), count),
-            lambda: compare_features(test, self._inspect(self.real.train, count)),
+            lambda: compare_features(
+                test, self._inspect(self._train_like_test(max_samples, count))
+            ),
         )
 
     def generation_score(self, max_samples: int) -> float:
@@ -79,15 +88,19 @@ class RealReference:
         """Return Inception's features of at most inception.max_samples test samples, (N, 2048)."""
         return self._once(
             inception,
-            lambda: inception.extract(self.real.test.at_most(inception.max_samples, self.seed)),
+            lambda: inception.extract(self.test(inception.max_samples)),
         )
 
-    def _inspect(self, data: LabelledSamples, count: int) -> Tensor:
-        return self.judge.inspect(data.at_most(count, self.seed)).features
+    def _inspect(self, data: LabelledSamples) -> Tensor:
+        return self.judge.inspect(data).features
+
+    def _train_like_test(self, max_samples: int, count: int) -> LabelledSamples:
+        labels = self.test(max_samples).labels
+        return self.real.train.select(self.real.train.rows_like(labels, count, self.seed))
 
     def _make_ratio(self, count: int) -> NearestRealRatio:
-        test = self.real.test.at_most(count, self.seed)
-        return NearestRealRatio(self.real.train.samples, test.samples)
+        test = self.test(count)
+        return NearestRealRatio(self.real.train.samples, test.samples).to(test.samples.device)
 
     @torch.no_grad()
     def _once(self, key: Hashable, find: Callable[[], Found]) -> Found:

@@ -59,9 +59,13 @@ class BatchStatistics:
             shares = [momentum * (1 - momentum) ** (count - 1 - k) for k in range(count)]
             weights = torch.tensor(shares, dtype=self.means.dtype, device=self.means.device)
             for name, batch in pairs:
-                getattr(norm, name).mul_((1 - momentum) ** count).add_(weights @ batch)
-        counters = [each.num_batches_tracked for each in self.norms]
-        torch._foreach_add_([c for c in counters if c is not None], 1)
+                mean = (weights[:, None] * batch).sum(0)  # a product would be rounded by autocast
+                getattr(norm, name).mul_((1 - momentum) ** count).add_(mean)
+        layers = dict.fromkeys(self.norms)
+        counters = [each.num_batches_tracked for each in layers]
+        known = [counter for counter in counters if counter is not None]
+        if known:
+            torch._foreach_add_(known, count // len(layers))
 
 
 def can_stack(blocks: Iterable[nn.Module]) -> bool:

@@ -516,7 +516,13 @@ class SplitGAN(LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         members = [c for c, name in data.client_domains.items() if name == domain_name]
         effort = Effort(self.num_evaluated_per_class, num_seeds, num_clients)
-        scores = score_domain(self, self.evaluator(domain_name), members, settings, effort)
+        # In full precision whatever the trainer's, like the evaluation during training: a judge
+        # that is trained here is kept for other runs.
+        with (
+            torch.autocast("cpu", enabled=False),
+            torch.autocast(self.device.type, enabled=False),
+        ):
+            scores = score_domain(self, self.evaluator(domain_name), members, settings, effort)
         self.scores.append(scores)
         for name, value in scores.together.items():
             self.log(f"{phase}/{domain_name}/{name}", value, batch_size=1)
@@ -528,7 +534,8 @@ class SplitGAN(LightningModule):
         weight_std: float | None,
     ) -> dict[NetworkName, Network]:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed, "initial weights"))
+            # Unlike torch.manual_seed, this leaves the accelerators' streams alone.
+            torch.default_generator.manual_seed(derive_seed(self.seed, "initial weights"))
             networks: dict[NetworkName, Network] = {
                 "generator": generator(self.sample_shape, self.latent_dim),
                 "discriminator": discriminator(self.sample_shape),

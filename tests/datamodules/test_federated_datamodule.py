@@ -155,7 +155,7 @@ def test_a_partitioner_that_gives_a_sample_twice_is_refused():
         def partition(self, labels, keys, num_clients, rng):
             return [np.arange(4)] * num_clients
 
-    with pytest.raises(DataError, match="Careless: needs 2 parts .* without a sample in two"):
+    with pytest.raises(DataError, match=r"Careless: needs 2 parts .* without a sample in two"):
         _ = TwoDomains(clients_per_domain=2, partitioner=Careless()).clients
 
 

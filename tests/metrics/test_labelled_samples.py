@@ -52,6 +52,32 @@ def test_balanced_takes_equally_many_of_every_class():
         LabelledSamples(samples, labels, 4).balanced(100, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("own", "other", "max_count", "expected"),
+    [
+        ([40, 40, 40], [4, 2, 2], 1000, [40, 20, 20]),
+        ([40, 40, 40], [4, 2, 2], 40, [20, 10, 10]),
+        ([40, 40, 40], [1, 0, 3], 1000, [13, 0, 40]),
+        ([40, 0, 40], [2, 5, 2], 1000, [40, 0, 40]),
+        ([40, 40, 40], [999, 1, 0], 1000, [40, 1, 0]),
+    ],
+)
+def test_rows_have_the_classes_of_other_labels_as_often(own, other, max_count, expected):
+    labels = torch.arange(3).repeat_interleave(torch.tensor(own))
+    data = LabelledSamples(torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), labels, 3)
+    wanted = torch.arange(3).repeat_interleave(torch.tensor(other))
+    rows = data.rows_like(wanted, max_count, seed=1)
+    assert torch.bincount(labels[rows], minlength=3).tolist() == expected
+    assert len(rows.unique()) == len(rows)
+    assert torch.equal(rows, data.rows_like(wanted, max_count, seed=1))
+
+
+def test_samples_without_a_common_class_cannot_be_compared():
+    data = LabelledSamples(torch.zeros(2, 1, 2, 2), torch.zeros(2, dtype=torch.int64), 2)
+    with pytest.raises(HuscfError, match="no class in common"):
+        data.rows_like(torch.ones(3, dtype=torch.int64), 10, seed=0)
+
+
 def test_at_most_draws_without_replacement():
     data = LabelledSamples(torch.linspace(-1, 1, 50).view(-1, 1, 1, 1), torch.zeros(50).long(), 1)
     assert data.at_most(50, seed=0) is data
