@@ -70,10 +70,9 @@ class RunFolder(Callback):
         if pl_module.num_rounds == 0 or not (self.path / "plan.yaml").exists():
             source = pl_module.plan_source
             searched = source.result if isinstance(source, SearchedPlan) else None
-            is_first = searched is not None and searched.plan == pl_module.plan
-            pl_module.plan.save(
-                self.path / "plan.yaml", **(searched.summarize() if searched and is_first else {})
-            )
+            is_running = searched is not None and searched.plan == pl_module.plan
+            figures = searched.summarize() if searched and is_running else {}
+            pl_module.plan.save(self.path / "plan.yaml", **figures)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the epoch's losses; at a round's end write its row."""
