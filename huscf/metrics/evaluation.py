@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from ..errors import HuscfError
 from .class_scores import measure_generation_score, measure_label_accuracy
@@ -115,7 +116,7 @@ def measure_by_judge(
     features, probabilities = judge.inspect(synthetic)
     right = measure_label_accuracy(probabilities, synthetic.labels.to(judge.device))
     # Else a rare class that is drawn as often as the others would count as a fault of its samples.
-    rows = synthetic.rows_like(reference.test(count).labels, count, seed).to(judge.device)
+    rows = _rows_like_test(synthetic, reference, count, seed).to(judge.device)
     features, probabilities = features[rows], probabilities[rows]
     test = reference.test_features(count)
     kernel_distance = measure_kernel_distance(test, features, reference.kernel(count))
@@ -136,10 +137,9 @@ def measure_nearest_real(
     synthetic: LabelledSamples, reference: RealReference, settings: EvaluationSettings, seed: int
 ) -> float:
     """Return the NearestRealRatio of at most settings.max_nearest samples."""
-    count = settings.max_nearest
-    metric = reference.nearest_real_ratio(count)
-    rows = synthetic.rows_like(reference.test(count).labels, count, seed)
-    metric.update(synthetic.select(rows).samples)
+    metric = reference.nearest_real_ratio(settings.max_nearest)
+    rows = _rows_like_test(synthetic, reference, settings.max_nearest, seed)
+    metric.update(synthetic.samples[rows])
     return metric.compute().item()
 
 
@@ -147,10 +147,16 @@ def measure_by_inception(
     synthetic: LabelledSamples, reference: RealReference, inception: InceptionFeatures, seed: int
 ) -> dict[str, float]:
     """Return "fid" and "kid" of at most inception.max_samples samples."""
-    count = inception.max_samples
-    rows = synthetic.rows_like(reference.test(count).labels, count, seed)
+    rows = _rows_like_test(synthetic, reference, inception.max_samples, seed)
     features = inception.extract(synthetic.select(rows))
     return compare_inception(reference.inception_features(inception), features)
+
+
+def _rows_like_test(
+    synthetic: LabelledSamples, reference: RealReference, count: int, seed: int
+) -> Tensor:
+    """Return at most so many samples, classes as frequent as among as many test samples."""
+    return synthetic.rows_like(reference.test(count).labels, count, seed)
 
 
 def _spectral_distance(synthetic: LabelledSamples, real: LabelledSamples, range_db: float) -> float:

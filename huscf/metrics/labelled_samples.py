@@ -1,6 +1,6 @@
 """Samples with their labels, checked once, so that no metric has to check them again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,10 +68,7 @@ class LabelledSamples:
         if missing:
             raise HuscfError(f"no sample of classes {missing}: a balanced set needs every class")
         per_class = max(1, min(int(counts.min()), max_count // self.num_classes))
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        labels = self.labels.cpu()[order]
-        chosen = [order[labels == label][:per_class] for label in range(self.num_classes)]
-        return self.select(torch.cat(chosen))
+        return self.select(self._choose([per_class] * self.num_classes, seed))
 
     def rows_like(self, labels: Tensor, max_count: int, seed: int) -> Tensor:
         """Return which samples to take so that classes are as frequent as among other labels.
@@ -98,14 +95,17 @@ class LabelledSamples:
         total = min(float((own / shares)[shares > 0].min()), max_count)
         # Rounding may ask for one more than there is, and for none of a rare class.
         wanted = (total * shares).round().clamp(min=1).minimum(own) * (shares > 0)
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        classes = self.labels.cpu()[order]
-        chosen = [order[classes == k][: int(n)] for k, n in enumerate(wanted.tolist())]
-        return torch.cat(chosen).sort().values
+        return self._choose(wanted.int().tolist(), seed).sort().values
 
     def batches(self, batch_size: int = 200) -> Iterator[Tensor]:
         """Yield the samples in order as (B, C, H, W) float32 in [-1, 1]."""
         return map(to_float, self.samples.split(batch_size))
+
+    def _choose(self, counts: Sequence[int], seed: int) -> Tensor:
+        """Return the indices of so many samples of each class, at random, class by class."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        labels = self.labels.cpu()[order]
+        return torch.cat([order[labels == label][:n] for label, n in enumerate(counts)])
 
 
 @dataclass(frozen=True)

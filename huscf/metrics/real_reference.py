@@ -53,9 +53,7 @@ class RealReference:
         test = self.test_features(max_samples)
         return self._once(
             ("frechet", len(test), count),
-            lambda: compare_features(
-                test, self._inspect(self._train_like_test(max_samples, count))
-            ),
+            lambda: compare_features(test, self._inspect(self._train_like(max_samples, count))),
         )
 
     def generation_score(self, max_samples: int) -> float:
@@ -94,9 +92,9 @@ class RealReference:
     def _inspect(self, data: LabelledSamples) -> Tensor:
         return self.judge.inspect(data).features
 
-    def _train_like_test(self, max_samples: int, count: int) -> LabelledSamples:
-        labels = self.test(max_samples).labels
-        return self.real.train.select(self.real.train.rows_like(labels, count, self.seed))
+    def _train_like(self, max_samples: int, count: int) -> LabelledSamples:
+        train = self.real.train
+        return train.select(train.rows_like(self.test(max_samples).labels, count, self.seed))
 
     def _make_ratio(self, count: int) -> NearestRealRatio:
         test = self.test(count)

@@ -56,12 +56,14 @@ class Segment(LightningModule):
         """Run the blocks, or those of the given indices.
 
         Args:
-            inputs: Input of the first block, (B, ...).
+            inputs: Input of the first block, (B, ...); left alone.
             labels: (B,) int64 where the first block is the network's first, else None.
             indices: Consecutive block indices; None runs all.
         """
         chosen = self.indices if indices is None else indices
-        return run_blocks((self.blocks[str(index)] for index in chosen), inputs, labels)
+        # The first layer may work in place, which must not reach the sender's tensor.
+        blocks = (self.blocks[str(index)] for index in chosen)
+        return run_blocks(blocks, inputs.clone(), labels)
 
 
 def run_side_by_side(
@@ -83,9 +85,8 @@ def run_side_by_side(
     """
     if not segments[0].is_stackable:
         (segment,) = segments
-        # Its first layer may work in place, which must not reach the sender's tensor.
-        own = inputs.squeeze(1).clone()
-        return segment(own, labels if labels is None else labels.squeeze(1))[:, None]
+        own_labels = labels if labels is None else labels.squeeze(1)
+        return segment(inputs.squeeze(1), own_labels)[:, None]
     columns = [[*segment.blocks.values()] for segment in segments]
     return run_stacked(columns, inputs, labels, pending)
 

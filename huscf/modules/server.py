@@ -227,8 +227,7 @@ class Server(nn.Module):
     ) -> Tensor:
         segment = self.segment(network, lane[0])
         if not segment.is_stackable:
-            # Its first layer may work in place, which must not reach the sender's tensor.
-            return segment(activations.squeeze(1).clone(), indices=indices).unsqueeze(1)
+            return segment(activations.squeeze(1), indices=indices).unsqueeze(1)
         blocks = [segment.block(index) for index in indices]
         return run_stacked([blocks] * len(lane), activations, pending=pending)
 

@@ -354,7 +354,7 @@ class SplitGAN(LightningModule):
             moments: What happens to the moments of averaged blocks.
         """
         self.parties.federate(clusters, weights, per_cluster, self._raw_optimizers(), moments)
-        self._follow({})
+        self._follow({})  # what was cloned brought its moments before they were averaged
         sent = [*self.parties.federation_bytes(moments)]
         if self.averaged is not None:
             self.averaged.federate(clusters, weights, per_cluster)

@@ -109,18 +109,20 @@ def _make_spread_table(groups: Sequence[Sequence[RunRecord]], names: Sequence[st
         seeds = ", ".join(map(str, map(_seed_of, group)))
         headings.append(f"{', '.join(name_apart(group))}\nseeds {seeds}")
     table = _make_table("Mean ± standard deviation over seeds", "figure", headings)
-    figures = [[final_figures(run) for run in group] for group in groups]
-    for group, rows in zip(groups, figures, strict=True):
-        ways = [_describe_test(run) for run in group if run.scores]
-        if any(way != ways[0] for way in ways):
-            # Of other judges, or of other numbers of samples: no repetitions of each other.
-            for row in rows:
-                for name in [name for name in row if name.startswith("test/")]:
-                    del row[name]
+    figures = [_repeated_figures(group) for group in groups]
     for name in names:
         cells = (summarize_figure([row.get(name) for row in group]) for group in figures)
         table.add_row(name, *cells)
     return table
+
+
+def _repeated_figures(group: Sequence[RunRecord]) -> list[Row]:
+    """Return the runs' figures, without those of `huscf test` where it measured differently."""
+    rows = [final_figures(run) for run in group]
+    ways = [_describe_test(run) for run in group if run.scores]
+    if all(way == ways[0] for way in ways):
+        return rows
+    return [{k: v for k, v in row.items() if not k.startswith("test/")} for row in rows]
 
 
 def _describe_test(run: RunRecord) -> dict[str, Any]:
