@@ -1,22 +1,22 @@
 """Checks the cuts against the devices as they are, and changes them when that is worthwhile."""
 
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..errors import HuscfError, PlanError
 from ..modules import SplitGAN
-from ..modules.server import observed_boundary
 from ..planning import (
     DriftSchedule,
     Fleet,
-    PlanOptions,
     ReplanDecision,
     Replanner,
     SearchedPlan,
     measure_latency,
 )
 from ..split import Cut, CutPlan, NetworkName, cuts_of
+from .clustered_federation import ClusteredFederation
 from .run_folder import RunFolder
 
 
@@ -24,7 +24,7 @@ class Replanning(Callback):
     """After a round's federation: log the plan's latency, and move blocks if devices drifted.
 
     Works with model.plan huscf.planning.SearchedPlan, whose devices and options it uses; with
-    other plans there is nothing to log and every_n_rounds must be 0.
+    other plans there is nothing to log, every_n_rounds must be 0 and drift None.
 
     Args:
         every_n_rounds: How often the plan is reconsidered; 0 never.
@@ -52,9 +52,10 @@ class Replanning(Callback):
                 Replanner(source.make_options(pl_module.seed), 1, self.hysteresis)
             if source.fleet is not None:
                 self.drift.check(source.fleet)
-        elif self.every_n_rounds:
+        elif self.every_n_rounds or self.drift.events:
+            name = "every_n_rounds" if self.every_n_rounds else "drift"
             raise HuscfError(
-                "replanning.every_n_rounds: only a searched plan can be re-planned; set "
+                f"replanning.{name}: only a searched plan knows devices and can be re-planned; set "
                 "model.plan to huscf.planning.SearchedPlan"
             )
 
@@ -66,17 +67,16 @@ class Replanning(Callback):
             return
         assert source.fleet is not None and source.subject is not None
         fleet = self.drift.apply(pl_module.num_rounds, source.fleet)
-        options = source.make_options(pl_module.seed)
         moved_bytes = 0
         if self.should_replan(pl_module.num_rounds):
-            steps = trainer.global_step * self.every_n_rounds // pl_module.num_rounds
             try:
-                decision = self.decide(pl_module, source, fleet, options, max(1, steps))
+                decision = self.decide(trainer, pl_module, source, fleet)
             except PlanError as error:
                 # As where a device has become too small for any cut.
                 print(f"round {pl_module.num_rounds}: cuts kept: {error}")
             else:
                 moved_bytes = self._apply(trainer, pl_module, decision)
+        options = source.make_options(pl_module.seed)
         latency = measure_latency(pl_module.plan, source.subject, fleet, options)
         pl_module.report("plan/latency_s", latency)
         pl_module.report("plan/moved_mbytes", moved_bytes / 1e6)
@@ -86,16 +86,18 @@ class Replanning(Callback):
         return self.every_n_rounds > 0 and num_rounds % self.every_n_rounds == 0
 
     def decide(
-        self,
-        module: SplitGAN,
-        source: SearchedPlan,
-        fleet: Fleet,
-        options: PlanOptions,
-        num_steps: int,
+        self, trainer: Trainer, module: SplitGAN, source: SearchedPlan, fleet: Fleet
     ) -> ReplanDecision:
         """Compare the running plan with what the present devices allow."""
         assert source.subject is not None
-        replanner = Replanner(options, num_steps, self.hysteresis)
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        federation = next((c for c in callbacks if isinstance(c, ClusteredFederation)), None)
+        options = source.make_options(module.seed)
+        if federation is not None and federation.needs_features:
+            options = replace(options, common_boundary=True)
+        steps = max(1, trainer.global_step * self.every_n_rounds // module.num_rounds)
+        keeps_moments = federation is None or federation.moments != "reset"
+        replanner = Replanner(options, steps, self.hysteresis, keeps_moments)
         return replanner.decide(module.plan, source.subject, fleet, tuple(self.previous))
 
     def state_dict(self) -> dict[str, Any]:
@@ -108,11 +110,7 @@ class Replanning(Callback):
 
     def _apply(self, trainer: Trainer, module: SplitGAN, decision: ReplanDecision) -> int:
         """Move the blocks of a decision; return the bytes that changed hands."""
-        reason = decision.reason
-        if decision.plan is not None and observed_boundary(decision.plan) is None:
-            decision = ReplanDecision(**{**vars(decision), "plan": None, "moved": ()})
-            reason = "kept: under the new plan the server could not compare clients"
-        self._tell(module.num_rounds, reason, decision)
+        self._tell(module.num_rounds, decision)
         if decision.plan is None:
             return 0
         self.previous = [module.plan, *self.previous][:3]
@@ -124,11 +122,12 @@ class Replanning(Callback):
         if run and run[0].path is not None:
             path = run[0].path / f"plan-round-{module.num_rounds:04d}.yaml"
             moved = [vars(block) for block in decision.moved]
-            module.plan.save(path, latency_s=decision.latency_after_s, reason=reason, moved=moved)
+            figures = {"latency_s": decision.latency_after_s, "reason": decision.reason}
+            module.plan.save(path, **figures, moved=moved)
         return decision.num_bytes
 
-    def _tell(self, num_rounds: int, reason: str, decision: ReplanDecision) -> None:
-        line = f"round {num_rounds}: cuts {reason}"
+    def _tell(self, num_rounds: int, decision: ReplanDecision) -> None:
+        line = f"round {num_rounds}: cuts {decision.reason}"
         if decision.plan is not None:
             line += (
                 f"; {len(decision.moved)} blocks and {decision.num_bytes / 1e6:.2f} MB moved, a "

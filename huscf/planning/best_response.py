@@ -97,9 +97,11 @@ def anneal_by_turns(
 def _sweep_network(
     problem: PlanProblem, solution: Ints, index: int, own_cost: Floats | None
 ) -> None:
+    tables = problem.networks[index].tables
+    news = announce(tables, solution[:, index])
     for unit in range(len(problem.units)):
         current = solution[unit, index]
-        value = _score_options(problem, solution, unit, index)
+        value = _score_options(problem, solution, unit, index, news)
         if own_cost is not None:
             value = value + own_cost[unit]
         other = solution[unit, 1 - index]
@@ -110,16 +112,18 @@ def _sweep_network(
         best = int(value.argmin())
         if not fits[current] or value[best] < value[current] - 1e-12 * abs(value[current]):
             solution[unit, index] = best
+            news = announce(tables, solution[:, index])
 
 
-def _score_options(problem: PlanProblem, solution: Ints, unit: int, index: int) -> Floats:
+def _score_options(
+    problem: PlanProblem, solution: Ints, unit: int, index: int, news: Broadcast
+) -> Floats:
     """Return the (options,) objective of one network for each option of one unit."""
     choices, goal = problem.networks[index], problem.objective
     if problem.constraints.has_limits:
         trials = np.repeat(solution[None], len(choices.options), axis=0)
         trials[:, unit, index] = np.arange(len(trials))
         return problem.score(trials)
-    news = announce(choices.tables, solution[:, index])
     seconds = predict_stages(choices.tables, news, unit, solution[unit, index]).sum(axis=0)
     value = goal.latency_weight * seconds + goal.bytes_weight * choices.traffic_bytes[unit]
     total: Floats = value + goal.energy_weight * choices.energy_j[unit]

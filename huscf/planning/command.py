@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from ..errors import HuscfError, PlanError
@@ -12,10 +13,10 @@ from ..models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
 from ..split import ClientPlan
 from .calibration import calibrate_profile, save_profile
 from .constraints import CUT_NAMES
-from .fleet import DevicesFile, Fleet, load_mapping
-from .planner import PlanOptions, PlanSubject, build_problem
+from .fleet import DevicesFile, load_mapping
+from .planner import PlanOptions, PlanSubject, build_problem, read_file_keys
 from .problem import PlanProblem
-from .profiles import read_number
+from .profiles import read_figure, read_whole
 from .result import PlanResult, check_output
 from .search import STRATEGIES, search_plan
 from .trade_off import sweep_trade_off
@@ -28,8 +29,7 @@ _NETWORK_DEFAULTS = {
     "width": 64,
     "depth": 5,
 }
-_DEVICE_KEYS = ("profiles", "server", "assignment")
-_OPTION_KEYS = tuple(entry.name for entry in fields(PlanOptions))
+_OPTION_KEYS = ("batch_size", *(entry.name for entry in fields(PlanOptions)))
 
 _EXAMPLES = """examples:
   huscf plan --config configs/paper/devices.yaml
@@ -71,9 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _plan(arguments: argparse.Namespace) -> None:
     if not arguments.config:
         raise PlanError("--config is missing: the YAML file of devices, server and assignment")
-    for path in (arguments.output, arguments.picture, arguments.pareto):
-        if path:
-            check_output(path, arguments.overwrite)
+    paths = [path for path in (arguments.output, arguments.picture, arguments.pareto) if path]
+    for path in paths:
+        check_output(path, arguments.overwrite)
+    if len({Path(path).resolve() for path in (arguments.config, *paths)}) <= len(paths):
+        raise PlanError(
+            "--config, --output, --picture and --pareto: two of them name the same file; give each "
+            "its own"
+        )
     job = _read_job(arguments)
     fleet = job.devices.make_fleet(
         {client: job.batch_size for client in job.devices.client_ids()}, job.options.seed
@@ -85,7 +90,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(result.to_dict(), allow_nan=False))
     else:
-        _print_tables(result, fleet)
+        _print_tables(result, problem)
 
 
 def _write_files(
@@ -118,41 +123,21 @@ def _measure(job: _Job) -> PlanSubject:
 
 def _read_job(arguments: argparse.Namespace) -> _Job:
     path = arguments.config
-    # A key without a value has its default.
-    values = {key: value for key, value in load_mapping(path).items() if value is not None}
-    known = {*_DEVICE_KEYS, *_OPTION_KEYS, "networks", "batch_size"}
-    for key in values:
-        if key not in known:
-            raise PlanError(f"{path}: unknown key {key}; known: {', '.join(sorted(known))}")
     given = {key: value for key, value in vars(arguments).items() if value is not None}
     if "forbid" in given:
         given["forbidden_cuts"] = _parse_forbidden(given["forbid"])
-    merged = {**values, **{k: v for k, v in given.items() if k in known}}
+    values = load_mapping(path)
     try:
-        networks = _read_networks(merged.get("networks", {}))
-        batch_size = _read_whole({"batch_size": 64, **merged}, "batch_size", "plan")
-        options = _read_options(merged)
+        merged = {"batch_size": 64, "networks": {}, **read_file_keys(values)}
+        merged |= {key: value for key, value in given.items() if key in _OPTION_KEYS}
+        return _Job(
+            DevicesFile.from_dict(values),
+            _read_networks(merged["networks"]),
+            read_whole(merged, "batch_size", "plan"),
+            PlanOptions.from_dict(merged),
+        )
     except PlanError as error:
         raise PlanError(f"{path}: {error}") from error
-    return _Job(DevicesFile.load(path), networks, batch_size, options)
-
-
-def _read_options(values: Mapping[str, Any]) -> PlanOptions:
-    chosen = {key: values[key] for key in _OPTION_KEYS if key in values}
-    for entry in fields(PlanOptions):
-        value = chosen.get(entry.name)
-        if value is None or isinstance(entry.default, str) or entry.name == "forbidden_cuts":
-            continue
-        if entry.type is int:
-            _read_whole(chosen, entry.name, "plan")
-        else:
-            chosen[entry.name] = read_number(chosen, entry.name, "plan", can_be_zero=True)
-    forbidden = chosen.get("forbidden_cuts", {})
-    if not isinstance(forbidden, Mapping) or not all(
-        isinstance(counts, list) for counts in forbidden.values()
-    ):
-        raise PlanError("forbidden_cuts: must map names of cuts to lists of block counts")
-    return PlanOptions(**chosen)
 
 
 def _read_networks(values: Any) -> dict[str, int]:
@@ -163,16 +148,9 @@ def _read_networks(values: Any) -> dict[str, int]:
             raise PlanError(f"networks: unknown key {key}; known: {', '.join(_NETWORK_DEFAULTS)}")
     merged = {**_NETWORK_DEFAULTS, **values}
     for key in merged:
-        if _read_whole(merged, key, "networks") < 1:
+        if read_whole(merged, key, "networks") < 1:
             raise PlanError(f"networks: {key} is {merged[key]}, must be >= 1")
     return merged
-
-
-def _read_whole(values: Mapping[str, Any], key: str, owner: str) -> int:
-    value = values[key]
-    if type(value) is not int or value < 0:
-        raise PlanError(f"{owner}: {key} is {value!r}, must be a whole number >= 0")
-    return value
 
 
 def _parse_forbidden(entries: Sequence[str]) -> dict[str, list[int]]:
@@ -195,7 +173,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
             raise PlanError(
                 f"--calibrate: --{name} is missing; a link cannot be measured from here"
             )
-        links[name] = read_number(vars(arguments), name, "--calibrate")
+        links[name] = read_figure(vars(arguments), name, "--calibrate")
     profile = calibrate_profile(links["uplink_mbit_per_s"], links["downlink_mbit_per_s"])
     save_profile(profile, arguments.calibrate)
     if arguments.json:
@@ -204,7 +182,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         print(f"{arguments.calibrate}: {profile['speed_gflops']} GFLOP/s")
 
 
-def _print_tables(result: PlanResult, fleet: Fleet) -> None:
+def _print_tables(result: PlanResult, problem: PlanProblem) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -230,11 +208,21 @@ def _print_tables(result: PlanResult, fleet: Fleet) -> None:
         stages.add_row(name, f"{seconds:.4f}", f"{seconds / result.latency_s:.1%}")
     console.print(clients, stages)
     console.print(
-        f"latency {result.latency_s:.6f} s   bound {result.lower_bound_s:.6f} ({result.bound})   "
-        f"gap {result.gap:.4%}   search {result.seconds:.3f} s   {len(fleet.clients)} clients   "
+        f"{_describe_goal(result, problem.objective.is_latency)}   gap {result.gap:.4%}   "
+        f"search {result.seconds:.3f} s   {len(problem.fleet.clients)} clients   "
         f"seed {result.seed}",
         highlight=False,
         soft_wrap=True,
+    )
+
+
+def _describe_goal(result: PlanResult, is_latency: bool) -> str:
+    latency = f"latency {result.latency_s:.6f} s   bound {result.lower_bound_s:.6f}"
+    if is_latency:
+        return f"{latency} ({result.bound})"
+    return (
+        f"{latency} ({result.latency_bound})   objective {result.objective_value:.6g}   "
+        f"bound {result.objective_bound:.6g} ({result.bound})"
     )
 
 
@@ -289,3 +277,16 @@ def _add_goal_options(add: Any) -> None:
     add("--min_generator_head", type=int, help="blocks every client keeps at the input, >= 1")
     add("--min_discriminator_head", type=int, help="the same: a floor for privacy, >= 1")
     add("--forbid", action="append", metavar="NAME=BLOCKS", help="forbid a cut; may be repeated")
+    add(
+        "--common_boundary",
+        type=_true_or_false,
+        metavar="true|false",
+        help="leave one boundary of the discriminator to the server for all clients, as cluster "
+        "rules that compare clients need (default true)",
+    )
+
+
+def _true_or_false(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"is {text!r}, must be true or false")
+    return text == "true"

@@ -29,6 +29,8 @@ class Constraints:
         max_latency_s: Upper limit, or None.
         max_bytes_per_step: Upper limit of all clients' traffic in a step, or None.
         max_energy_j: Upper limit of all clients' energy in a step, or None.
+        common_boundary: Whether one boundary between two blocks of the discriminator must be at
+            the server for all clients, as cluster rules need that compare what clients send.
     """
 
     min_generator_head: int = 1
@@ -37,6 +39,7 @@ class Constraints:
     max_latency_s: float | None = None
     max_bytes_per_step: float | None = None
     max_energy_j: float | None = None
+    common_boundary: bool = False
 
     def __post_init__(self) -> None:
         for name, counts in self.forbidden_cuts.items():

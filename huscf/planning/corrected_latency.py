@@ -227,6 +227,7 @@ def _count_moved_bytes(
     sizes = np.array([block.param_bytes for block in blocks], dtype=np.float64)
     moments = 2 * sizes if move.keeps_moments else 0 * sizes
     places = np.arange(len(blocks))
+    is_missing = ~np.isin(places, move.running.server_blocks(network))
     will_hold = (places < options[:, :1]) | (places >= len(blocks) - options[:, 1:])
     up = np.zeros((len(figures.units), len(options)))
     down = np.zeros_like(up)
@@ -236,8 +237,9 @@ def _count_moved_bytes(
             continue
         served = entry.cuts.server_range(network, len(blocks))
         holds = np.array([place not in served for place in places])
-        # The federation has just left the client's parameters with the server.
-        up[row] = (holds & ~will_hold) @ moments
+        # The federation has just left the client's parameters with the server, which goes on with
+        # its own copy and moments of a block if it has one.
+        up[row] = (holds & ~will_hold & is_missing) @ moments
         down[row] = (~holds & will_hold) @ (sizes + moments)
     return up, down
 

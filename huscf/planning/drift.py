@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import PlanError
 from .fleet import ClientDevice, Fleet, load_mapping, scale_profile
-from .profiles import read_number
+from .profiles import read_figure, read_whole
 
 _DRIFTING = {
     "speed": "speed_flops_per_s",
@@ -52,13 +52,21 @@ class DriftSchedule:
             PlanError: Naming the file, the event and the key at fault.
         """
         values = load_mapping(path)
+        for key in values:
+            if key != "events":
+                raise PlanError(f"{path}: unknown key {key}; known: events")
         events = values.get("events")
         if not isinstance(events, list):
             raise PlanError(f"{path}: events is missing or not a list")
         return cls(tuple(_parse_event(e, f"{path}: events[{i}]") for i, e in enumerate(events)))
 
     def check(self, fleet: Fleet) -> None:
-        """Raise a PlanError that names the first event of a client or profile not in the fleet."""
+        """Check that the events are about devices and figures that the fleet has.
+
+        Raises:
+            PlanError: Naming the first event of a client or profile that is not in the fleet, or
+                of the memory of one whose memory is not limited.
+        """
         clients = [client.client_id for client in fleet.clients]
         profiles = sorted({client.profile.name for client in fleet.clients})
         for index, event in enumerate(self.events):
@@ -70,6 +78,12 @@ class DriftSchedule:
                     raise PlanError(
                         f"drift: events[{index}]: the run has no {kind} {name}; it has "
                         + ", ".join(map(str, known))
+                    )
+            for client in fleet.clients if "memory" in event.factors else ():
+                if _concerns(event, client) and client.profile.memory_bytes is None:
+                    raise PlanError(
+                        f"drift: events[{index}]: memory_factor: profile {client.profile.name} "
+                        "has no memory_mib to multiply; give it one"
                     )
 
     def apply(self, round_index: int, fleet: Fleet) -> Fleet:
@@ -87,16 +101,30 @@ def _parse_event(values: Any, owner: str) -> DriftEvent:
             raise PlanError(f"{owner}: unknown key {key}; known: {', '.join(sorted(known))}")
     if ("profile" in values) == ("client" in values):
         raise PlanError(f"{owner}: give either profile or client")
-    first = read_number(values, "round", owner, can_be_zero=True)
+    if "round" not in values:
+        raise PlanError(f"{owner}: round is missing")
+    first = read_whole(values, "round", owner)
+    client = read_whole(values, "client", owner) if "client" in values else None
+    profile = values.get("profile")
+    if "profile" in values and type(profile) not in (str, int, float):
+        raise PlanError(f"{owner}: profile is {profile!r}, must be the name of a profile")
     names = [name for name in _DRIFTING if f"{name}_factor" in values]
-    factors = {name: read_number(values, f"{name}_factor", owner) for name in names}
-    return DriftEvent(int(first), values.get("profile"), values.get("client"), factors)
+    if not names:
+        known_factors = ", ".join(f"{name}_factor" for name in _DRIFTING)
+        raise PlanError(f"{owner}: nothing changes; give at least one of {known_factors}")
+    factors = {name: read_figure(values, f"{name}_factor", owner) for name in names}
+    # YAML reads some names as numbers; those of profiles are text.
+    return DriftEvent(first, None if profile is None else str(profile), client, factors)
+
+
+def _concerns(event: DriftEvent, client: ClientDevice) -> bool:
+    return event.profile == client.profile.name or event.client_id == client.client_id
 
 
 def _drift(client: ClientDevice, active: list[DriftEvent]) -> ClientDevice:
     profile = client.profile
     for event in active:
-        if event.profile == profile.name or event.client_id == client.client_id:
+        if _concerns(event, client):
             factors = {_DRIFTING[name]: factor for name, factor in event.factors.items()}
             if profile.memory_bytes is None:
                 factors.pop("memory_bytes", None)

@@ -1,5 +1,6 @@
 """Who takes part in a run: every client with its device, and the server."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,9 +14,11 @@ from ..errors import PlanError
 from .profiles import (
     DeviceProfile,
     ServerProfile,
+    name_keys,
     parse_profiles,
     parse_server,
     read_number,
+    read_whole,
 )
 
 
@@ -72,7 +75,7 @@ class DevicesFile:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DevicesFile":
-        """Read the keys profiles, server and assignment; other keys are not looked at.
+        """Read the keys profiles, server and assignment; the others are for `read_file_keys`.
 
         Raises:
             PlanError: Naming the key at fault.
@@ -167,19 +170,38 @@ def scale_profile(profile: DeviceProfile, factors: Mapping[str, float]) -> Devic
 
 
 def load_mapping(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping.
+    """Read a YAML mapping in which no key is repeated; 1e-3 is a number.
 
     Raises:
-        PlanError: Naming the file, where it cannot be read or is not a mapping.
+        PlanError: Naming the file, where it cannot be read or is not such a mapping.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise PlanError(f"{path}: cannot be read: {reason}") from error
     if not isinstance(values, dict):
         raise PlanError(f"{path}: not a YAML mapping")
     return values
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses repeated keys, of which YAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key} is repeated", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 takes 1e-3, without a point, for text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def _check_rule(values: object, profiles: Mapping[str, DeviceProfile]) -> Mapping[str, Any]:
@@ -192,16 +214,15 @@ def _check_rule(values: object, profiles: Mapping[str, DeviceProfile]) -> Mappin
     amounts = values[kind]
     if not isinstance(amounts, Mapping) or not amounts:
         raise PlanError(f"assignment: {kind} must map profile names to numbers")
-    # YAML reads some names as numbers; those of profiles are text.
-    amounts = {str(name): amount for name, amount in amounts.items()}
+    amounts = name_keys(amounts, f"assignment: {kind}")
     for name in amounts:
         if name not in profiles:
             raise PlanError(
                 f"assignment: {kind} name the profile {name}; known: {', '.join(profiles)}"
             )
     number = values.get("num_clients")
-    if number is not None and (type(number) is not int or number < 1):
-        raise PlanError(f"assignment: num_clients is {number!r}, must be a whole number >= 1")
+    if number is not None and read_whole(values, "num_clients", "assignment") < 1:
+        raise PlanError(f"assignment: num_clients is {number}, must be >= 1")
     if kind == "counts" and number not in (None, sum(_whole(amounts.values()))):
         raise PlanError(
             f"assignment: counts sum to {sum(_whole(amounts.values()))}, num_clients is {number}"
@@ -214,9 +235,8 @@ def _whole(values: Any) -> Sequence[int]:
 
 
 def _check_counts(counts: Mapping[str, Any]) -> None:
-    for name, count in counts.items():
-        if type(count) is not int or count < 0:
-            raise PlanError(f"assignment: counts: {name} is {count!r}, must be a whole number >= 0")
+    for name in counts:
+        read_whole(counts, name, "assignment: counts")
     if not sum(counts.values()):
         raise PlanError("assignment: counts sum to 0, must name at least one client")
 

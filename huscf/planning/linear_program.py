@@ -1,7 +1,7 @@
 """The planning problem as a mixed-integer linear program, for proofs and lower bounds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 from .network_choices import NetworkChoices
 from .problem import PlanProblem
 from .stage_tables import Floats, Ints
+
+# The solver's tolerances are absolute, 1e-6 at most: of figures of about 100 they are 1e-8. Of
+# larger ones it repairs plans, and prints that.
+_MAGNITUDE = 1e2
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,8 @@ class ProgramAnswer:
     Args:
         solution: (units, 2) option indices, or None where there is none.
         lower_bound: Proven lower bound of the objective; inf where no plan can exist.
-        is_optimal: Whether the solution is proven best among plans with one cut per unit.
+        is_optimal: Whether the solver is done, and thus the solution the best, to its tolerances,
+            among plans with one cut per unit.
     """
 
     solution: Ints | None
@@ -92,7 +97,8 @@ def bound_by_relaxation(problem: PlanProblem, time_limit_s: float = 60.0) -> flo
     """Return a proven lower bound of the objective: the program with fractional choices.
 
     It holds for every plan, also for one that treats clients of one unit differently: averaging
-    such a plan over a unit gives a fractional choice that is no worse.
+    such a plan over a unit gives a fractional choice that is no worse. `common_boundary` is left
+    out, as it can only raise the optimum.
     """
     return _solve(problem, False, time_limit_s).lower_bound
 
@@ -117,18 +123,26 @@ def _solve_networks(
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array
 
-    blocks = _lay_out(problem, wanted)
+    seconds, value = _choose_scales(problem, wanted)
+    blocks = _lay_out(problem, wanted, seconds)
     size = sum(block.size for block in blocks)
+    boundaries = np.arange(0)
+    if is_integral and problem.constraints.common_boundary and 1 in wanted:
+        boundaries = size + np.arange(problem.num_blocks[1] - 1)
+        size += len(boundaries)
     rows, cost = _Rows(), np.zeros(size)
     upper, integrality = np.full(size, np.inf), np.zeros(size)
     for block in blocks:
         _add_stages(block, rows)
-        cost += _make_cost(problem, block, size)
+        cost += _make_cost(problem, block, size, seconds) / value
         upper[block.all_picks()] = 1.0
         integrality[block.all_picks()] = float(is_integral)
+    if len(boundaries):
+        _add_boundary(blocks[-1], rows, boundaries)
+        integrality[boundaries] = 1.0
     if len(blocks) == 2:
         _add_memory(problem, blocks, rows)
-        _add_limits(problem, blocks, rows, size)
+        _add_limits(problem, blocks, rows, size, seconds)
     matrix = csr_array((rows.values, (rows.rows, rows.columns)), shape=(len(rows.lower), size))
     answer = milp(
         cost,
@@ -141,14 +155,35 @@ def _solve_networks(
         return ProgramAnswer(None, np.inf, False)
     bound = answer.fun if not is_integral and answer.status == 0 else answer.mip_dual_bound
     solution = None if answer.x is None else _read_solution(problem, blocks, wanted, answer.x)
-    return ProgramAnswer(solution, float(bound or 0.0), answer.status == 0)
+    return ProgramAnswer(solution, float(bound or 0.0) * value, answer.status == 0)
 
 
-def _lay_out(problem: PlanProblem, wanted: tuple[int, ...]) -> list[_Block]:
+def _choose_scales(problem: PlanProblem, wanted: tuple[int, ...]) -> tuple[float, float]:
+    """Return seconds and objective to divide by: the best that treat all alike have _MAGNITUDE."""
+    seconds, value, goal = 0.0, 0.0, problem.objective
+    for choices in (problem.networks[index] for index in wanted):
+        options = np.arange(len(choices.options))
+        by_option = choices.tables.seconds(np.repeat(options[:, None], len(problem.units), axis=1))
+        seconds += by_option.min()
+        by_option = goal.latency_weight * by_option
+        by_option += goal.bytes_weight * choices.traffic_bytes.sum(axis=0)
+        by_option += goal.energy_weight * choices.energy_j.sum(axis=0)
+        value += by_option.min()
+    return seconds / _MAGNITUDE, value / _MAGNITUDE
+
+
+def _lay_out(problem: PlanProblem, wanted: tuple[int, ...], seconds: float) -> list[_Block]:
+    """Lay out the variables; all times are multiples of so many seconds."""
     blocks: list[_Block] = []
     for index in wanted:
         start = sum(block.size for block in blocks)
-        blocks.append(_Block(problem.networks[index], start))
+        choices = problem.networks[index]
+        tables = replace(
+            choices.tables,
+            max_table=choices.tables.max_table / seconds,
+            sum_table=choices.tables.sum_table / seconds,
+        )
+        blocks.append(_Block(replace(choices, tables=tables), start))
     return blocks
 
 
@@ -206,10 +241,10 @@ def _make_linear(block: _Block, size: int, figures: Floats) -> Floats:
     return cost
 
 
-def _make_cost(problem: PlanProblem, block: _Block, size: int) -> Floats:
+def _make_cost(problem: PlanProblem, block: _Block, size: int, seconds: float) -> Floats:
     goal, choices = problem.objective, block.choices
     return (
-        goal.latency_weight * _make_latency(block, size)
+        goal.latency_weight * seconds * _make_latency(block, size)
         + goal.bytes_weight * _make_linear(block, size, choices.traffic_bytes)
         + goal.energy_weight * _make_linear(block, size, choices.energy_j)
     )
@@ -224,11 +259,13 @@ def _add_memory(problem: PlanProblem, blocks: Sequence[_Block], rows: _Rows) -> 
             rows.add(columns, np.ones(len(columns)), -np.inf, 1.0)
 
 
-def _add_limits(problem: PlanProblem, blocks: Sequence[_Block], rows: _Rows, size: int) -> None:
+def _add_limits(
+    problem: PlanProblem, blocks: Sequence[_Block], rows: _Rows, size: int, seconds: float
+) -> None:
     limits = problem.constraints
     latency, traffic, energy = (np.zeros(size) for _ in range(3))
     for block in blocks:
-        latency += _make_latency(block, size)
+        latency += seconds * _make_latency(block, size)
         traffic += _make_linear(block, size, block.choices.traffic_bytes)
         energy += _make_linear(block, size, block.choices.energy_j)
     for limit, figures in (
@@ -238,7 +275,23 @@ def _add_limits(problem: PlanProblem, blocks: Sequence[_Block], rows: _Rows, siz
     ):
         if limit is not None:
             used = np.flatnonzero(figures)
-            rows.add(used, figures[used] / limit, -np.inf, 1.0)
+            rows.add(used, figures[used] / limit * _MAGNITUDE, -np.inf, _MAGNITUDE)
+
+
+def _add_boundary(block: _Block, rows: _Rows, boundaries: Ints) -> None:
+    """Choose one boundary (1, 2, ...); no head may go beyond it and no tail begin before it."""
+    ones = np.ones(len(boundaries))
+    rows.add(boundaries, ones, 1.0, 1.0)
+    head, tail = block.choices.options.T
+    stop = len(boundaries) + 1 - tail
+    for place in range(1, len(boundaries) + 1):
+        for is_beyond, chosen in (
+            (head > place, boundaries[:place]),
+            (stop < place, boundaries[place - 1 :]),
+        ):
+            for unit in range(block.shape[0]) if is_beyond.any() else ():
+                columns = [*block.picks(unit)[is_beyond], *chosen]
+                rows.add(columns, np.ones(len(columns)), -np.inf, 1.0)
 
 
 def _read_solution(

@@ -1,7 +1,7 @@
 """From options as they stand in YAML or on the command line to a planning problem."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from ..errors import PlanError
@@ -15,9 +15,12 @@ from .latency import LatencyModel
 from .paper_costs import count_paper_costs
 from .paper_latency import PaperLatency
 from .problem import PlanProblem, make_problem
+from .profiles import read_number, read_whole
 from .search import SearchSettings, Strategy
 
 LatencyModelName = Literal["corrected", "paper"]
+
+_FILE_KEYS = ("profiles", "server", "assignment", "networks", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class PlanOptions:
         min_discriminator_head: Blocks of the discriminator that every client keeps at its
             input: a floor for privacy.
         forbidden_cuts: Cut name (such as generator_head) -> block counts nobody may hold there.
+        common_boundary: Whether one boundary between two blocks of the discriminator must be at
+            the server for all clients. Cluster rules that compare what clients send need it;
+            false for those that need no features.
         time_limit_s: Limit of the solver in strategy milp.
     """
 
@@ -56,6 +62,7 @@ class PlanOptions:
     min_generator_head: int = 1
     min_discriminator_head: int = 1
     forbidden_cuts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    common_boundary: bool = True
     time_limit_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -66,6 +73,15 @@ class PlanOptions:
             raise PlanError(f"steps_per_round is {self.steps_per_round}, must be >= 0")
         # Built once here, so that a bad value is refused before anything is measured.
         _ = self.constraints, self.objective, self.search_settings
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "PlanOptions":
+        """Read the options among the keys of a devices file; those that it lacks are the defaults.
+
+        Raises:
+            PlanError: Naming the option at fault.
+        """
+        return cls(**{e.name: _read_option(values, e) for e in fields(cls) if e.name in values})
 
     @property
     def constraints(self) -> Constraints:
@@ -116,6 +132,19 @@ class PlanSubject:
         return cls(networks, shape, latent_dim, costs)
 
 
+def read_file_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a devices file that have a value; one without has its default.
+
+    Raises:
+        PlanError: Naming a key that is not known.
+    """
+    known = {*_FILE_KEYS, *(entry.name for entry in fields(PlanOptions))}
+    for key in values:
+        if key not in known:
+            raise PlanError(f"unknown key {key}; known: {', '.join(sorted(known))}")
+    return {key: value for key, value in values.items() if value is not None}
+
+
 def build_problem(
     subject: PlanSubject, fleet: Fleet, options: PlanOptions, move: Move | None = None
 ) -> PlanProblem:
@@ -154,6 +183,21 @@ def _make_model(subject: PlanSubject, options: PlanOptions, move: Move | None) -
     if options.steps_per_round:
         raise PlanError("latency_model paper: knows no steps_per_round; use corrected or 0")
     return PaperLatency(count_paper_costs(subject.networks, subject.shape, subject.latent_dim))
+
+
+def _read_option(values: Mapping[str, Any], entry: Field[Any]) -> Any:
+    value = values[entry.name]
+    if entry.type is int:
+        return read_whole(values, entry.name, "plan")
+    if entry.type is bool and not isinstance(value, bool):
+        raise PlanError(f"plan: {entry.name} is {value!r}, must be true or false")
+    if entry.type in (float, float | None):
+        return read_number(values, entry.name, "plan", can_be_zero=True)
+    if entry.name == "forbidden_cuts" and not (
+        isinstance(value, Mapping) and all(isinstance(counts, list) for counts in value.values())
+    ):
+        raise PlanError("forbidden_cuts: must map names of cuts to lists of block counts")
+    return value
 
 
 def _pick(options: PlanOptions, kind: type) -> dict[str, Any]:

@@ -101,7 +101,16 @@ class PlanProblem:
         ):
             if limit is not None:
                 excess += np.maximum(0.0, figure(solutions) / limit - 1 - 1e-9)
-        return excess
+        return excess + self.misses(solutions) if limits.common_boundary else excess
+
+    def misses(self, solutions: Ints) -> Ints:
+        """Return the (plans,) blocks by which (plans, units, 2) solutions miss a common boundary.
+
+        Boundary b lies before block b of the discriminator; 0 where one of them is at the server
+        for all clients.
+        """
+        head, tail = self.discriminator.options[solutions[:, :, 1]].max(axis=1).T
+        return np.maximum(0, head + tail - self.num_blocks[1])
 
     def stages(self, solution: Ints) -> dict[str, float]:
         """Return the seconds by stage of one (units, 2) solution; they sum to the latency."""

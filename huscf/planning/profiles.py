@@ -1,13 +1,17 @@
 """Compute, memory and link figures of devices and server, read from keys that name their units."""
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr as shorten
 from typing import Any
 
 from ..errors import PlanError
 
 MEBIBYTE = 2**20
+# Sizes that no device has, beyond which seconds are not finite.
+_SMALLEST, _LARGEST = 1e-12, 1e18
+_LARGEST_WHOLE = 2**31 - 1
 _DEVICE_KEYS = {
     "speed_gflops",
     "clock_mhz",
@@ -72,7 +76,8 @@ def parse_profiles(values: object) -> dict[str, DeviceProfile]:
     """
     if not isinstance(values, Mapping) or not values:
         raise PlanError("profiles: must map at least one profile name to its figures")
-    return {str(name): _parse_device(str(name), figures) for name, figures in values.items()}
+    named = name_keys(values, "profiles")
+    return {name: _parse_device(name, figures) for name, figures in named.items()}
 
 
 def parse_server(values: object) -> ServerProfile:
@@ -97,24 +102,66 @@ def read_number(
         raise PlanError(f"{owner}: {key} is missing")
     value = values[key]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < 0 or (value == 0 and not can_be_zero):
+    is_number = is_number and abs(value) <= sys.float_info.max
+    if not is_number or value < 0 or (value == 0 and not can_be_zero):
         wanted = "a number >= 0" if can_be_zero else "a number > 0"
-        raise PlanError(f"{owner}: {key} is {value!r}, must be {wanted}")
+        raise PlanError(f"{owner}: {key} is {shorten(value)}, must be {wanted}")
     return float(value)
+
+
+def read_figure(
+    values: Mapping[str, Any], key: str, owner: str, can_be_zero: bool = False
+) -> float:
+    """Return a number of a size that times can be computed from.
+
+    Raises:
+        PlanError: Naming owner and key, where it is missing or not such a number.
+    """
+    value = read_number(values, key, owner, can_be_zero)
+    if value and not _SMALLEST <= value <= _LARGEST:
+        raise PlanError(f"{owner}: {key} is {value:g}, must lie in {_SMALLEST:g} to {_LARGEST:g}")
+    return value
+
+
+def read_whole(values: Mapping[str, Any], key: str, owner: str) -> int:
+    """Return a whole number >= 0.
+
+    Raises:
+        PlanError: Naming owner and key, where it is not such a number.
+    """
+    value = values[key]
+    if type(value) is not int or not 0 <= value <= _LARGEST_WHOLE:
+        wanted = f"a whole number from 0 to {_LARGEST_WHOLE}"
+        raise PlanError(f"{owner}: {key} is {shorten(value)}, must be {wanted}")
+    return value
+
+
+def name_keys(values: Mapping[Any, Any], owner: str) -> dict[str, Any]:
+    """Return the mapping with text as keys: YAML reads some names as numbers.
+
+    Raises:
+        PlanError: Where two keys are the same text.
+    """
+    named: dict[str, Any] = {}
+    for key, value in values.items():
+        if str(key) in named:
+            raise PlanError(f"{owner}: the key {key} is repeated")
+        named[str(key)] = value
+    return named
 
 
 def _parse_device(name: str, values: object) -> DeviceProfile:
     owner = f"profiles: {name}"
     figures = _check_keys(values, _DEVICE_KEYS, owner)
-    memory = read_number(figures, "memory_mib", owner) if "memory_mib" in figures else None
+    memory = read_figure(figures, "memory_mib", owner) if "memory_mib" in figures else None
     return DeviceProfile(
         name,
         _parse_speed(figures, owner),
         *_parse_links(figures, owner),
-        round_trip_s=read_number({"round_trip_ms": 0, **figures}, "round_trip_ms", owner, True)
+        round_trip_s=read_figure({"round_trip_ms": 0, **figures}, "round_trip_ms", owner, True)
         / 1e3,
         memory_bytes=None if memory is None else memory * MEBIBYTE,
-        power_w=read_number(figures, "power_w", owner) if "power_w" in figures else None,
+        power_w=read_figure(figures, "power_w", owner) if "power_w" in figures else None,
     )
 
 
@@ -133,13 +180,13 @@ def _parse_speed(figures: Mapping[str, Any], owner: str) -> float:
     if "speed_gflops" in figures:
         if "clock_mhz" in figures or "flops_per_cycle" in figures:
             raise PlanError(f"{owner}: give speed_gflops or clock_mhz and flops_per_cycle")
-        return read_number(figures, "speed_gflops", owner) * 1e9
+        return read_figure(figures, "speed_gflops", owner) * 1e9
     if "clock_mhz" not in figures:
         raise PlanError(f"{owner}: speed_gflops (or clock_mhz and flops_per_cycle) is missing")
-    clock_hz = read_number(figures, "clock_mhz", owner) * 1e6
-    return clock_hz * read_number(figures, "flops_per_cycle", owner)
+    clock_hz = read_figure(figures, "clock_mhz", owner) * 1e6
+    return clock_hz * read_figure(figures, "flops_per_cycle", owner)
 
 
 def _parse_links(figures: Mapping[str, Any], owner: str) -> tuple[float, float]:
-    up = read_number(figures, "uplink_mbit_per_s", owner) * 1e6
-    return up, read_number(figures, "downlink_mbit_per_s", owner) * 1e6
+    up = read_figure(figures, "uplink_mbit_per_s", owner) * 1e6
+    return up, read_figure(figures, "downlink_mbit_per_s", owner) * 1e6

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import PlanError
 from ..split import NETWORK_NAMES, ClientCuts, ClientPlan, CutPlan, NetworkName
+from .common_boundary import search_comparable
 from .corrected_latency import Move
 from .fleet import Fleet
 from .genetic import GeneticSettings, search_genetically
@@ -28,7 +29,8 @@ class MovedBlock:
         block: Index of the block.
         direction: "uplink" from the client to the server, "downlink" from the server.
         num_bytes: Down: parameters and, if kept, two moments. Up: the moments alone, as the
-            federation has just left the parameters with the server.
+            federation has just left the parameters with the server; 0 where the server has a
+            copy of the block already, with which it goes on.
     """
 
     client_id: int
@@ -146,7 +148,11 @@ class Replanner:
     def _search(self, problem: PlanProblem, solution: Ints, previous: tuple[CutPlan, ...]) -> Ints:
         warm = np.stack([solution, *(problem.from_plan(plan) for plan in previous)])
         settings = GeneticSettings(population=200, patience=12)
-        best = search_genetically(problem, self.options.seed, settings, warm).solution
+
+        def search(one: PlanProblem) -> Ints:
+            return search_genetically(one, self.options.seed, settings, warm).solution
+
+        best = search_comparable(problem, search)
         if problem.excess(best[None])[0] > 0:
             raise PlanError("re-planning: no plan fits the present devices and limits")
         return best
@@ -190,7 +196,7 @@ def list_moves(
         if old is None:
             continue
         for network in NETWORK_NAMES:
-            count = plan.num_blocks(network)
+            count, served = plan.num_blocks(network), running.server_blocks(network)
             was = set(old.cuts.server_range(network, count))
             will = set(entry.cuts.server_range(network, count))
             for block in sorted(was ^ will):
@@ -201,7 +207,8 @@ def list_moves(
                         MovedBlock(entry.client_id, network, block, "downlink", size + moments)
                     )
                 else:
-                    moved.append(MovedBlock(entry.client_id, network, block, "uplink", moments))
+                    sent = 0 if block in served else moments
+                    moved.append(MovedBlock(entry.client_id, network, block, "uplink", sent))
     return tuple(moved)
 
 
@@ -214,5 +221,5 @@ def _explain(is_complete: bool, is_valid: bool, saved: float) -> str:
     if not is_complete:
         return "replaced: clients have joined or left"
     if not is_valid:
-        return "replaced: the running plan no longer fits memory or limits"
+        return "replaced: the running plan no longer fits memory, limits or common_boundary"
     return f"replaced: saves {saved:.1%}, moving included"

@@ -17,9 +17,10 @@ class PlanResult:
         plan: The cuts of all clients.
         latency_s: Seconds of one step.
         lower_bound_s: Proven lower bound of the latency.
+        latency_bound: Which bound lower_bound_s is; `bound` where only latency counts.
         objective_value: What was made small; the latency by default.
         objective_bound: Proven lower bound of it.
-        bound: Which bound that is, and for which plans it holds.
+        bound: Which bound objective_bound is, and for which plans it holds.
         gap: objective_value / objective_bound - 1.
         seconds: Wall-clock time of search and proof.
         strategy: How it was found.
@@ -34,6 +35,7 @@ class PlanResult:
     plan: CutPlan
     latency_s: float
     lower_bound_s: float
+    latency_bound: str
     objective_value: float
     objective_bound: float
     bound: str
@@ -67,6 +69,7 @@ class PlanResult:
         return {
             "latency_s": self.latency_s,
             "lower_bound_s": self.lower_bound_s,
+            "latency_bound": self.latency_bound,
             "objective_value": self.objective_value,
             "objective_bound": self.objective_bound,
             "bound": self.bound,

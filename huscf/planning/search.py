@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import PlanError
 from .best_response import anneal_by_turns
+from .common_boundary import search_comparable
 from .constraints import Objective
 from .exact_sweep import sweep_thresholds
 from .genetic import (
@@ -31,6 +32,8 @@ _LARGE_PROGRAM = 2000
 _RELAXED_GROUPS = 30
 _TURN_WEIGHTS = (0.03, 0.01, 0.0)
 _TURN_SWEEPS = 50
+# Solvers work to tolerances; a plan that is no further from its bound is an optimum.
+_PROVEN_GAP = 1e-6
 
 
 @dataclass(frozen=True)
@@ -117,22 +120,25 @@ def _prove_by_sweep(problem: PlanProblem) -> tuple[float, str]:
 
 
 def _find(problem: PlanProblem, settings: SearchSettings, warm_start: Ints | None) -> _Found:
-    rng = np.random.default_rng(settings.seed)
-    if settings.strategy == "genetic":
-        outcome = search_genetically(problem, settings.seed, settings.genetic, warm_start)
-        return _Found(outcome.solution)
     if settings.strategy == "milp":
         return _solve(problem, settings.time_limit_s)
     if settings.strategy == "exact":
         return _sweep(problem)
+    return _Found(search_comparable(problem, lambda one: _search(one, settings, warm_start)))
+
+
+def _search(problem: PlanProblem, settings: SearchSettings, warm_start: Ints | None) -> Ints:
+    if settings.strategy == "genetic":
+        return search_genetically(problem, settings.seed, settings.genetic, warm_start).solution
     if settings.strategy == "decentralized":
-        return _Found(decide_by_turns(problem)[0])
+        return decide_by_turns(problem)[0]
     if settings.strategy == "random":
-        return _Found(_pick_best(problem, draw_solutions(problem, settings.random_plans, rng)))
+        rng = np.random.default_rng(settings.seed)
+        return _pick_best(problem, draw_solutions(problem, settings.random_plans, rng))
     uniform = list_uniform(problem)
     if not len(uniform):
         raise PlanError("strategy uniform: no cuts fit the memory of every device; use genetic")
-    return _Found(_pick_best(problem, uniform))
+    return _pick_best(problem, uniform)
 
 
 def decide_by_turns(problem: PlanProblem) -> tuple[Ints, int]:
@@ -161,7 +167,9 @@ def _solve(problem: PlanProblem, time_limit_s: float) -> _Found:
         if answer.lower_bound == np.inf:
             raise PlanError("strategy milp: no plan keeps all limits")
         raise PlanError(f"strategy milp: found no plan within time_limit_s {time_limit_s:g}")
-    proof = "milp optimum" if answer.is_optimal else "milp bound at time_limit_s"
+    value = float(problem.value(answer.solution[None])[0])
+    is_optimal = answer.is_optimal and value <= answer.lower_bound * (1 + _PROVEN_GAP)
+    proof = "milp optimum" if is_optimal else "milp bound"
     return _Found(answer.solution, answer.lower_bound, f"{proof}, one set of cuts per group")
 
 
@@ -185,11 +193,13 @@ def _describe(
 ) -> PlanResult:
     batch = found.solution[None]
     value, bound = float(problem.value(batch)[0]), float(found.bound or 0.0)
+    lower_bound_s, latency_bound = _bound_latency(problem, bound, found.bound_name)
     has_power = all(client.profile.power_w is not None for client in problem.fleet.clients)
     return PlanResult(
         plan=problem.to_plan(found.solution),
         latency_s=float(problem.latency_s(batch)[0]),
-        lower_bound_s=_bound_latency(problem, bound),
+        lower_bound_s=lower_bound_s,
+        latency_bound=latency_bound,
         objective_bound=bound,
         bound=found.bound_name,
         # Solvers stop at 1e-9; a gap below that is none.
@@ -206,10 +216,11 @@ def _describe(
     )
 
 
-def _bound_latency(problem: PlanProblem, bound: float) -> float:
+def _bound_latency(problem: PlanProblem, bound: float, name: str) -> tuple[float, str]:
+    """Return a bound of the latency and its name, from those of the objective where that is it."""
     if problem.objective.is_latency:
-        return bound / problem.objective.latency_weight
-    return prove_bound(replace(problem, objective=Objective()))[0]
+        return bound / problem.objective.latency_weight, name
+    return prove_bound(replace(problem, objective=Objective()))
 
 
 def _list_memory(problem: PlanProblem, solution: Ints) -> dict[int, int]:

@@ -1,11 +1,19 @@
 """A plan source for a training run: searches the plan for the run's clients and networks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from ..errors import PlanError
 from ..split import CutPlan, PlanRequest, PlanSource
-from .fleet import DevicesFile, Fleet
-from .planner import LatencyModelName, PlanOptions, PlanSubject, build_problem
+from .fleet import DevicesFile, Fleet, load_mapping
+from .planner import (
+    LatencyModelName,
+    PlanOptions,
+    PlanSubject,
+    build_problem,
+    read_file_keys,
+)
 from .result import PlanResult
 from .search import Strategy, search_plan
 
@@ -13,50 +21,59 @@ from .search import Strategy, search_plan
 class SearchedPlan(PlanSource):
     """Searches the cuts that make a step fast on the given devices.
 
+    What `huscf plan` takes from the devices file holds here too, except networks, batch_size and
+    seed, which are the run's. An argument that is not None replaces the file's; one that is None
+    takes it, or where the file has none the default in brackets.
+
+    The plan is for tensors in the format of the parameters: under trainer.precision bf16-mixed the
+    predicted traffic is that of float32, up to 1.75 times the true one.
+
     Args:
         devices: YAML file with profiles, server and assignment, or the same as a mapping.
-        latency_model: "corrected", or "paper" for the published figures.
-        strategy: "uniform", "random", "genetic", "exact", "milp" or "decentralized".
+        latency_model: "corrected", or "paper" for the published figures ("corrected").
+        strategy: "uniform", "random", "genetic", "exact", "milp" or "decentralized" ("genetic").
         seed: Seed of the search and of who gets which profile; None takes the run's.
         steps_per_round: Steps between two federations, over which their traffic is spread;
-            0 leaves it out.
-        latency_weight: Weight of a second of a step in what is made small.
-        bytes_weight: Weight of a byte of all clients' traffic in a step.
-        energy_weight: Weight of a joule of all clients in a step; needs power_w in all profiles.
-        max_latency_s: Upper limit of a step's seconds, or None.
-        max_bytes_per_step: Upper limit of all clients' bytes in a step, or None.
-        max_energy_j: Upper limit of all clients' joules in a step, or None.
-        min_generator_head: Blocks of the generator that every client keeps at its input.
+            0 leaves it out (0).
+        latency_weight: Weight of a second of a step in what is made small (1).
+        bytes_weight: Weight of a byte of all clients' traffic in a step (0).
+        energy_weight: Weight of a joule of all clients in a step; needs power_w in all profiles
+            (0).
+        max_latency_s: Upper limit of a step's seconds (no limit).
+        max_bytes_per_step: Upper limit of all clients' bytes in a step (no limit).
+        max_energy_j: Upper limit of all clients' joules in a step (no limit).
+        min_generator_head: Blocks of the generator that every client keeps at its input (1).
         min_discriminator_head: Blocks of the discriminator that every client keeps at its
-            input: a floor for privacy.
-        forbidden_cuts: Cut name (such as generator_head) -> block counts nobody may hold there.
-        time_limit_s: Limit of the solver in strategy milp.
+            input: a floor for privacy (1).
+        forbidden_cuts: Cut name (such as generator_head) -> block counts nobody may hold there
+            (none).
+        common_boundary: Whether one boundary between two blocks of the discriminator must be at
+            the server for all clients. Cluster rules that compare what clients send need it;
+            false for those that need no features (true).
+        time_limit_s: Limit of the solver in strategy milp (60).
     """
 
     def __init__(
         self,
         devices: str | dict[str, Any],
-        latency_model: LatencyModelName = "corrected",
-        strategy: Strategy = "genetic",
+        latency_model: LatencyModelName | None = None,
+        strategy: Strategy | None = None,
         seed: int | None = None,
-        steps_per_round: int = 0,
-        latency_weight: float = 1.0,
-        bytes_weight: float = 0.0,
-        energy_weight: float = 0.0,
+        steps_per_round: int | None = None,
+        latency_weight: float | None = None,
+        bytes_weight: float | None = None,
+        energy_weight: float | None = None,
         max_latency_s: float | None = None,
         max_bytes_per_step: float | None = None,
         max_energy_j: float | None = None,
-        min_generator_head: int = 1,
-        min_discriminator_head: int = 1,
+        min_generator_head: int | None = None,
+        min_discriminator_head: int | None = None,
         forbidden_cuts: Mapping[str, Sequence[int]] | None = None,
-        time_limit_s: float = 60.0,
+        common_boundary: bool | None = None,
+        time_limit_s: float | None = None,
     ) -> None:
-        if isinstance(devices, str):
-            self.devices = DevicesFile.load(devices)
-        else:
-            self.devices = DevicesFile.from_dict(devices)
         self.seed = seed
-        self._options: dict[str, Any] = {
+        given: dict[str, Any] = {
             "latency_model": latency_model,
             "strategy": strategy,
             "steps_per_round": steps_per_round,
@@ -68,18 +85,19 @@ class SearchedPlan(PlanSource):
             "max_energy_j": max_energy_j,
             "min_generator_head": min_generator_head,
             "min_discriminator_head": min_discriminator_head,
-            "forbidden_cuts": forbidden_cuts or {},
+            "forbidden_cuts": forbidden_cuts,
+            "common_boundary": common_boundary,
             "time_limit_s": time_limit_s,
         }
-        self.make_options(0)
+        self.devices, options = _read_devices(devices)
+        self._options = replace(options, **{k: v for k, v in given.items() if v is not None})
         self.result: PlanResult | None = None
         self.fleet: Fleet | None = None
         self.subject: PlanSubject | None = None
 
     def make_options(self, run_seed: int) -> PlanOptions:
         """Return the options, with the run's seed where none was given."""
-        seed = run_seed if self.seed is None else self.seed
-        return PlanOptions(seed=seed, **self._options)
+        return replace(self._options, seed=run_seed if self.seed is None else self.seed)
 
     def make_plan(self, request: PlanRequest) -> CutPlan:
         """Search the plan; `result`, `fleet` and `subject` keep what it was made from."""
@@ -95,3 +113,12 @@ class SearchedPlan(PlanSource):
         problem = build_problem(self.subject, self.fleet, options)
         self.result = search_plan(problem, options.search_settings)
         return self.result.plan
+
+
+def _read_devices(devices: str | Mapping[str, Any]) -> tuple[DevicesFile, PlanOptions]:
+    values = load_mapping(devices) if isinstance(devices, str) else devices
+    try:
+        return DevicesFile.from_dict(values), PlanOptions.from_dict(read_file_keys(values))
+    except PlanError as error:
+        owner = devices if isinstance(devices, str) else "model.plan"
+        raise PlanError(f"{owner}: {error}") from error

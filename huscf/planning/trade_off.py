@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import PlanError
 from ..split import CutPlan
+from .common_boundary import search_comparable
 from .constraints import Objective
 from .genetic import search_genetically
 from .problem import PlanProblem
@@ -87,7 +88,10 @@ def keep_undominated(points: list[TradeOffPoint]) -> list[TradeOffPoint]:
 
 
 def _search(problem: PlanProblem, settings: SearchSettings, warm_start: Ints | None) -> Ints:
-    return search_genetically(problem, settings.seed, settings.genetic, warm_start).solution
+    def search(one: PlanProblem) -> Ints:
+        return search_genetically(one, settings.seed, settings.genetic, warm_start).solution
+
+    return search_comparable(problem, search)
 
 
 def _measure(problem: PlanProblem, against: Rival, solution: Ints) -> float:

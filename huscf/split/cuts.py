@@ -53,8 +53,9 @@ class ClientCuts:
         Raises:
             PlanError: Naming the owner, unless there are four whole numbers.
         """
-        values = list(counts)
-        if len(values) != 4 or not all(type(value) is int for value in values):
+        values = list(counts) if isinstance(counts, Iterable) else counts
+        is_list = isinstance(values, list) and len(values) == 4
+        if not is_list or not all(type(value) is int for value in values):
             names = ", ".join(field.name for field in fields(cls))
             raise PlanError(f"{owner}: cuts are four whole numbers [{names}], got {values}")
         return cls(*values)
@@ -142,19 +143,21 @@ class CutPlan:
             PlanError: Where a key is missing or the plan is not valid.
         """
         try:
-            entries = [
-                (int(c["client"]), c["cuts"], c.get("profile", "")) for c in values["clients"]
-            ]
-            counts = int(values["generator_blocks"]), int(values["discriminator_blocks"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            entries = [(c["client"], c["cuts"], c.get("profile", "")) for c in values["clients"]]
+            counts = values["generator_blocks"], values["discriminator_blocks"]
+        except (KeyError, TypeError, AttributeError) as error:
             raise PlanError(
                 "cut plan: needs generator_blocks, discriminator_blocks and a list clients of "
                 f"{{client, profile, cuts}}; problem with {error}"
             ) from error
-        clients = (
-            ClientPlan(client, ClientCuts.from_list(cuts, f"client {client}"), profile)
-            for client, cuts, profile in entries
-        )
+        for network, count in zip(NETWORK_NAMES, counts, strict=True):
+            _check_type(f"cut plan: {network}_blocks", count, int)
+        clients = []
+        for client, cuts, profile in entries:
+            owner = f"client {client}"
+            _check_type(f"{owner}: client", client, int)
+            _check_type(f"{owner}: profile", profile, str)
+            clients.append(ClientPlan(client, ClientCuts.from_list(cuts, owner), profile))
         return cls(*counts, tuple(sorted(clients, key=lambda client: client.client_id)))
 
     def save(self, path: str | Path, **extra: object) -> None:
@@ -184,6 +187,12 @@ class CutPlan:
             return cls.from_dict(values)
         except PlanError as error:
             raise PlanError(f"{path}: {error}") from error
+
+
+def _check_type(owner: str, value: object, wanted: type) -> None:
+    if type(value) is not wanted:
+        name = "a whole number" if wanted is int else "text"
+        raise PlanError(f"{owner} is {value!r}, must be {name}")
 
 
 def _check_cuts(client: ClientPlan, network: NetworkName, num_blocks: int) -> None:

@@ -9,6 +9,7 @@ import yaml
 from huscf.__main__ import main
 from huscf.callbacks import Replanning
 from huscf.errors import HuscfError
+from huscf.planning import Replanner
 from tests.conftest import REPOSITORY, make_gan
 
 DEVICES = {
@@ -70,7 +71,8 @@ def test_a_drift_moves_blocks_once_and_says_why(tmp_path, capsys):
     folder = tmp_path / "runs" / "run-1"
     table = rows(folder)
     assert all(float(row["plan/latency_s"]) > 0 for row in table)
-    assert [float(row["plan/moved_mbytes"]) > 0 for row in table] == [False, True, False]
+    # The server goes on with the copies that the slow clients used: nothing is sent.
+    assert all(float(row["plan/moved_mbytes"]) == 0 for row in table)
     assert plans(folder) == ["plan-round-0002.yaml"]
     new = yaml.safe_load((folder / "plan-round-0002.yaml").read_text())
     old = yaml.safe_load((folder / "plan.yaml").read_text())
@@ -126,6 +128,41 @@ def test_what_the_first_re_planning_would_trip_over_is_refused_at_once(
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_moments_that_are_reset_are_not_moved(tmp_path, monkeypatch):
+    monkeypatch.setitem(DRIFT, "events", [{"round": 2, "profile": "slow", "speed_factor": 1000}])
+    sizes = []
+    for moments in ("keep", "reset"):
+        root = tmp_path / moments
+        root.mkdir()
+        assert fit(root, 2, f"--federation.moments={moments}") == 0
+        folder = root / "runs" / "run-1"
+        moved = yaml.safe_load((folder / "plan-round-0002.yaml").read_text())["moved"]
+        assert {block["direction"] for block in moved} == {"downlink"}
+        keys = ("client_id", "network", "block")
+        sizes.append({tuple(b[k] for k in keys): b["num_bytes"] for b in moved})
+        total = 1e6 * float(rows(folder)[1]["plan/moved_mbytes"])
+        assert sum(sizes[-1].values()) == pytest.approx(total)
+    both = sizes[0].keys() & sizes[1].keys()
+    assert both and all(sizes[0][key] == 3 * sizes[1][key] for key in both)
+
+
+@pytest.mark.parametrize("rule", ["KMeansClusters", "OneCluster"])
+def test_re_planning_looks_for_comparable_plans_where_the_rule_compares(
+    tmp_path, monkeypatch, rule
+):
+    asked = []
+
+    class Asked(Replanner):
+        def decide(self, *args, **kwargs):
+            asked.append(self.options.common_boundary)
+            return super().decide(*args, **kwargs)
+
+    monkeypatch.setattr("huscf.callbacks.replanning.Replanner", Asked)
+    options = [f"--federation.rule=huscf.federation.{rule}"]
+    assert fit(tmp_path, 1, *options, "--model.plan.init_args.common_boundary=false") == 0
+    assert asked == [rule == "KMeansClusters"]
+
+
 def test_devices_that_became_too_small_keep_their_cuts(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(DEVICES["profiles"]["fast"], "memory_mib", 1000)
     monkeypatch.setitem(DRIFT["events"][0], "memory_factor", 1e-6)
@@ -134,11 +171,15 @@ def test_devices_that_became_too_small_keep_their_cuts(tmp_path, monkeypatch, ca
     assert [row["round"] for row in rows(tmp_path / "runs" / "run-1")] == ["1", "2", "3"]
 
 
-def test_only_searched_plans_can_be_re_planned():
+def test_only_searched_plans_can_be_re_planned(tmp_path):
     module = make_gan({0: [1, 1, 1, 1]})
     Replanning().on_fit_start(None, module)
     with pytest.raises(HuscfError, match=r"huscf\.planning\.SearchedPlan"):
         Replanning(every_n_rounds=2).on_fit_start(None, module)
+    drift = tmp_path / "drift.yaml"
+    drift.write_text(yaml.safe_dump(DRIFT))
+    with pytest.raises(HuscfError, match=r"replanning\.drift: .* huscf\.planning\.SearchedPlan"):
+        Replanning(drift=str(drift)).on_fit_start(None, module)
     with pytest.raises(HuscfError, match="every_n_rounds is -1"):
         Replanning(every_n_rounds=-1)
 

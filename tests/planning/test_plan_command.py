@@ -10,7 +10,7 @@ from huscf.planning import SearchedPlan
 from huscf.planning.command import main
 from huscf.split import CutPlan, PlanRequest
 from tests.conftest import make_batch, make_gan, run_step
-from tests.planning.planning_cases import DEVICES
+from tests.planning.planning_cases import DEVICES, find_boundary
 
 KEYS = {
     "latency_s",
@@ -49,6 +49,63 @@ def test_json_is_one_object_and_nothing_else(capsys):
     assert set(values["clients"][0]) == {"client", "profile", "cuts", "memory_bytes"}
     profiles = [client["profile"] for client in values["clients"]]
     assert profiles.count("device1") == 15 and profiles[:15] != ["device1"] * 15
+
+
+def test_with_weights_every_bound_stands_beside_its_own_figure(tmp_path, capsys):
+    weights = {"latency_weight": 0, "bytes_weight": 1e-9, "strategy": "milp"}
+    assert run(tmp_path, {**read_devices(), **weights}, "--json") == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["objective_value"] == pytest.approx(values["objective_bound"], rel=1e-6)
+    assert values["objective_value"] == pytest.approx(1e-9 * values["traffic_bytes_per_step"])
+    assert values["bound"].startswith("milp optimum")
+    assert values["latency_bound"] == "linear relaxation, any plan"
+    assert run(tmp_path, {**read_devices(), **weights}) == 0
+    text = capsys.readouterr().out
+    assert f"bound {values['lower_bound_s']:.6f} (linear relaxation, any plan)" in text
+    objective, bound = values["objective_value"], values["objective_bound"]
+    assert f"objective {objective:.6g}   bound {bound:.6g} (milp optimum" in text
+
+
+def test_repeated_keys_are_refused_and_powers_of_ten_are_numbers(tmp_path, capsys):
+    text = yaml.safe_dump(read_devices())
+    path = tmp_path / "devices.yaml"
+    path.write_text(text + "seed: 1\n")
+    assert main(["--config", str(path)]) == 2
+    assert "the key seed is repeated" in capsys.readouterr().err
+    path.write_text(text + "bytes_weight: 1e-9\nmax_latency_s: 1E+3\n")
+    assert main(["--config", str(path), "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    traffic = 1e-9 * values["traffic_bytes_per_step"]
+    assert values["objective_value"] == pytest.approx(values["latency_s"] + traffic)
+
+
+def test_one_file_is_never_written_twice(tmp_path, capsys):
+    values, path = read_devices(), tmp_path / "pp.png"
+    flags = ["--overwrite", "--pareto", str(path)]
+    for other in (str(path), f"{tmp_path}/./pp.png"):
+        assert run(tmp_path, values, *flags, "--output", other) == 2
+        assert "two of them name the same file" in capsys.readouterr().err
+    devices = tmp_path / "devices.yaml"
+    assert run(tmp_path, values, "--overwrite", "--output", str(devices)) == 2
+    assert yaml.safe_load(devices.read_text()) == values and not path.exists()
+
+
+def test_common_boundary_can_be_left_out(tmp_path, capsys):
+    kinds = {"d0": (10, 300, 50, 40), "d1": (2, 5, 300, 10), "d2": (2, 20, 100, 10)}
+    names = ("speed_gflops", "uplink_mbit_per_s", "downlink_mbit_per_s", "round_trip_ms")
+    values = {
+        "profiles": {k: dict(zip(names, v, strict=True)) for k, v in kinds.items()},
+        "server": {"speed_gflops": 672, "uplink_mbit_per_s": 1000, "downlink_mbit_per_s": 1000},
+        "assignment": {"counts": {"d0": 4, "d1": 2, "d2": 2}},
+        "networks": {"image_size": 8, "width": 16},
+    }
+    seconds = []
+    for flags in ([], ["--common_boundary", "false"]):
+        path = tmp_path / f"plan{len(seconds)}.yaml"
+        assert run(tmp_path, values, "--json", "--output", str(path), *flags) == 0
+        assert (find_boundary(CutPlan.load(path)) is None) == bool(flags)
+        seconds.append(json.loads(capsys.readouterr().out)["latency_s"])
+    assert seconds[1] < seconds[0]
 
 
 def test_paper_figures_through_the_command(capsys):
@@ -123,6 +180,14 @@ BAD_FILES = [
     (put({"generator_head": 2}, "forbidden_cuts"), "forbidden_cuts: must map"),
     (put({"generator_head": ["1"]}, "forbidden_cuts"), "generator_head: '1' is no whole number"),
     (put(7, "min_generator_head"), "min_generator_head 7"),
+    (put("no", "common_boundary"), "common_boundary is 'no', must be true or false"),
+    (put(1e-320, "profiles", "device2", "uplink_mbit_per_s"), "uplink_mbit_per_s is 9.99989e-321"),
+    (put(10**399, "server", "uplink_mbit_per_s"), "server: uplink_mbit_per_s is 1000"),
+    (put(10**399, "assignment", "counts", "device1"), "counts: device1 is 1000"),
+    (put(10**399, "max_latency_s"), "max_latency_s is 1000"),
+    (put(10**399, "batch_size"), "batch_size is 1000"),
+    (put({1: 3, "1": 4}, "assignment", "counts"), "the key 1 is repeated"),
+    (put({1: {}, "1": {}}, "profiles"), "the key 1 is repeated"),
 ]
 
 
@@ -208,6 +273,25 @@ def test_searched_plan_serves_a_training_run():
         SearchedPlan(str(DEVICES)).make_plan(make_request())
     with pytest.raises(ValueError, match="latency_model is 'new'"):
         SearchedPlan(str(DEVICES), latency_model="new")
+
+
+def test_searched_plans_keep_the_options_of_the_devices_file(tmp_path):
+    values = {**read_devices(), "assignment": {"shares": {"device1": 1}}}
+    limits = {"min_discriminator_head": 2, "forbidden_cuts": {"generator_tail": [1]}}
+    path = tmp_path / "devices.yaml"
+    path.write_text(yaml.safe_dump({**values, **limits, "strategy": None}))
+    for entry in SearchedPlan(str(path)).make_plan(make_request()).clients:
+        assert entry.cuts.discriminator_head >= 2 and entry.cuts.generator_tail != 1
+    options = SearchedPlan(str(path), min_discriminator_head=1, strategy="milp").make_options(7)
+    assert options.min_discriminator_head == 1 and options.strategy == "milp" and options.seed == 7
+    assert options.forbidden_cuts == {"generator_tail": [1]} and options.common_boundary
+    with pytest.raises(ValueError, match="no plan found that keeps memory"):
+        SearchedPlan({**values, "max_latency_s": 1e-9}).make_plan(make_request())
+    with pytest.raises(ValueError, match=r"model.plan: unknown key min_head; known: assignment"):
+        SearchedPlan({**values, "min_head": 2})
+    path.write_text(yaml.safe_dump({**values, "forbidden_cuts": 3}))
+    with pytest.raises(ValueError, match=r"devices.yaml: forbidden_cuts: must map"):
+        SearchedPlan(str(path))
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])

@@ -4,8 +4,11 @@ import pytest
 
 from huscf.errors import PlanError
 from huscf.planning import (
+    ClientDevice,
+    DeviceProfile,
     DriftSchedule,
     Fleet,
+    Move,
     PlanOptions,
     Replanner,
     build_problem,
@@ -14,6 +17,7 @@ from huscf.planning import (
 )
 from huscf.planning.fleet import scale_profile
 from huscf.split import ClientCuts, ClientPlan, CutPlan
+from tests.planning.planning_cases import find_boundary, make_apart
 
 OPTIONS = PlanOptions()
 
@@ -77,6 +81,31 @@ def test_moved_bytes_follow_the_stated_rule(paper_subject):
     assert [m.num_bytes for m in bare] == [0, sizes[3]]
 
 
+def test_moments_go_up_only_where_the_server_has_no_copy(planned, paper_subject):
+    fleet = Fleet(planned[0].clients[:2], planned[0].server)
+    first, second = ClientCuts(2, 1, 1, 1), ClientCuts(1, 1, 1, 1)
+    shared = CutPlan(5, 5, (ClientPlan(0, first), ClientPlan(1, second)))
+    alone = CutPlan(5, 5, (ClientPlan(0, first), ClientPlan(1, first)))
+    new = CutPlan(5, 5, (ClientPlan(0, second), ClientPlan(1, second)))
+    moments = 2 * paper_subject.costs.generator[1].param_bytes
+    for running, sent in ((shared, [0]), (alone, [moments, moments])):
+        assert [m.num_bytes for m in list_moves(running, new, paper_subject)] == sent
+        problem = build_problem(paper_subject, fleet, OPTIONS, Move(running, 1))
+        moving_s = problem.stages(problem.from_plan(new))["moving"]
+        assert (moving_s > 0) == (sum(sent) > 0)
+
+
+def test_re_planning_finds_a_comparable_plan():
+    subject, fleet = make_apart()
+    running = CutPlan(5, 5, tuple(ClientPlan(client, ClientCuts()) for client in range(8)))
+    free, comparable = (
+        Replanner(PlanOptions(common_boundary=wanted), 10**9, 0.0).decide(running, subject, fleet)
+        for wanted in (False, True)
+    )
+    assert find_boundary(free.plan) is None and find_boundary(comparable.plan) is not None
+    assert free.latency_after_s < comparable.latency_after_s < 1.01 * free.latency_after_s
+
+
 def test_clients_that_join_or_leave_are_matched_by_id(planned, paper_subject):
     fleet, plan = planned
     present = Fleet(tuple(c for c in fleet.clients if c.client_id != 7), fleet.server)
@@ -117,6 +146,18 @@ def test_drift_schedule_holds_from_its_round_on(planned, tmp_path):
         assert after.profile.uplink_bits_per_s == uplink * before.profile.uplink_bits_per_s
 
 
+def test_drift_names_numbered_profiles_and_known_figures(planned, tmp_path):
+    server, path = planned[0].server, tmp_path / "drift.yaml"
+    fleet = Fleet((ClientDevice(0, DeviceProfile("1", 1e9, 1e6, 1e6), 8),), server)
+    path.write_text("events: [{round: 1, profile: 1, speed_factor: 1e-3}]")
+    schedule = DriftSchedule.load(path)
+    schedule.check(fleet)
+    assert schedule.apply(1, fleet).clients[0].profile.speed_flops_per_s == 1e6
+    path.write_text("events: [{round: 1, client: 0, memory_factor: 0.5}]")
+    with pytest.raises(PlanError, match="memory_factor: profile 1 has no memory_mib"):
+        DriftSchedule.load(path).check(fleet)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -125,6 +166,14 @@ def test_drift_schedule_holds_from_its_round_on(planned, tmp_path):
         ("events: [{round: 1, speed_factor: 2}]", "give either profile or client"),
         ("events: [{profile: a, speed_factor: 2}]", "round is missing"),
         ("events: [{round: 1, profile: a, speed_factor: 0}]", "speed_factor is 0"),
+        ("events: [{round: 1, profile: a, speed_factor: 1e-300}]", "speed_factor is 1e-300"),
+        ("events: [{round: 1.7, profile: a, speed_factor: 2}]", "round is 1.7, must be a whole"),
+        ("events: [{round: 1, client: null, speed_factor: 2}]", "client is None, must be a whole"),
+        ("events: [{round: 1, client: true, speed_factor: 2}]", "client is True, must be a whole"),
+        ("events: [{round: 1, profile: null, speed_factor: 2}]", "profile is None, must be the"),
+        ("events: [{round: 1, profile: a}]", "nothing changes; give at least one of speed_factor"),
+        ("{events: [], event: 3}", "unknown key event; known: events"),
+        ("{events: [], events: []}", "the key events is repeated"),
     ],
 )
 def test_bad_drift_files_are_refused(tmp_path, text, message):

@@ -11,18 +11,31 @@ from huscf.planning import (
     Fleet,
     GeneticSettings,
     Objective,
+    PlanOptions,
     SearchSettings,
+    ServerProfile,
+    build_problem,
+    decide_by_turns,
     make_problem,
     prove_bound,
     search_genetically,
     search_plan,
     sweep_trade_off,
 )
+from huscf.planning.best_response import announce, improve_by_turns
 from huscf.planning.exact_sweep import sweep_thresholds
+from huscf.planning.fleet import scale_profile
 from huscf.planning.genetic import cluster_points
+from huscf.planning.linear_program import solve_program
 from huscf.planning.search import STRATEGIES
 from huscf.split import CutPlan, SavedPlan
-from tests.planning.planning_cases import draw_choices, draw_fleet, make_subject
+from tests.planning.planning_cases import (
+    draw_choices,
+    draw_fleet,
+    find_boundary,
+    make_apart,
+    make_subject,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +80,8 @@ def test_weighted_objectives_equal_exhaustive_search(small_subject, goal, strate
     assert result.objective_bound <= best * (1 + 1e-9)
     fastest = problem.latency_s(list_all(problem)).min()
     assert 0 < result.lower_bound_s <= fastest * (1 + 1e-9)
+    assert result.latency_bound == "linear relaxation, any plan"
+    assert result.bound.startswith("milp" if strategy == "milp" else "linear relaxation")
 
 
 @pytest.mark.parametrize("strategy", ["genetic", "milp"])
@@ -120,6 +135,76 @@ def test_forbidden_cuts_and_floors_are_kept(small_subject):
         build(small_subject, draw_fleet(2, 9), Constraints(min_generator_head=4))
     with pytest.raises(PlanError, match="unknown cut gen_head"):
         Constraints(forbidden_cuts={"gen_head": [1]})
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("strategy", ["genetic", "milp"])
+def test_common_boundary_equals_exhaustive_search(small_subject, seed, strategy):
+    problem = build(small_subject, draw_fleet(3, seed), Constraints(common_boundary=True))
+    everything = list_all(problem)
+    comparable = problem.excess(everything) == 0
+    for solution in everything[:: len(everything) // 50]:
+        is_comparable = find_boundary(problem.to_plan(solution)) is not None
+        assert (problem.excess(solution[None])[0] == 0) == is_comparable
+    best = problem.value(everything[comparable]).min()
+    result = search_plan(problem, SearchSettings(strategy, seed))
+    assert result.latency_s == pytest.approx(best, rel=1e-9)
+    assert result.lower_bound_s <= best * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("strategy", ["genetic", "milp", "decentralized", "random", "uniform"])
+def test_every_strategy_finds_a_common_boundary(strategy):
+    subject, fleet = make_apart()
+    settings = SearchSettings(strategy)
+    free, comparable = (
+        search_plan(build_problem(subject, fleet, PlanOptions(common_boundary=wanted)), settings)
+        for wanted in (False, True)
+    )
+    if strategy in ("genetic", "milp"):
+        assert find_boundary(free.plan) is None
+        assert free.latency_s < comparable.latency_s < 1.01 * free.latency_s
+    assert find_boundary(comparable.plan) is not None
+
+
+def test_trade_offs_have_a_common_boundary_and_impossible_ones_are_refused():
+    subject, fleet = make_apart()
+    problem = build_problem(subject, fleet, PlanOptions())
+    points = sweep_trade_off(problem, "bytes", SearchSettings(), num_points=4)
+    assert all(find_boundary(point.plan) is not None for point in points)
+    option = problem.discriminator.options.tolist()
+    is_feasible = np.zeros_like(problem.is_feasible)
+    is_feasible[0, :, option.index([3, 1])] = is_feasible[1:, :, option.index([1, 3])] = True
+    with pytest.raises(PlanError, match="common_boundary: memory and forbidden cuts leave no"):
+        search_plan(replace(problem, is_feasible=is_feasible))
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e9])
+def test_milp_is_exact_however_short_the_seconds(small_subject, scale):
+    fleet = draw_fleet(3, 20)
+    names = ("speed_flops_per_s", "uplink_bits_per_s", "downlink_bits_per_s")
+    factors = dict.fromkeys(names, scale)
+    clients = [
+        replace(c, profile=scale_profile(c.profile, {**factors, "round_trip_s": 1 / scale}))
+        for c in fleet.clients
+    ]
+    server = ServerProfile(*(getattr(fleet.server, name) * scale for name in names))
+    goal = Objective(latency_weight=1e-3)
+    problem = build(small_subject, Fleet(tuple(clients), server), None, goal)
+    result = search_plan(problem, SearchSettings("milp"))
+    best = problem.value(list_all(problem)).min()
+    assert result.objective_value == pytest.approx(best, rel=1e-9, abs=0)
+    assert result.objective_bound == pytest.approx(best, rel=1e-7, abs=0)
+    assert result.bound.startswith("milp optimum")
+
+
+def test_only_a_plan_at_its_bound_is_called_optimum(small_subject, monkeypatch):
+    problem = build(small_subject, draw_fleet(3, 21))
+    answer = solve_program(problem)
+    loose = replace(answer, lower_bound=answer.lower_bound * (1 - 1e-4))
+    monkeypatch.setattr("huscf.planning.search.solve_program", lambda *_: loose)
+    result = search_plan(problem, SearchSettings("milp"))
+    assert result.bound == "milp bound, one set of cuts per group"
+    assert result.gap == pytest.approx(1e-4, rel=1e-3)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -244,3 +329,14 @@ def test_clusters_of_far_groups_are_found():
     truth = rng.integers(3, size=60)
     labels = cluster_points(centres[truth] + 0.1 * rng.normal(size=(60, 2)), 3, rng)
     assert len({(a, b) for a, b in zip(truth, labels, strict=True)}) == 3
+
+
+def test_turns_announce_anew_only_after_a_change(small_subject, monkeypatch):
+    problem = build(small_subject, draw_fleet(12, 18))
+    settled, sweeps = decide_by_turns(problem)
+    calls = []
+    count = lambda *args: calls.append(1) or announce(*args)  # noqa: E731
+    monkeypatch.setattr("huscf.planning.best_response.announce", count)
+    again, one = improve_by_turns(problem, settled, max_sweeps=50)
+    assert (again == settled).all() and one == 1 < sweeps
+    assert len(calls) == 2  # one per network

@@ -105,6 +105,11 @@ def test_plans_for_other_clients_or_networks_are_refused(tmp_path):
         SavedPlan(str(path)).make_plan(request(depth=5))
 
 
+def entry(rest, client="0", blocks="5"):
+    clients = f"[{{client: {client}, {rest}}}]"
+    return f"{{generator_blocks: {blocks}, discriminator_blocks: 5, clients: {clients}}}"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -115,6 +120,13 @@ def test_plans_for_other_clients_or_networks_are_refused(tmp_path):
             "{generator_blocks: 5, discriminator_blocks: 5, clients: [{client: 0, cuts: [1, 1]}]}",
             "client 0: cuts are four whole numbers",
         ),
+        (entry("cuts: null"), "client 0: cuts are four whole numbers"),
+        (entry("cuts: 3"), "client 0: cuts are four whole numbers"),
+        (entry("cuts: {1: 1}"), "client 0: cuts are four whole numbers"),
+        (entry("cuts: [1, 1, 1, 1], profile: 3"), "client 0: profile is 3, must be text"),
+        (entry("cuts: [1, 1, 1, 1]", client="1.9"), "client 1.9: client is 1.9, must be a whole"),
+        (entry("cuts: [1, 1, 1, 1]", client="true"), "client True: client is True"),
+        (entry("cuts: [1, 1, 1, 1]", blocks="5.9"), "generator_blocks is 5.9, must be a whole"),
     ],
 )
 def test_bad_plan_files_are_named(tmp_path, text, message):
