@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..errors import NonFiniteError
+from ..errors import HuscfError, NonFiniteError
 from ..models import BatchStatistics
 from ..modules import SplitGAN
 from ..split import Exchange, GradientSum, UPass
@@ -190,7 +190,8 @@ class StepExchange:
             observe=source == "real",
             pending=group.pending,
         )
-        ends, losses = _apply_loss(partial(self._judge, phase, source), judged, "discriminator")
+        judge = partial(self._judge, phase, source)
+        ends, losses = self._apply_loss(judge, judged, "discriminator")
         judged.backward(ends, [None] * len(ends), sums.gradients, sums.shares_of(group))
         self._drop_failures(group, judged)
         return losses
@@ -199,7 +200,7 @@ class StepExchange:
         made = group.fakes or self._generate(group, repeat=not group.is_kept)
         samples = [own.detach().requires_grad_() for own in made.outputs]
         judged = self.module.run_group("discriminator", group.lanes, samples, pending=group.pending)
-        ends, losses = _apply_loss(self._judge_generator, judged, "generator")
+        ends, losses = self._apply_loss(self._judge_generator, judged, "generator")
         gradients = judged.differentiate(ends, samples)
         group.fakes = None
         made.backward(made.outputs, gradients, sums.gradients, sums.shares_of(group))
@@ -222,6 +223,30 @@ class StepExchange:
     def _judge_generator(self, client_id: int, logits: Tensor) -> Tensor:
         """Return a client's generator loss on the discriminator's logits, (B,)."""
         return self.module.loss.generator(logits)
+
+    def _apply_loss(
+        self, loss: Callable[[int, Tensor], Tensor], judged: UPass, name: str
+    ) -> tuple[list[Tensor], dict[int, float]]:
+        """Return the sum of the clients' losses of every lane, and each client's own."""
+        ends = []
+        losses: dict[int, float] = {}
+        for lane in judged.lanes:
+            logits = lane.output.float().unbind(1)
+            values = [loss(*own) for own in zip(lane.client_ids, logits, strict=True)]
+            for given in values:
+                if not isinstance(given, Tensor) or given.ndim:
+                    got = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+                    raise HuscfError(
+                        f"{type(self.module.loss).__name__}.{name}: needs to return a scalar "
+                        f"tensor, the mean over the batch, got {got}"
+                    )
+            each = torch.stack(values)
+            ends.append(each.sum())
+            losses.update(zip(lane.client_ids, each.tolist(), strict=True))
+        for client_id, value in losses.items():
+            if not math.isfinite(value):
+                raise NonFiniteError(client_id, f"{name} loss is NaN or Inf")
+        return ends, losses
 
     def _fakes(self, group: Group) -> list[Tensor]:
         """Return the step's fakes of every lane, detached, for the discriminator."""
@@ -256,20 +281,3 @@ class StepExchange:
         group.remove(client_id)
         self.module.num_dropped[client_id] += 1
         self.module.client(client_id).zero_grad(set_to_none=True)
-
-
-def _apply_loss(
-    loss: Callable[[int, Tensor], Tensor], judged: UPass, name: str
-) -> tuple[list[Tensor], dict[int, float]]:
-    """Return the sum of the clients' losses of every lane, and each client's own."""
-    ends = []
-    losses: dict[int, float] = {}
-    for lane in judged.lanes:
-        logits = lane.output.float().unbind(1)
-        each = torch.stack([loss(*own) for own in zip(lane.client_ids, logits, strict=True)])
-        ends.append(each.sum())
-        losses.update(zip(lane.client_ids, each.tolist(), strict=True))
-    for client_id, value in losses.items():
-        if not math.isfinite(value):
-            raise NonFiniteError(client_id, f"{name} loss is NaN or Inf")
-    return ends, losses

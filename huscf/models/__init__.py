@@ -4,7 +4,7 @@ from .conditional_discriminator import ConditionalDiscriminator
 from .conditional_generator import ConditionalGenerator
 from .layers import LabelledBlock, SqueezeLogit
 from .losses import AdversarialLoss, HingeLoss, LeastSquaresLoss, NonSaturatingLoss
-from .network import Network, SampleShape, initialize_weights, run_blocks
+from .network import Network, SampleShape, check_networks, initialize_weights, run_blocks
 from .stacked import BatchStatistics, can_stack, run_stacked
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "SampleShape",
     "SqueezeLogit",
     "can_stack",
+    "check_networks",
     "initialize_weights",
     "run_blocks",
     "run_stacked",

@@ -1,8 +1,11 @@
 """A network as an ordered list of blocks that no cut divides."""
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -82,6 +85,58 @@ def run_blocks(blocks: Iterable[nn.Module], inputs: Tensor, labels: Tensor | Non
         inputs = block(inputs) if labels is None else block(inputs, labels)
         labels = None
     return inputs
+
+
+def check_networks(
+    generator: Network, discriminator: Network, shape: SampleShape, latent_dim: int
+) -> None:
+    """Refuse networks that are no pair of a GAN, by a pass of two samples; changes nothing.
+
+    Args:
+        generator: Needs to make samples of the shape.
+        discriminator: Needs to give one logit for each of them.
+        shape: Shape of the samples and number of classes.
+        latent_dim: Length of the noise vector.
+
+    Raises:
+        HuscfError: Naming the network, what came out and what is needed.
+    """
+    samples = torch.zeros(2, shape.channels, shape.image_size, shape.image_size)
+    made = _try_out("generator", generator, torch.zeros(2, latent_dim))
+    if made != tuple(samples.shape):
+        raise HuscfError(f"generator: gives {made} for 2 samples, needs {tuple(samples.shape)}")
+    judged = _try_out("discriminator", discriminator, samples)
+    if judged not in ((2,), (2, 1)):
+        raise HuscfError(
+            f"discriminator: gives {judged} for 2 samples, needs one logit for each, (2,)"
+        )
+
+
+def _try_out(name: str, network: Network, inputs: Tensor) -> tuple[int, ...] | str:
+    """Return the shape of what a copy of the network gives in evaluation mode."""
+    if not isinstance(network, Network):
+        raise HuscfError(
+            f"{name}: needs to be a huscf.models.Network([block, ...]), got "
+            f"{type(network).__name__}"
+        )
+    values: Any = inputs
+    labels = torch.zeros(len(inputs), dtype=torch.int64)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for index, block in enumerate(copy.deepcopy(network).eval()):
+            given = "one tensor" if index else "(input, labels)"
+            try:
+                values = block(values) if index else block(values, labels)
+            except Exception as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                raise HuscfError(
+                    f"{name}: block {index} ({type(block).__name__}) gets {given} and fails on "
+                    f"{_name_shape(values)}: {reason}"
+                ) from error
+    return _name_shape(values)
+
+
+def _name_shape(values: Any) -> tuple[int, ...] | str:
+    return tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
 
 
 def initialize_weights(network: nn.Module, std: float) -> None:

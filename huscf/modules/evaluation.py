@@ -93,6 +93,11 @@ class DomainEvaluator:
     def real(self) -> RealData:
         """The real data, checked."""
         domain, classes = self.domain, self.domain.num_classes
+        if not len(domain.test_labels):
+            raise HuscfError(
+                f"domain {domain.name}: no test samples, which the evaluation measures against: "
+                "hold some out"
+            )
         return RealData(
             LabelledSamples(domain.train_samples, domain.train_labels, classes),
             LabelledSamples(domain.test_samples, domain.test_labels, classes),

@@ -20,6 +20,7 @@ from ..models import (
     Network,
     NonSaturatingLoss,
     SampleShape,
+    check_networks,
     initialize_weights,
 )
 from ..randomness import derive_seed, make_generator
@@ -540,6 +541,9 @@ class SplitGAN(LightningModule):
                 "generator": generator(self.sample_shape, self.latent_dim),
                 "discriminator": discriminator(self.sample_shape),
             }
+            check_networks(
+                networks["generator"], networks["discriminator"], self.sample_shape, self.latent_dim
+            )
             if weight_std is not None:
                 for network in networks.values():
                     initialize_weights(network, weight_std)

@@ -8,8 +8,10 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from huscf.callbacks import ClusteredFederation, SplitTraining
 from huscf.datamodules import DigitsDataModule
+from huscf.errors import HuscfError
 from huscf.loops import UShapedLoop
-from tests.conftest import make_gan
+from huscf.models import AdversarialLoss
+from tests.conftest import make_batch, make_gan, run_step
 
 CUTS = {0: [1, 1, 1, 1], 1: [2, 1, 1, 1]}
 
@@ -127,3 +129,30 @@ def test_the_private_parts_of_lightning_that_we_rely_on_are_there():
     assert "self.manual_optimization.run(kwargs)" in source
     assert "manual_optimization.optim_step_progress.total.completed" in source
     assert "kwargs.values()" in inspect.getsource(_ManualOptimization.advance)
+
+
+class Unreduced(AdversarialLoss):
+    """A loss for each sample, and none at all."""
+
+    def discriminator(self, logits, is_real):
+        return -logits if is_real else logits.mean()
+
+    def generator(self, logits):
+        return logits.mean().item()
+
+
+class HalfReduced(Unreduced):
+    def discriminator(self, logits, is_real):
+        return logits.mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (Unreduced(), r"Unreduced.discriminator: needs .* scalar tensor, .* got \(6,\)"),
+        (HalfReduced(), "HalfReduced.generator: needs .* scalar tensor, .* got float"),
+    ],
+)
+def test_a_loss_that_is_no_scalar_is_refused_by_its_name(loss, message):
+    with pytest.raises(HuscfError, match=message):
+        run_step(make_gan(CUTS, loss=loss), make_batch(CUTS))

@@ -1,11 +1,13 @@
 """Measuring a domain over several draws of its clients' samples."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from huscf.datamodules import DigitsDataModule
+from huscf.errors import HuscfError
 from huscf.metrics import ClassifierTraining, EvaluationSettings, JudgeSettings
 from huscf.modules import evaluation
 from huscf.modules.evaluation import DomainEvaluator, Effort, score_domain
@@ -29,6 +31,15 @@ def evaluator(monkeypatch, tmp_path):
     monkeypatch.setattr(evaluation, "JudgeSettings", lambda: settings)
     monkeypatch.setenv("HUSCF_CACHE", str(tmp_path))
     return DomainEvaluator(DigitsDataModule().domains["digits"])
+
+
+def test_a_domain_without_test_samples_is_named():
+    digits = DigitsDataModule().domains["digits"]
+    domain = replace(
+        digits, test_samples=digits.test_samples[:0], test_labels=digits.test_labels[:0]
+    )
+    with pytest.raises(HuscfError, match="domain digits: no test samples"):
+        _ = DomainEvaluator(domain).real
 
 
 class NoisyDigits(SimpleNamespace):

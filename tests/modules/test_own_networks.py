@@ -7,7 +7,12 @@ import torch
 from torch import nn
 
 from huscf.errors import HuscfError
-from huscf.models import ConditionalDiscriminator, Network
+from huscf.models import (
+    ConditionalDiscriminator,
+    ConditionalGenerator,
+    Network,
+    check_networks,
+)
 from huscf.modules import SplitGAN
 from huscf.planning import measure_plan_costs
 from huscf.split import ExplicitPlan
@@ -149,3 +154,71 @@ def test_every_norm_of_the_built_in_networks_goes_through_a_round(norm):
 def test_layers_that_cannot_be_copied_are_refused(wrap):
     with pytest.raises(HuscfError, match=r"block 1: .*torch.nn.utils.parametrizations"):
         Network([nn.Linear(2, 2), nn.Sequential(wrap(nn.Linear(2, 2)))])
+
+
+class Dice(nn.Module):
+    """Draws random numbers and counts its passes, even in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, values):
+        self.count += 1
+        return values + 0 * torch.randn_like(values)
+
+
+def generator_with(*blocks):
+    return Network([*list(ConditionalGenerator(SHAPE, 5, width=4, depth=4)), *blocks])
+
+
+def discriminator_with(*blocks):
+    return Network([*list(ConditionalDiscriminator(SHAPE, width=4, depth=4)), *blocks])
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        (
+            {"generator": lambda *_: generator_with(nn.Upsample(scale_factor=2))},
+            r"generator: gives \(2, 1, 16, 16\) for 2 samples, needs \(2, 1, 8, 8\)",
+        ),
+        (
+            {"generator": lambda *_: list(generator_with())},
+            r"generator: needs to be a huscf.models.Network\(\[block, ...\]\), got list",
+        ),
+        (
+            {"generator": lambda *_: Network([nn.Linear(5, 64), nn.Tanh()])},
+            r"generator: block 0 \(Linear\) gets \(input, labels\) and fails on .*: TypeError",
+        ),
+        (
+            {"discriminator": lambda *_: Network([nn.Flatten(), nn.Linear(64, 1)])},
+            r"discriminator: block 0 \(Flatten\) gets \(input, labels\)",
+        ),
+        (
+            {"discriminator": lambda *_: discriminator_with(nn.Unflatten(0, (1, 2)))},
+            r"discriminator: gives \(1, 2\) for 2 samples, needs one logit for each, \(2,\)",
+        ),
+        (
+            {"discriminator": lambda *_: discriminator_with(nn.Linear(3, 1))},
+            r"discriminator: block 4 \(Linear\) gets one tensor and fails on \(2,\): RuntimeError",
+        ),
+        ({"discriminator": lambda *_: None}, r"discriminator: needs to be .*, got NoneType"),
+    ],
+)
+def test_networks_that_break_the_contract_are_refused_when_built(replaced, message):
+    with pytest.raises(HuscfError, match=message) as caught:
+        SplitGAN(SHAPE, {0: 6}, {0: 60}, latent_dim=5, **replaced)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("blocks", [[], [nn.Unflatten(0, (-1, 1))]], ids=["(B,)", "(B, 1)"])
+def test_trying_networks_out_changes_nothing(blocks):
+    networks = generator_with(Dice(), nn.Dropout(0.5)), discriminator_with(*blocks)
+    before = [{k: v.clone() for k, v in network.state_dict().items()} for network in networks]
+    stream = torch.get_rng_state()
+    check_networks(*networks, SHAPE, 5)
+    assert torch.equal(torch.get_rng_state(), stream)
+    for network, state in zip(networks, before, strict=True):
+        assert all(torch.equal(value, state[k]) for k, value in network.state_dict().items())
+        assert all(module.training for module in network.modules())
