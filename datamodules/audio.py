@@ -14,6 +14,7 @@ from .log_mel import LogMel
 from .recordings import (
     DIGITS,
     RECORDING_SUFFIXES,
+    UNREADABLE_SUFFIXES,
     drop_mixed_rates,
     list_audiomnist,
     list_fsdd,
@@ -94,7 +95,7 @@ class SpokenDigitsDataModule(AudioDataModule):
 
 
 class AudioFolderDataModule(AudioDataModule):
-    """Your own recordings (wav, flac or ogg): a folder per class, or a CSV.
+    """Your own recordings (wav, flac, ogg, mp3, aiff, au, opus): a folder per class, or a CSV.
 
     The client column of a CSV (speaker, device) is the natural key for NaturalIdPartitioner.
 
@@ -114,4 +115,5 @@ class AudioFolderDataModule(AudioDataModule):
 
     def list_recordings(self) -> list[Source]:
         """List the recordings of every domain."""
-        return self.list_inside_root(self.sources, RECORDING_SUFFIXES, self.classes)
+        suffixes = [*RECORDING_SUFFIXES, *UNREADABLE_SUFFIXES]
+        return self.list_inside_root(self.sources, suffixes, self.classes)

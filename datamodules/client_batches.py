@@ -61,6 +61,7 @@ class ClientBatches:
         self.augmentation = augmentation
         self.label_sampling = label_sampling
         self.step = 0
+        self._period: int | None = None
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -68,9 +69,19 @@ class ClientBatches:
 
     def __iter__(self) -> Iterator[dict[int, ClientBatch]]:
         for _ in range(self.steps_per_epoch):
-            batches = {client.client_id: self._take(client, self.step) for client in self.clients}
+            step = self.step % self._period if self._period else self.step
+            batches = {client.client_id: self._take(client, step) for client in self.clients}
             self.step += 1
             yield batches
+
+    def repeat(self, limit: int | float) -> None:
+        """Give the first batches in every epoch again.
+
+        Args:
+            limit: How many, or which part of an epoch; as trainer.overfit_batches.
+        """
+        length = self.steps_per_epoch
+        self._period = min(limit, length) if isinstance(limit, int) else int(limit * length)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position."""

@@ -1,6 +1,8 @@
 """One source of data, held once in memory, and the part of it that a client owns."""
 
+import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,8 @@ from ..metrics import to_float
 @dataclass(frozen=True)
 class Domain:
     """Real labelled samples of one source: digits, clothes, X-rays, spoken words.
+
+    NumPy arrays and lists are taken too, and labels of any integer type.
 
     Args:
         name: Used in metric keys, file names and the manifest; never by training.
@@ -40,6 +44,11 @@ class Domain:
             raise DataError(
                 f"domain {self.name!r}: a name must have no slash, since files are named by it"
             )
+        for name in ("train_samples", "train_labels", "test_samples", "test_labels"):
+            self._set(name, self._as_tensor(name, getattr(self, name)))
+        self._set("class_names", tuple(map(str, self.class_names)))
+        if self.keys is not None:
+            self._set("keys", np.asarray(self.keys))
         self._check("train", self.train_samples, self.train_labels)
         self._check("test", self.test_samples, self.test_labels)
         if not len(self.train_labels):
@@ -57,6 +66,22 @@ class Domain:
     def _max_label(self) -> int:
         both = (self.train_labels, self.test_labels)
         return max(int(labels.max()) for labels in both if len(labels))
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _as_tensor(self, name: str, values: Any) -> Tensor:
+        try:
+            with warnings.catch_warnings():
+                # Arrays that are mapped read-only may stay so: nobody writes into samples.
+                warnings.filterwarnings("ignore", ".*not writable.*")
+                is_tensor = isinstance(values, Tensor)
+                tensor = values if is_tensor else torch.as_tensor(np.ascontiguousarray(values))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"domain {self.name}: {name} make no tensor: {error}") from error
+        is_integer = not (tensor.is_floating_point() or tensor.is_complex())
+        is_label = name.endswith("labels") and is_integer and tensor.dtype != torch.bool
+        return tensor.long() if is_label else tensor
 
     def _check(self, split: str, samples: Tensor, labels: Tensor) -> None:
         owner = f"domain {self.name}, {split}"

@@ -1,7 +1,9 @@
 """The base of every datamodule: domains in, clients with their own data out."""
 
+import hashlib
 import os
 from abc import abstractmethod
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +93,7 @@ class FederatedDataModule(LightningDataModule):
         self.bad_data: dict[str, list[BadInput]] = {}
 
     @abstractmethod
-    def load_domains(self) -> list[Domain]:
+    def load_domains(self) -> Iterable[Domain]:
         """Read the domains; sizes and colours may differ, they are brought to one afterwards.
 
         Raises:
@@ -101,7 +103,14 @@ class FederatedDataModule(LightningDataModule):
     @cached_property
     def domains(self) -> dict[str, Domain]:
         """The domains by name, read once."""
-        domains = self.load_domains()
+        given = self.load_domains()
+        domains = list(given) if isinstance(given, Iterable) else [given]
+        for domain in domains:
+            if not isinstance(domain, Domain):
+                raise DataError(
+                    f"{type(self).__name__}: needs a method load_domains that returns a list of "
+                    f"Domain, got {type(domain).__name__}"
+                )
         names = [domain.name for domain in domains]
         if not names or len(set(names)) != len(names):
             raise DataError(f"domains need to be one or more with different names, got {names}")
@@ -171,8 +180,33 @@ class FederatedDataModule(LightningDataModule):
         }
         return {"seed": self.seed, "clients": entries, "left_out": left_out}
 
+    @property
+    def common_class_names(self) -> tuple[str, ...]:
+        """Names of the classes where all domains have the same, else ()."""
+        names = {domain.class_names for domain in self.domains.values()}
+        return names.pop() if len(names) == 1 else ()
+
+    @property
+    def client_num_classes(self) -> dict[int, int]:
+        """Number of classes that a client's domain has, by client id."""
+        return {client.client_id: client.domain.num_classes for client in self.clients}
+
+    @cached_property
+    def client_digests(self) -> dict[int, str]:
+        """Hash of every client's labels and of up to 64 of its samples, by client id.
+
+        A run that is resumed must have the data that it began with.
+        """
+        return {client.client_id: _digest(client) for client in self.clients}
+
+    def setup(self, stage: str) -> None:
+        """Let a new trainer begin at the first batches; its checkpoint is loaded after this."""
+        if stage == "fit" and self.trainer is not None and not self.trainer.global_step:
+            self._batches = self._position = None
+
     def train_dataloader(self) -> ClientBatches:
-        """Return the endless batches of all clients, from the saved position on."""
+        """Return the endless batches of all clients, from the present or saved position on."""
+        position = self.state_dict() or self._position
         self._batches = ClientBatches(
             self.clients,
             self.batch_size,
@@ -181,8 +215,10 @@ class FederatedDataModule(LightningDataModule):
             self.augmentation,
             self.label_sampling,
         )
-        if self._position is not None:
-            self._batches.load_state_dict(self._position)
+        if limit := getattr(self.trainer, "overfit_batches", 0):
+            self._batches.repeat(limit)
+        if position:
+            self._batches.load_state_dict(position)
         return self._batches
 
     def state_dict(self) -> dict[str, Any]:
@@ -195,7 +231,7 @@ class FederatedDataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let the next training go on from a saved position."""
-        self._position = state_dict or None
+        self._batches, self._position = None, state_dict or None
 
     def val_dataloader(self) -> list[str]:
         """Return the domains' names, one evaluation batch each; the model reads `domains`."""
@@ -243,6 +279,18 @@ class FederatedDataModule(LightningDataModule):
             limit = self.samples_per_client
             parts = [np.sort(rng.permutation(part)[:limit]) for part in parts]
         return parts
+
+
+def _digest(client: ClientData) -> str:
+    shown = client.indices[:: -(-len(client) // 64)]
+    digest = hashlib.blake2b(digest_size=12)
+    for values in (
+        client.domain.train_labels[client.indices],
+        client.domain.train_samples[shown].contiguous(),
+    ):
+        digest.update(f"{tuple(values.shape)}".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _list_keys(client: ClientData) -> list[str]:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..cache_folder import default_cache_dir
 from ..errors import DataError
-from .bad_data import settle_bad_data
+from .bad_data import BadInput, settle_bad_data
 from .domain import Domain
 from .federated_datamodule import FederatedDataModule
-from .sample_store import StoredSamples, default_cache_dir, store_samples
+from .sample_store import StoredSamples, store_samples
 from .sources import Source, check_numbering, drop_lonely_keys, hold_out, list_source
 
 
@@ -76,6 +77,9 @@ class FileDataModule(FederatedDataModule):
         source = replace(source, files=hold_out(source.files, self.test_fraction))
         stored = store_samples(source, self.read_sample, self.describe_reading(), self.cache_dir)
         kept = drop_lonely_keys(replace(source, files=stored.files, bad=source.bad + stored.bad))
+        left = {file.class_name for file in kept.files}
+        lost = sorted({file.class_name for file in source.files} - left)
+        kept.bad.extend(BadInput("class without usable files", name) for name in lost)
         settle_bad_data(f"{source.name} ({source.folder})", kept.bad, self.on_bad_data)
         self.bad_data[source.name] = kept.bad
         if {file.is_test for file in kept.files} != {False, True}:

@@ -18,8 +18,9 @@ _MEL_INVERSION_STEPS = 100
 class LogMel:
     """Waves to uint8 log-mel spectrograms of size x size, and back.
 
-    Pixel 255 is 0 dB (a sine of full scale), pixel 0 is -range_db and everything below, one
-    step is range_db / 255. The bottom row is the lowest pitch, the left column the start.
+    Pixel 255 is 0 dB (a sine of full scale, give or take 4 dB by its pitch), pixel 0 is
+    -range_db and everything below, one step is range_db / 255. The bottom row is the lowest
+    pitch, the left column the start.
     Frames are duration_s / size apart and three times as long, at least 40 ms.
 
     Args:
@@ -38,12 +39,21 @@ class LogMel:
     normalize_peak: bool = True
 
     def __post_init__(self) -> None:
-        if self.size < 8 or self.range_db <= 0 or self.sample_rate < 1000:
-            raise DataError(f"{self}: needs size >= 8, range_db > 0 and sample_rate >= 1000")
+        is_finite = math.isfinite(self.range_db) and math.isfinite(self.duration_s)
+        if self.size < 8 or self.sample_rate < 1000 or not is_finite or self.range_db <= 0:
+            raise DataError(
+                f"{self}: needs size >= 8, sample_rate >= 1000, a finite duration_s and a finite "
+                "range_db > 0"
+            )
         if self.hop < 16:
             raise DataError(
                 f"{self}: frames are {self.hop} samples apart, need 16 or more: raise duration_s "
                 "or sample_rate, or lower size"
+            )
+        if self.num_samples <= self.fft_length // 2:
+            raise DataError(
+                f"{self}: {self.num_samples} samples are too short for spectra of "
+                f"{self.fft_length}: raise duration_s"
             )
 
     @property
@@ -80,9 +90,10 @@ class LogMel:
             (num_samples,) float32.
         """
         if sample_rate != self.sample_rate:
-            from torchaudio.functional import resample
+            from scipy.signal import resample_poly
 
-            wave = resample(wave, sample_rate, self.sample_rate)
+            # torchaudio's takes gigabytes where two rates have a small common divisor.
+            wave = torch.from_numpy(resample_poly(wave.numpy(), self.sample_rate, sample_rate))
         wave = _cut_loudest(wave, self.num_samples)
         wave = functional.pad(wave, (0, self.num_samples - len(wave)))
         if self.normalize_peak:

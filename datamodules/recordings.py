@@ -1,5 +1,6 @@
 """Reads and writes wav files, and lists the layouts of public sets of spoken words."""
 
+import wave as wave_file
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -13,7 +14,12 @@ from .bad_data import BadInput, BadSampleError
 from .log_mel import LogMel
 from .sources import Source, SourceFile, shorten_path
 
-RECORDING_SUFFIXES = [".wav", ".flac", ".ogg"]
+#: What can be read; other recordings are named as bad input.
+RECORDING_SUFFIXES = [".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au", ".opus"]
+UNREADABLE_SUFFIXES = [".m4a", ".aac", ".wma"]
+
+#: Recordings whose loudest sample is below this, -80 dB, hold nothing but a dead microphone.
+_SILENCE = 1e-4
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -31,7 +37,7 @@ def read_recording(path: Path, log_mel: LogMel) -> Tensor:
         (1, S, S) uint8.
 
     Raises:
-        BadSampleError: Where the file is missing, damaged, empty or silent, or not finite.
+        BadSampleError: Where the file is missing, damaged, cut off, empty or silent, or not finite.
     """
     import soundfile
 
@@ -40,13 +46,16 @@ def read_recording(path: Path, log_mel: LogMel) -> Tensor:
     try:
         values, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
-        raise BadSampleError("recording cannot be decoded") from error
+        convert = "; convert it to wav" if path.suffix.lower() in UNREADABLE_SUFFIXES else ""
+        raise BadSampleError(f"recording cannot be decoded{convert}") from error
+    if len(values) < _declared_length(path):
+        raise BadSampleError("recording is cut off")
     if not len(values):
         raise BadSampleError("recording of 0 seconds")
     wave = torch.from_numpy(values).mean(1)
     if not wave.isfinite().all():
         raise BadSampleError("NaN or infinite values")
-    if not wave.any():
+    if (wave - wave.mean()).abs().max() < _SILENCE:
         raise BadSampleError("recording of silence")
     return log_mel(log_mel.fit_wave(wave, sample_rate).unsqueeze(0))[0]
 
@@ -81,6 +90,18 @@ def drop_mixed_rates(source: Source) -> Source:
     ]
     files = [file for file in source.files if file not in set(odd)]
     return replace(source, files=files, bad=source.bad + bad)
+
+
+def _declared_length(path: Path) -> int:
+    """Return how many samples the header of a PCM wav file promises, 0 where it does not say."""
+    if path.suffix.lower() != ".wav":
+        return 0
+    try:
+        with wave_file.open(str(path)) as file:
+            is_stream = file.getnframes() * file.getnchannels() * file.getsampwidth() >= 1 << 31
+            return 0 if is_stream else file.getnframes()
+    except (wave_file.Error, EOFError, OSError):
+        return 0
 
 
 def _read_rate(path: Path) -> int:

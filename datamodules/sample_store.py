@@ -69,11 +69,6 @@ def store_samples(
     return _open(source, folder)
 
 
-def default_cache_dir() -> Path:
-    """Return the folder named by HUSCF_CACHE, else ~/.cache/huscf."""
-    return Path(os.environ.get("HUSCF_CACHE") or Path.home() / ".cache" / "huscf")
-
-
 def _fingerprint(source: Source, settings: Mapping[str, Any]) -> str:
     digest = hashlib.blake2b(digest_size=12)
     digest.update(json.dumps([_FORMAT, settings], sort_keys=True).encode())

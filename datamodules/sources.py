@@ -53,7 +53,7 @@ def list_source(
 
     A folder may have `train` and `test` subfolders that hold the classes. A CSV has the
     columns path (relative to its own folder) and label, and may have client and split (train
-    or test).
+    or test, in any case).
 
     Args:
         name: The domain's name.
@@ -170,7 +170,7 @@ def _read_csv(path: Path) -> Listing:
         if fault:
             bad.append(BadInput(fault, f"line {number}"))
             continue
-        is_test = row.get("split") == "test"
+        is_test = row.get("split", "").lower() == "test"
         place = path.parent / row["path"]
         files.append(SourceFile(place, row["label"], row.get("client", ""), is_test))
     return files, bad
@@ -194,7 +194,7 @@ def _find_row_fault(row: dict[str, str]) -> str:
         return "row without path or label"
     if row.get("client") == "":
         return "row without client"
-    if row.get("split", "train") not in ("train", "test"):
+    if row.get("split", "train").lower() not in ("train", "test"):
         return "split is neither train nor test"
     return "path that no file can have" if "\0" in row["path"] else ""
 

@@ -11,6 +11,7 @@ LAYERS = [
     "errors",
     "randomness",
     "nested_values",
+    "cache_folder",
     "models",
     "split",
     "planning",

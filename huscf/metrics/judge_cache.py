@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..cache_folder import default_cache_dir
 from ..errors import HuscfError
 from .class_scores import measure_label_accuracy
 from .classifier_training import ClassifierTraining, private_training, train_classifier
@@ -108,11 +109,6 @@ def content_hash(real: RealData, settings: JudgeSettings) -> str:
         digest.update(_bytes(data.samples))
         digest.update(_bytes(data.labels.long()))
     return digest.hexdigest()
-
-
-def default_cache_dir() -> Path:
-    """Return $HUSCF_CACHE, or ~/.cache/huscf where that is not set."""
-    return Path(os.environ.get("HUSCF_CACHE") or Path.home() / ".cache" / "huscf").expanduser()
 
 
 def _build(data: LabelledSamples, settings: JudgeSettings) -> DomainClassifier:

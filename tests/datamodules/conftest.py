@@ -35,7 +35,7 @@ def example(tmp_path, monkeypatch):
     """A folder of a user's own, with the guide's stripes.py and stripes.yaml as printed."""
     guide = (REPOSITORY / "docs" / "datamodules.md").read_text()
     for language, name in (("python", "stripes.py"), ("yaml", "stripes.yaml")):
-        block = re.search(rf"```{language}\n(.*?)```", guide, re.DOTALL).group(1)
+        block = re.findall(rf"```{language}\n(.*?)```", guide, re.DOTALL)[-1]
         (tmp_path / name).write_text(block)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path

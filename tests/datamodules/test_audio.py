@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torchaudio.functional import resample
 
 from huscf.datamodules import (
     AudioFolderDataModule,
@@ -88,7 +89,26 @@ def test_recordings_of_another_rate_are_resampled():
     assert own.shape == other.shape and (own - other)[200:3000].abs().mean() < 0.02
 
 
-@pytest.mark.parametrize("arguments", [{"size": 4}, {"range_db": 0}, {"duration_s": 0.01}])
+def test_rates_without_a_common_divisor_are_resampled_as_torchaudio_would():
+    wave = torch.from_numpy(make_tone(440, 0.1, 11127))
+    ours = LogMel(normalize_peak=False, duration_s=0.64).fit_wave(wave, 11127)[:800]
+    reference = resample(wave, 11127, 8000)[:800]
+    assert (ours - reference)[50:750].abs().max() < 0.01
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"size": 4},
+        {"range_db": 0},
+        {"range_db": float("nan")},
+        {"range_db": float("inf")},
+        {"duration_s": 0.01},
+        {"duration_s": float("inf")},
+        # Shorter than half a spectrum, which is mirrored at its ends.
+        {"duration_s": 0.03, "size": 8},
+    ],
+)
 def test_senseless_spectrograms_are_refused(arguments):
     with pytest.raises(DataError):
         LogMel(**arguments)
@@ -156,6 +176,13 @@ def damage_recordings(folder):
     save_tone(folder / "low" / "rate.wav", sample_rate=16000)
     soundfile.write(folder / "low" / "empty.wav", np.zeros(0, np.float32), 8000)
     soundfile.write(folder / "low" / "silent.wav", np.zeros(800, np.float32), 8000)
+    # A dead microphone: the last bit flickers, 90 dB below full scale, around any offset.
+    flicker = np.random.default_rng(0).integers(-1, 2, 800) + 8000
+    soundfile.write(folder / "low" / "dead.wav", flicker.astype(np.int16), 8000)
+    save_tone(folder / "low" / "cut.wav")
+    whole = (folder / "low" / "cut.wav").read_bytes()
+    (folder / "low" / "cut.wav").write_bytes(whole[:3000])
+    (folder / "low" / "phone.m4a").write_bytes(b"....ftypM4A ")
     nan = np.full(800, np.nan, np.float32)
     soundfile.write(folder / "low" / "nan.wav", nan, 8000, subtype="FLOAT")
     (folder / "low" / "damaged.wav").write_bytes(b"RIFF....WAVE")
@@ -169,18 +196,36 @@ def test_bad_recordings_are_named_then_fatal_or_skipped(tmp_path):
         _ = AudioFolderDataModule(**arguments).domains
     message = str(caught.value)
     for part in (
-        "5 bad inputs",
+        "8 bad inputs",
         "1 x sample rate 16000, not 8000 (words/low/rate.wav)",
         "1 x recording of 0 seconds (words/low/empty.wav)",
-        "1 x recording of silence (words/low/silent.wav)",
+        "2 x recording of silence (words/low/dead.wav, words/low/silent.wav)",
+        "1 x recording is cut off (words/low/cut.wav)",
+        "1 x recording cannot be decoded; convert it to wav (words/low/phone.m4a)",
         "1 x NaN or infinite values (words/low/nan.wav)",
         "1 x recording cannot be decoded (words/low/damaged.wav)",
     ):
         assert part in message
-    with pytest.warns(UserWarning, match="5 bad inputs"):
+    with pytest.warns(UserWarning, match="8 bad inputs"):
         domain = AudioFolderDataModule(on_bad_data="skip", **arguments).domains["words"]
     assert len(domain.train_labels) + len(domain.test_labels) == 20
     assert domain.class_names == ("high", "low")
+
+
+def test_a_class_whose_recordings_are_all_bad_is_named(tmp_path):
+    make_words(tmp_path / "words")
+    (tmp_path / "words" / "maybe").mkdir()
+    soundfile.write(tmp_path / "words" / "maybe" / "0.wav", np.zeros(800, np.float32), 8000)
+    data = AudioFolderDataModule({"words": "words"}, root=str(tmp_path), on_bad_data="skip")
+    with pytest.warns(UserWarning, match=r"1 x class without usable files \(maybe\)"):
+        assert data.domains["words"].class_names == ("high", "low", "maybe")
+
+
+def test_mp3_files_are_read_too(tmp_path):
+    make_words(tmp_path / "words")
+    soundfile.write(tmp_path / "words" / "low" / "x.mp3", make_tone(500), 8000)
+    domain = AudioFolderDataModule({"words": "words"}, root=str(tmp_path)).domains["words"]
+    assert len(domain.train_labels) + len(domain.test_labels) == 21
 
 
 def test_the_size_of_sound_is_set_in_one_place():

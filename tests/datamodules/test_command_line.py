@@ -1,9 +1,14 @@
 """The paper's scenarios, and a user's own data, through the command line."""
 
+import re
+from itertools import product
+
 import pytest
+import yaml
 
 from huscf.__main__ import main
 from tests.conftest import REPOSITORY
+from tests.datamodules.test_audio import save_tone
 
 CONFIGS = REPOSITORY / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
@@ -44,6 +49,24 @@ def test_the_guides_example_trains_from_a_folder_of_its_own(example, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert fit(tmp_path, QUICKSTART, example / "stripes.yaml") == 0
     assert list_samples(tmp_path) == ["thick-final", "thin-final"]
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "office"), (1, "calls")])
+def test_the_guides_own_recordings_train_over_the_audio_config(number, name, monkeypatch, tmp_path):
+    guide = (REPOSITORY / "docs" / "datamodules.md").read_text()
+    (tmp_path / "mine.yaml").write_text(re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)[number])
+    rows = ["path,label,client,split"]
+    for word, speaker, take in product(("no", "yes"), range(6), range(3)):
+        file = f"office/{word}/{speaker}{take}.wav"
+        save_tone(tmp_path / "recordings" / file, 300 + 50 * speaker + take)
+        rows.append(f"{file},{word},speaker{speaker},{'Train' if take else 'test'}")
+    (tmp_path / "recordings" / "calls.csv").write_text("\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    assert fit(tmp_path, CONFIGS / "audio.yaml", "mine.yaml") == 0
+    manifest = yaml.safe_load((tmp_path / f"{name}-1" / "partition.yaml").read_text())
+    speakers = [[f"speaker{number}"] for number in range(6)]
+    keys = [client["keys"] for client in manifest["clients"]]
+    assert sorted(keys) == (speakers if name == "calls" else [[]] * 4)
 
 
 def test_missing_data_is_one_line_that_names_the_file(tmp_path, monkeypatch, capsys):

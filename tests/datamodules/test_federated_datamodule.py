@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 
 from huscf.datamodules import (
     Augmentation,
@@ -69,6 +70,87 @@ def test_resumed_batches_equal_uninterrupted_ones(augmentation):
             assert torch.equal(labels, expected[client].labels)
 
 
+class BatchRecorder(LightningModule):
+    """Writes down the labels of every batch; saves a checkpoint after so many."""
+
+    def __init__(self, saves_after=None, path=None):
+        super().__init__()
+        self.automatic_optimization = False
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.saves_after, self.path = saves_after, path
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append([labels.tolist() for _, labels in batch.values()])
+        self.optimizers().step()  # counts as a global step
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if len(self.seen) == self.saves_after:
+            self.trainer.save_checkpoint(self.path)
+
+    def on_train_epoch_end(self):
+        if len(self.seen) == self.saves_after:
+            self.trainer.save_checkpoint(self.path)
+
+    def validation_step(self, name, batch_idx):
+        """Nothing to do."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def record(data, ckpt_path=None, saves_after=None, save_path=None, **options):
+    """Return the labels of the batches of three epochs, in order."""
+    module = BatchRecorder(saves_after, save_path)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    trainer.fit(module, data, ckpt_path=ckpt_path)
+    return module.seen
+
+
+def make_digits():
+    return DigitsDataModule(batch_size=5, steps_per_epoch=4)
+
+
+def test_loaders_that_are_made_anew_go_on_where_the_last_one_stopped():
+    usual = record(make_digits())
+    assert len({str(labels) for labels in usual}) == 12
+    assert record(make_digits(), reload_dataloaders_every_n_epochs=1) == usual
+
+
+@pytest.mark.parametrize(("limit", "count"), [(3, 3), (0.5, 2), (9, 4)])
+def test_overfitting_repeats_the_first_batches_in_every_epoch(limit, count):
+    usual = record(make_digits())
+    assert record(make_digits(), overfit_batches=limit) == 3 * usual[:count]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"reload_dataloaders_every_n_epochs": 1}, {"overfit_batches": 4}]
+)
+@pytest.mark.parametrize("count", [3, 4, 6])
+def test_training_goes_on_at_the_batch_where_it_was_saved(tmp_path, options, count):
+    path = tmp_path / "saved.ckpt"
+    whole = record(make_digits(), saves_after=count, save_path=path, **options)
+    assert len(whole) == 12
+    assert record(make_digits(), ckpt_path=path, **options) == whole[count:]
+    # So it does with a datamodule that has been trained on.
+    used = make_digits()
+    record(used)
+    assert record(used, ckpt_path=path, **options) == whole[count:]
+
+
+def test_a_new_trainer_begins_at_the_first_batches():
+    data = make_digits()
+    assert record(data) == record(data)
+
+
 def test_balanced_sampling_draws_a_clients_own_classes_equally_often():
     partitioner = LabelExclusionPartitioner({3: 1.0})
     data = DigitsDataModule(
@@ -124,6 +206,11 @@ def test_few_samples_are_a_clear_error():
         ({"test_labels": torch.tensor([0, 1, 2, 1])}, "label 2 is outside the 2 classes"),
         ({"train_labels": torch.tensor([0, -1, 0, 1])}, "label -1 is negative"),
         ({"keys": np.array(["a"])}, "1 keys for 4 samples"),
+        ({"keys": ["a"]}, "1 keys for 4 samples"),
+        ({"train_samples": np.zeros((4, 1, 8, 8))}, r"uint8 \(N, C, H, W\), got torch.float64"),
+        ({"train_labels": np.zeros(4)}, r"int64 \(4,\), got torch.float64"),
+        ({"train_labels": list("abab")}, "domain x: train_labels make no tensor"),
+        ({"train_samples": [[1], [1, 2]]}, "domain x: train_samples make no tensor"),
     ],
 )
 def test_a_domain_that_does_not_fit_is_refused(change, message):
@@ -133,6 +220,22 @@ def test_a_domain_that_does_not_fit_is_refused(change, message):
     good |= {"test_samples": samples, "test_labels": labels, "class_names": ("a", "b")}
     with pytest.raises(DataError, match=message):
         Domain("x", **(good | change))
+
+
+def test_numpy_arrays_and_lists_make_the_same_domain_as_tensors():
+    samples = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
+    samples.setflags(write=False)
+    labels = np.array([0, 1, 0, 1], dtype=np.int32)
+    domain = Domain(
+        "x", samples, labels, list(samples[:, ::-1]), [1, 0, 1, 1], list("abab"), ["no", "yes"]
+    )
+    for given in (domain.train_samples, domain.test_samples):
+        assert torch.equal(given, torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8))
+    assert domain.train_labels.dtype == torch.int64
+    assert domain.train_labels.tolist() == [0, 1, 0, 1]
+    assert domain.test_labels.tolist() == [1, 0, 1, 1]
+    assert domain.keys.tolist() == list("abab")
+    assert domain.class_names == ("no", "yes") and domain.num_classes == 2
 
 
 @pytest.mark.parametrize("name", ["", "north/ward", "north\\ward"])
@@ -188,3 +291,35 @@ def test_root_is_argument_then_variable_then_default(monkeypatch):
     monkeypatch.setenv("HUSCF_DATA", "elsewhere")
     assert str(DigitsDataModule().root) == "elsewhere"
     assert str(DigitsDataModule(root="here").root) == "here"
+
+
+class Streaming(TwoDomains):
+    def load_domains(self):
+        yield from super().load_domains()
+
+
+class Unwritten(FederatedDataModule):
+    pass
+
+
+class Forgetful(FederatedDataModule):
+    def load_domains(self):
+        TwoDomains.load_domains(self)
+
+
+class Unpacked(FederatedDataModule):
+    def load_domains(self):
+        return [("grey", torch.zeros(4, 1, 8, 8))]
+
+
+def test_domains_may_come_from_a_generator():
+    assert list(Streaming(clients_per_domain=2).domains) == ["grey", "colour"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"), [(Unwritten, "NoneType"), (Forgetful, "NoneType"), (Unpacked, "tuple")]
+)
+def test_what_is_no_list_of_domains_is_refused_by_the_classs_name(kind, given):
+    message = f"{kind.__name__}: needs a method load_domains that returns .*, got {given}"
+    with pytest.raises(DataError, match=message):
+        _ = kind().domains

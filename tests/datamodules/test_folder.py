@@ -269,6 +269,17 @@ def test_bad_pictures_can_be_skipped_also_from_the_cache(tmp_path):
         _ = make_module(tmp_path).domains
 
 
+def test_a_csvs_split_may_be_written_in_any_case(tmp_path):
+    make_clinic(tmp_path)
+    rows = [
+        {"path": f"ill/{n}.png", "label": "ill", "split": split}
+        for n, split in enumerate(["Train", "TEST", "train", "Test"])
+    ]
+    write_csv(tmp_path / "clinic.csv", rows)
+    domain = make_module(tmp_path, "clinic.csv").domains["clinic"]
+    assert (len(domain.train_labels), len(domain.test_labels)) == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -279,6 +290,7 @@ def test_bad_pictures_can_be_skipped_also_from_the_cache(tmp_path):
         ({"label": ""}, r"1 x row without path or label \(line 2\)"),
         ({"client": ""}, r"1 x row without client \(line 2\)"),
         ({"split": "maybe"}, r"1 x split is neither train nor test \(line 2\)"),
+        ({"split": ""}, r"1 x split is neither train nor test \(line 2\)"),
         ({"client": "lonely"}, r"1 x client key with one training sample \(lonely\)"),
     ],
 )
@@ -329,7 +341,7 @@ def test_nothing_usable_is_an_error_even_when_skipping(tmp_path):
         (tmp_path / "clinic" / name).mkdir(parents=True)
         (tmp_path / "clinic" / name / "x.png").write_bytes(b"")
     with (
-        pytest.warns(UserWarning, match="2 bad inputs"),
+        pytest.warns(UserWarning, match="2 x picture cannot be decoded"),
         pytest.raises(DataError, match="0 usable files are too few"),
     ):
         _ = make_module(tmp_path, on_bad_data="skip").domains
