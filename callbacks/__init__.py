@@ -6,7 +6,7 @@ from .evaluation import Evaluation
 from .federation_log import FederationLog
 from .replanning import Replanning
 from .round_progress_bar import RoundProgressBar
-from .rounds import RoundCheckpoint, is_last_epoch
+from .rounds import RoundCheckpoint, RoundEarlyStopping, is_last_epoch
 from .run_folder import RunFolder
 from .run_report import RunReport
 from .sample_grid import SampleGrid
@@ -21,6 +21,7 @@ __all__ = [
     "FederationLog",
     "Replanning",
     "RoundCheckpoint",
+    "RoundEarlyStopping",
     "RoundProgressBar",
     "RunFolder",
     "RunReport",

@@ -34,6 +34,13 @@ class ClosingSummary(Callback):
             seconds = sum(row["seconds"] for row in run.rows)
             console.print(", ".join(f"{name} {value:.4g}" for name, value in others.items()))
             console.print(f"{len(run.rows)} rounds in {seconds:.0f} s")
+        if not trainer.global_step:
+            console.print("nothing was trained: not a single step was asked for")
+        elif run.num_open_epochs:
+            console.print(
+                f"the last {run.num_open_epochs} epochs ended no round: they are neither federated "
+                "nor saved (huscf.callbacks.RoundEarlyStopping stops at a round's end)"
+            )
         console.print(f"run folder: {run.path}", soft_wrap=True)
         if run.path is not None and (run.path / "report.html").exists():
             console.print(f"its page: {run.path / 'report.html'}", soft_wrap=True)

@@ -1,5 +1,7 @@
 """Periodic federation inside the clusters that the server finds."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +30,7 @@ from ..modules import Moments, PerCluster, SplitGAN
 from ..randomness import derive_seed
 from ..split import CutPlan, NetworkName
 from .rounds import is_last_epoch
+from .run_folder import RunFolder
 
 ServerCopies = Literal["cluster", "shared"] | dict[NetworkName, list[int]]
 
@@ -104,6 +107,10 @@ class ClusteredFederation(Callback):
         ):
             if value < least:
                 raise HuscfError(f"federation.{name} is {value}, must be >= {least}")
+        if rule is not None:
+            _check_takes("rule", rule, "features, seed")
+        if callable(weighting):
+            _check_takes("weighting", weighting, "num_samples, divergences")
         self.every_n_epochs = every_n_epochs
         self.rule = rule or KMeansClusters()
         self.recluster_every_n_rounds = recluster_every_n_rounds
@@ -136,6 +143,12 @@ class ClusteredFederation(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self._placed = set(state_dict["placed"])
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse an order of callbacks in which a round's row lacks its federation."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if any(isinstance(c, RunFolder) for c in callbacks[: callbacks.index(self)]):
+            raise HuscfError("the trainer's callbacks need RunFolder after ClusteredFederation")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse cuts under which the server cannot compare clients, and blocks it cannot copy."""
@@ -240,6 +253,18 @@ class ClusteredFederation(Callback):
         else:
             values = position_divergences(summary.maps, labels)
         return dict(zip(summary.client_ids, values.tolist(), strict=True))
+
+
+def _check_takes(option: str, function: Callable, arguments: str) -> None:
+    """Refuse a function of the user's that cannot be called with two arguments."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of a function that is not written in Python
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise HuscfError(f"federation.{option} is called with {arguments}: {error}") from error
 
 
 def _check_server_blocks(server: ServerCopies, plan: CutPlan) -> None:

@@ -69,7 +69,7 @@ class Evaluation(Callback):
         try:
             evaluator = module.evaluator(domain)
             figures = evaluator.measure(module, members, self.num_per_class, settings)
-        except HuscfError as error:
+        except (HuscfError, OSError) as error:
             rank_zero_warn(f"round {module.num_rounds}, {domain}: not evaluated: {error}")
             return
         for name, value in figures.items():

@@ -58,13 +58,14 @@ class FederationLog(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the rounds before the checkpoint, where the run is resumed in its folder."""
         assert isinstance(pl_module, SplitGAN)
+        self._find_federation(trainer)
         self.rows = rewind_federation(_folder(trainer) / "federation.csv", pl_module.num_rounds)
         self._last_drawn = pl_module.num_rounds
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the federation that has just taken place."""
         assert isinstance(pl_module, SplitGAN)
-        assignment = _find_assignment(trainer)
+        assignment = self._find_federation(trainer).assignment
         if not pl_module.round_metrics or assignment is None:
             return
         rows = self.describe_round(trainer, pl_module, assignment)
@@ -103,6 +104,15 @@ class FederationLog(Callback):
             for client, cluster in sorted(assignment.clusters.items())
         ]
 
+    def _find_federation(self, trainer: Trainer) -> ClusteredFederation:
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks[: callbacks.index(self)]:
+            if isinstance(callback, ClusteredFederation):
+                return callback
+        raise HuscfError(
+            "the trainer's callbacks need huscf.callbacks.ClusteredFederation before FederationLog"
+        )
+
     def _draw(self, trainer: Trainer) -> None:
         number = self._last_drawn = self.rows[-1].round
         pictures = _folder(trainer) / "federation"
@@ -121,8 +131,3 @@ def _folder(trainer: Trainer) -> Path:
     folder = RunFolder.of(trainer).path
     assert folder is not None
     return folder
-
-
-def _find_assignment(trainer: Trainer) -> Assignment | None:
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return next(c.assignment for c in callbacks if isinstance(c, ClusteredFederation))

@@ -1,9 +1,13 @@
-"""When rounds end, and the checkpoint of each."""
+"""When rounds end, the checkpoint of each, and after which training stops."""
+
+from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ..modules import SplitGAN
+from .run_folder import RunFolder
 
 
 def is_last_epoch(trainer: Trainer) -> bool:
@@ -18,6 +22,49 @@ def is_last_epoch(trainer: Trainer) -> bool:
     # Lightning goes on until both minima are reached.
     has_minimum = epochs >= (trainer.min_epochs or 0) and steps >= (trainer.min_steps or 0)
     return trainer.should_stop and has_minimum
+
+
+class RoundEarlyStopping(EarlyStopping):
+    """Stops after a round whose figure has not improved for some rounds.
+
+    Lightning's own asks after every epoch, between rounds too, where the last round's figure would
+    count again, and a stop would leave steps that are in no round.
+
+    Args:
+        monitor: A column of metrics.csv. Rounds without it, as without evaluation, do not count.
+        patience: Rounds without improvement after which training stops.
+        mode: Whether smaller ("min") or larger ("max") is better.
+        min_delta: The least change that counts as improvement.
+    """
+
+    def __init__(
+        self,
+        monitor: str,
+        patience: int = 3,
+        mode: Literal["min", "max"] = "min",
+        min_delta: float = 0.0,
+    ) -> None:
+        super().__init__(monitor, min_delta, patience, mode=mode, check_on_train_epoch_end=True)
+        self._num_rounds = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on counting where a checkpoint ends."""
+        self._num_rounds = len(RunFolder.of(trainer).rows)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the figure of a round that has just ended."""
+        rows = RunFolder.of(trainer).rows
+        if len(rows) > self._num_rounds and self.monitor in rows[-1]:
+            super().on_train_epoch_end(trainer, pl_module)
+        self._num_rounds = len(rows)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn where there was nothing to look at."""
+        rows = RunFolder.of(trainer).rows
+        if rows and not any(self.monitor in row for row in rows):
+            rank_zero_warn(
+                f"early stopping: no round has {self.monitor}; there are {', '.join(rows[-1])}"
+            )
 
 
 class RoundCheckpoint(ModelCheckpoint):

@@ -3,7 +3,6 @@
 import csv
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ..datamodules import Domain
 from ..errors import HuscfError, check_complete
 from ..modules import SplitGAN
 from ..planning import SearchedPlan
@@ -46,10 +44,22 @@ class RunFolder(Callback):
         self._started = time.monotonic()
         self._num_bytes = 0
 
+    @property
+    def num_open_epochs(self) -> int:
+        """Epochs since the last round's end."""
+        return self._num_epochs
+
     @classmethod
     def of(cls, trainer: Trainer) -> "RunFolder":
-        """Return the trainer's run folder; every run of the command line has one."""
-        return next(c for c in trainer.callbacks if isinstance(c, cls))  # type: ignore[attr-defined]
+        """Return the trainer's run folder; every run of the command line has one.
+
+        Raises:
+            HuscfError: Where there is none.
+        """
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, cls):
+                return callback
+        raise HuscfError("the trainer's callbacks need huscf.callbacks.RunFolder beside the others")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose and create the folder before checkpoints look for theirs."""
@@ -94,9 +104,10 @@ class RunFolder(Callback):
         spectrogram = getattr(data, "spectrogram", None)
         checkpoint["huscf_data"] = {
             "sample_shape": asdict(pl_module.sample_shape),
-            "class_names": _common_class_names(data.domains.values()),
-            "num_classes": {c: data.domains[d].num_classes for c, d in data.client_domains.items()},
+            "class_names": list(data.common_class_names),
+            "num_classes": data.client_num_classes,
             "spectrogram": None if spectrogram is None else asdict(spectrogram),
+            "client_digests": data.client_digests,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -117,10 +128,8 @@ class RunFolder(Callback):
         self._num_bytes = state_dict["num_bytes"]
 
     def _choose_folder(self, trainer: Trainer) -> Path:
-        if self.resumed_from is not None:
-            folder = Path(self.resumed_from).parent.parent
-            if (folder / "config.yaml").exists():
-                return folder
+        if self.resumed_from is not None and (folder := find_run_folder(self.resumed_from)):
+            return folder
         root = Path(trainer.default_root_dir)
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -147,10 +156,20 @@ class RunFolder(Callback):
         self.rows.append(row)
         write_csv(self.path / "metrics.csv", self.rows)
         for logger in trainer.loggers:
-            logger.log_metrics(row, step=module.num_rounds)
+            logger.log_metrics(row, step=trainer.global_step)
         module.round_metrics.clear()
         self._sums, self._num_epochs = {}, 0
         self._started, self._num_bytes = now, num_bytes
+
+
+def find_run_folder(checkpoint: str | Path) -> Path | None:
+    """Return the folder of the run that wrote a checkpoint, or None where it lies elsewhere."""
+    checkpoints = Path(checkpoint).resolve().parent
+    folder, here = checkpoints.parent, Path.cwd()
+    files = ("config.yaml", "partition.yaml", "plan.yaml")
+    if checkpoints.name != "checkpoints" or not all((folder / name).exists() for name in files):
+        return None
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def write_yaml(path: Path, values: object) -> None:
@@ -168,12 +187,6 @@ def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     os.replace(partial, path)
-
-
-def _common_class_names(domains: Iterable[Domain]) -> list[str]:
-    """Return the class names that all domains share, or none."""
-    names = {domain.class_names for domain in domains}
-    return list(names.pop()) if len(names) == 1 else []
 
 
 def _replace(path: Path, text: str) -> None:

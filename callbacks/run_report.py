@@ -24,8 +24,10 @@ class RunReport(Callback):
         from ..reporting import RunRecord, write_clients, write_page
 
         assert isinstance(pl_module, SplitGAN)
-        folder = RunFolder.of(trainer).path
-        if not self.enabled or folder is None:
+        run = RunFolder.of(trainer)
+        folder = run.path
+        # Without the configuration, as of a run from Python, there is no page.
+        if not self.enabled or folder is None or run.config is None:
             return
         write_clients(folder / "clients.csv", self.describe_clients(trainer, pl_module))
         write_page(RunRecord.read(folder))

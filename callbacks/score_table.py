@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..modules import SplitGAN
 from ..reporting import RunRecord, make_score_tables, summarize_scores, write_page
+from .run_folder import find_run_folder
 
 
 class ScoreTable(Callback):
@@ -49,10 +50,8 @@ class ScoreTable(Callback):
 
 def choose_folder(trainer: Trainer) -> Path:
     """Return the folder of the checkpoint's run, or the root of runs where that is not known."""
-    if trainer.ckpt_path is not None:
-        folder = Path(trainer.ckpt_path).parent.parent
-        if (folder / "config.yaml").exists():
-            return folder
+    if trainer.ckpt_path is not None and (folder := find_run_folder(trainer.ckpt_path)):
+        return folder
     root = Path(trainer.default_root_dir)
     root.mkdir(parents=True, exist_ok=True)
     return root

@@ -32,8 +32,8 @@ class SplitTraining(Callback):
             )
         if trainer.precision not in ("32-true", "bf16-mixed"):
             raise HuscfError(
-                f"trainer.precision: {trainer.precision} is not supported (16-mixed needs loss "
-                "scaling, which does not cross the cuts); use bf16-mixed or 32-true"
+                f"trainer.precision: {trainer.precision} is not supported; use 32-true or "
+                "bf16-mixed"
             )
         _check_batch_norm(pl_module, getattr(trainer.datamodule, "batch_sizes", {}))  # type: ignore[attr-defined]
         if self.num_threads:

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
+from ..errors import HuscfError
 from ..modules import SplitGAN
 from ..reporting import RunRecord
 from ..reporting.wandb_media import make_media, make_tables
@@ -17,13 +18,17 @@ from .run_folder import RunFolder
 class WandbLog(Callback):
     """Logs configuration, rounds, grids, sounds, clusters, plan and traffic to W&B.
 
-    Everything stays below the run's folder; an offline run is uploaded later by `wandb sync`.
+    Everything stays below the run's folder; an offline run is uploaded later by `wandb sync`. What
+    goes to W&B are generated samples, figures and who is in which cluster, no real sample.
 
     Args:
         enabled: Whether to log to W&B at all.
         project: The W&B project.
         entity: The W&B user or team; None is the default one.
         offline: None is offline unless there is an API key; WANDB_MODE goes before it.
+
+    Raises:
+        HuscfError: Where W&B is to be reached and cannot be.
     """
 
     def __init__(
@@ -44,18 +49,27 @@ class WandbLog(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the W&B run in the run's folder and hand its logger to the trainer."""
-        if not self.enabled:
+        if not self.enabled or os.environ.get("WANDB_MODE") == "disabled":
             return
+        import wandb
+
         run = RunFolder.of(trainer)
         assert run.path is not None
         self.logger = self._open(run.path)
-        experiment = self.logger.experiment
+        try:
+            experiment = self.logger.experiment
+        except wandb.errors.Error as error:
+            self.logger = None
+            self._restore_environment()
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise HuscfError(
+                f"W&B: {reason}; --wandb.offline true keeps the run on this machine, "
+                "--wandb.enabled false does without W&B"
+            ) from error
         self._run_id = experiment.id
         experiment.config.update(run.config or {}, allow_val_change=True)
         experiment.define_metric("round")
-        for group in ("train", "federation", "eval", "traffic", "samples"):
-            experiment.define_metric(f"{group}/*", step_metric="round")
-        experiment.define_metric("seconds", step_metric="round")
+        experiment.define_metric("*", step_metric="round")
         trainer.loggers = [*trainer.loggers, self.logger]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -143,6 +157,9 @@ class WandbLog(Callback):
         assert self.logger is not None
         self.logger.experiment.finish(exit_code)
         self.logger = None
+        self._restore_environment()
+
+    def _restore_environment(self) -> None:
         for name, value in self._environment.items():
             if value is None:
                 os.environ.pop(name, None)

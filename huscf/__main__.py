@@ -1,5 +1,6 @@
 """The command `huscf`: says what there is without importing torch, and dispatches."""
 
+import errno
 import gc
 import sys
 from collections.abc import Iterator, Sequence
@@ -79,9 +80,17 @@ def _run(command: str, arguments: list[str]) -> int:
 
         run(arguments)
     except HuscfError as error:
-        print(f"huscf: error: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _refuse(f"{error.filename or 'cannot write'}: {error.strerror}")
     return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"huscf: error: {message}", file=sys.stderr)
+    return 2
 
 
 @contextmanager

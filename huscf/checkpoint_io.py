@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from .errors import CheckpointError
+from .errors import CheckpointError, check_complete
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -49,19 +49,34 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"checkpoint {file}: no such file")
     try:
-        if not zipfile.is_zipfile(file):
-            raise zipfile.BadZipFile("truncated, or no archive at all")
+        _check_archive(file)
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         others = sorted(str(o) for o in file.parent.glob("*.ckpt") if o.name != file.name)
         remedy = f"; other checkpoints there: {', '.join(others)}" if others else ""
-        reason = str(error).splitlines()[0]
+        is_pickle = isinstance(error, pickle.UnpicklingError)
+        # torch's own words for it advise to run what the file holds.
+        reason = (
+            "it holds other objects than tensors and plain values, which may be harmful"
+            if is_pickle
+            else str(error).splitlines()[0]
+        )
         raise CheckpointError(
             f"checkpoint {file}: damaged or not a checkpoint of huscf ({reason}){remedy}"
         ) from error
     if not isinstance(checkpoint, dict) or "huscf" not in checkpoint:
         raise CheckpointError(f"checkpoint {file}: not a checkpoint of huscf")
+    check_complete(checkpoint, ["state_dict"])
     return checkpoint
+
+
+def _check_archive(file: Path) -> None:
+    """Raise a BadZipFile where a part does not have its checksum, which torch.load never asks."""
+    if not zipfile.is_zipfile(file):
+        raise zipfile.BadZipFile("truncated, or no archive at all")
+    with zipfile.ZipFile(file) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{damaged} does not have its checksum")
 
 
 def check_trained(checkpoint: dict[str, Any], path: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,16 @@ from .callbacks import (
 )
 from .checkpoint_io import SafeCheckpointIO, read_checkpoint
 from .datamodules import FederatedDataModule
-from .errors import HuscfError
+from .errors import HuscfError, check_complete
 from .modules import SplitGAN
 from .one_line_parser import OneLineParser
-from .saved_config import check_same_config, check_same_model, find_last_checkpoint, lend_config
+from .saved_config import (
+    check_same_config,
+    check_same_data,
+    check_same_model,
+    find_last_checkpoint,
+    lend_config,
+)
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -38,6 +45,16 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 100,
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
+}
+
+#: What Lightning needs of a checkpoint to go on from it.
+RESUMED_KEYS = ("optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step")
+
+#: Options of the trainer that cannot be, the one value each may have, and why.
+REFUSED_OPTIONS = {
+    "barebones": (False, "a run needs its callbacks"),
+    "gradient_clip_val": (0, "a network's gradients lie with several parties; clipping is theirs"),
+    "accumulate_grad_batches": (1, "every step updates all parties; raise data.batch_size"),
 }
 
 #: Keys that follow others: nobody sets them.
@@ -85,6 +102,14 @@ class HuscfCLI(LightningCLI):
         run.config = self.config_dump
         run.resumed_from = self.config_dump["ckpt_path"]
         section = self._get(self.config_init, "trainer")
+        for option, (accepted, reason) in REFUSED_OPTIONS.items():
+            if (value := section.get(option)) is not None and value != accepted:
+                raise HuscfError(f"trainer.{option}: {value} is not supported: {reason}")
+        if str(section.get("precision")) in ("16", "16-mixed"):
+            raise HuscfError(
+                "trainer.precision: 16-mixed needs loss scaling, which does not cross the cuts; "
+                "use bf16-mixed"
+            )
         if self.subcommand == "fit" and section.get("limit_val_batches") is None:
             # Validation is the evaluation after a federation. Not in the run's config.yaml: other
             # commands may be given it.
@@ -100,24 +125,50 @@ class HuscfCLI(LightningCLI):
         plugins = [*_as_list(section.get("plugins")), SafeCheckpointIO()]
         return super().instantiate_trainer(plugins=plugins, **kwargs)
 
+    def instantiate_classes(self) -> None:
+        """Say in one line what a class named in the configuration refuses."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, ImportError, MisconfigurationException) as error:
+            raise _find_refusal(error) from None
+
     def before_fit(self) -> None:
         """Refuse a damaged or foreign checkpoint before anything is written."""
         if path := self.config_dump["ckpt_path"]:
-            saved = read_checkpoint(path).get("huscf_config")
+            checkpoint = read_checkpoint(path)
+            check_complete(checkpoint, RESUMED_KEYS)
+            saved, data = checkpoint.get("huscf_config"), checkpoint.get("huscf_data")
             if saved is not None:
                 check_same_config(saved, self.config_dump)
+            if data is not None:
+                check_same_data(data, self.datamodule.client_digests)
 
     def before_validate(self) -> None:
         """Refuse a checkpoint of another model."""
-        check_same_model(self.config_dump)
+        self._check_same_model()
 
     def before_test(self) -> None:
         """Refuse a checkpoint of another model."""
-        check_same_model(self.config_dump)
+        self._check_same_model()
 
     def before_predict(self) -> None:
         """Refuse a checkpoint of another model."""
-        check_same_model(self.config_dump)
+        self._check_same_model()
+
+    def _check_same_model(self) -> None:
+        spectrogram = getattr(self.datamodule, "spectrogram", None)
+        check_same_model(self.config_dump, None if spectrogram is None else asdict(spectrogram))
+
+
+def _find_refusal(error: BaseException) -> HuscfError:
+    """Return what a class refused, out of the parser's own words around it."""
+    innermost = error
+    while not isinstance(innermost, HuscfError):
+        cause = innermost.__cause__ or innermost.__context__
+        if cause is None:
+            return HuscfError(f"the configuration is refused: {str(innermost).splitlines()[0]}")
+        innermost = cause
+    return innermost
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -154,14 +205,6 @@ def run(arguments: list[str]) -> None:
         )
     except MisconfigurationException as error:
         raise HuscfError(str(error)) from error
-    except ValueError as error:
-        # What a class named in YAML refuses comes wrapped in the parser's own words.
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, HuscfError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        raise cause from None
 
 
 def _quieten() -> None:

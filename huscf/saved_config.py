@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,28 @@ def check_same_config(saved: dict[str, Any], current: dict[str, Any]) -> None:
         )
 
 
-def check_same_model(config: dict[str, Any]) -> None:
+def check_same_data(saved: dict[str, Any], digests: Mapping[int, str]) -> None:
+    """Raise a CheckpointError that names the clients whose data a run did not begin with.
+
+    Args:
+        saved: What a checkpoint says of its data.
+        digests: The present clients', from `FederatedDataModule.client_digests`.
+    """
+    before = saved.get("client_digests", digests)
+    changed = [c for c in sorted(before.keys() | digests.keys()) if before.get(c) != digests.get(c)]
+    if changed:
+        raise CheckpointError(
+            f"the checkpoint belongs to other data: that of {len(changed)} clients has changed, "
+            f"of client {changed[0]} first; give the run's own data, or begin a new run"
+        )
+
+
+def check_same_model(config: dict[str, Any], spectrogram: dict[str, Any] | None) -> None:
     """Refuse to use a checkpoint that is untrained, or with another model than its own.
 
     Args:
         config: The present configuration, with the checkpoint's path under "ckpt_path".
+        spectrogram: How the present data makes pictures of sound; None where it does not.
 
     Raises:
         HuscfError: Where no checkpoint is given, or listing the differences.
@@ -78,7 +95,11 @@ def check_same_model(config: dict[str, Any]) -> None:
     check_trained(checkpoint, config["ckpt_path"])
     saved = checkpoint.get("huscf_config")
     if saved is not None:
-        check_same_config({"model": saved["model"]}, {"model": config["model"]})
+        own = checkpoint["huscf_data"]["spectrogram"]
+        check_same_config(
+            {"model": saved["model"], "spectrogram": own},
+            {"model": config["model"], "spectrogram": spectrogram},
+        )
 
 
 def lend_config(arguments: Sequence[str]) -> list[str]:
@@ -105,7 +126,9 @@ def lend_config(arguments: Sequence[str]) -> list[str]:
     path = find_last_checkpoint(found.root) if found.ckpt_path == "last" else found.ckpt_path
     config = read_checkpoint(path).get("huscf_config")
     if config is None:
-        return []
+        if found.config:
+            return []
+        raise CheckpointError(f"checkpoint {path}: was not made by huscf fit; give --config too")
     lent = {key: config[key] for key in LENT_KEYS if key in config}
     # As one line of YAML: JSON would turn numbers that are keys into strings.
     return ["--config", yaml.safe_dump(lent, default_flow_style=True, width=sys.maxsize)]

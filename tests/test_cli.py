@@ -1,10 +1,14 @@
 """The command line as a user meets it: runs, resumes, and says what is wrong."""
 
 import csv
+import errno
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,6 +18,7 @@ from huscf.__main__ import COMMANDS, main
 from tests.conftest import REPOSITORY
 
 QUICKSTART = str(REPOSITORY / "configs" / "quickstart.yaml")
+SPLITS = ("train", "test")
 SMALL = [
     "--model.generator.init_args.width=4",
     "--model.discriminator.init_args.width=4",
@@ -189,6 +194,114 @@ def test_a_run_resumed_under_another_spelling_of_its_path_replaces_its_last_chec
     assert checkpoint(last)["huscf"]["num_rounds"] == 3
 
 
+def test_a_run_goes_on_in_its_folder_from_inside_it(two_rounds, tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "quickstart-1"
+    shutil.copytree(two_rounds, folder)
+    monkeypatch.chdir(folder / "checkpoints")
+    assert fit("runs", "--trainer.max_epochs=3", "--ckpt_path=last.ckpt") == 0
+    assert [row["round"] for row in rows(folder)] == ["1", "2", "3"]
+    assert not Path("runs").exists()
+
+
+def test_resuming_elsewhere_leaves_the_files_there(two_rounds, tmp_path):
+    (tmp_path / "saved").mkdir()
+    last = Path(shutil.copy(two_rounds / "checkpoints" / "last.ckpt", tmp_path / "saved"))
+    (tmp_path / "config.yaml").write_text("# mine\n")
+    assert fit(tmp_path / "runs", "--trainer.max_epochs=3", f"--ckpt_path={last}") == 0
+    assert (tmp_path / "config.yaml").read_text() == "# mine\n"
+    assert {p.name for p in tmp_path.iterdir()} == {"saved", "config.yaml", "runs"}
+    assert len(rows(tmp_path / "runs" / "quickstart-1")) == 3
+
+
+def save_pictures(path, seed):
+    stream = np.random.default_rng(seed)
+    pictures = {f"{s}_images": stream.integers(0, 256, (40, 8, 8), np.uint8) for s in SPLITS}
+    labels = {f"{s}_labels": np.arange(40) % 4 for s in SPLITS}
+    np.savez(path, **pictures, **labels)
+
+
+def test_resuming_with_other_data_names_the_clients(tmp_path, capsys):
+    save_pictures(tmp_path / "ours.npz", seed=0)
+    data = {
+        "class_path": "huscf.datamodules.NpzDataModule",
+        "init_args": {
+            "root": str(tmp_path),
+            "files": {"ours": "ours.npz"},
+            "clients_per_domain": 2,
+            "batch_size": 6,
+        },
+    }
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"data": data}))
+    small = [option for option in SMALL if not option.startswith("--data")]
+    options = ["--config", str(tmp_path / "data.yaml")]
+    root = tmp_path / "runs"
+    assert fit(root, *options, "--trainer.max_epochs=1", small=small) == 0
+    manifest = root / "quickstart-1" / "partition.yaml"
+    before = manifest.read_bytes()
+    save_pictures(tmp_path / "ours.npz", seed=1)
+    resume = [*options, "--trainer.max_epochs=2", "--ckpt_path=last"]
+    assert fit(root, *resume, small=small) == 2
+    error = capsys.readouterr().err
+    assert "other data: that of 2 clients has changed, of client 0 first" in error
+    assert manifest.read_bytes() == before
+    save_pictures(tmp_path / "ours.npz", seed=0)
+    assert fit(root, *resume, small=small) == 0
+    assert len(rows(root / "quickstart-1")) == 2
+
+
+class Payload:
+    """Would write a file when unpickled."""
+
+    def __reduce__(self):
+        return Path.write_text, (Path("unpickled"), "harm")
+
+
+def flip_bytes(path):
+    """Change some bytes in the middle of the largest record, as a failing disk does."""
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda record: record.file_size)
+    content = bytearray(path.read_bytes())
+    start = largest.header_offset + 1000 + largest.file_size // 2
+    content[start : start + 8] = bytes(255 - value for value in content[start : start + 8])
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip_bytes, "does not have its checksum"),
+        (lambda path: torch.save({"huscf": Payload()}, path), "other objects than tensors"),
+        (lambda path: torch.save({"huscf": {}}, path), "it lacks state_dict"),
+        (
+            lambda path: torch.save({"huscf": {}, "state_dict": {}}, path),
+            "it lacks callbacks, epoch, global_step, loops",
+        ),
+    ],
+)
+def test_damaged_and_foreign_checkpoints_are_one_line(
+    two_rounds, tmp_path, capsys, monkeypatch, damage, message
+):
+    monkeypatch.chdir(tmp_path)
+    path = Path(shutil.copy(two_rounds / "checkpoints" / "last.ckpt", tmp_path))
+    damage(path)
+    assert fit("runs", "--trainer.max_epochs=3", f"--ckpt_path={path}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert "weights_only" not in line
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_full_disk_or_a_folder_that_may_not_be_written_is_one_line(
+    two_rounds, capsys, monkeypatch
+):
+    def refuse(*arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", "there/report.html")
+
+    monkeypatch.setattr("huscf.reporting.write_page", refuse)
+    assert main(["report", str(two_rounds)]) == 2
+    assert capsys.readouterr().err == "huscf: error: there/report.html: Permission denied\n"
+
+
 def test_a_truncated_checkpoint_is_refused_and_the_previous_one_works(tmp_path, capsys):
     assert fit(tmp_path, "--trainer.max_epochs=2") == 0
     folder = tmp_path / "quickstart-1" / "checkpoints"
@@ -233,7 +346,18 @@ def test_a_second_run_gets_its_own_folder(two_rounds):
         (["--model.generator.init_args.depth=3"], "depth 3 is too small"),
         (["--ckpt_path=nowhere.ckpt"], "checkpoint nowhere.ckpt: no such file"),
         (["--ckpt_path=last"], "no run with a checkpoint below"),
-        (["--trainer.gradient_clip_val=1"], "gradient clipping"),
+        (["--trainer.gradient_clip_val=1"], "trainer.gradient_clip_val: 1 is not supported"),
+        (["--trainer.accumulate_grad_batches=2"], "trainer.accumulate_grad_batches: 2 is not"),
+        (["--trainer.barebones=true"], "a run needs its callbacks"),
+        (["--trainer.precision=16-mixed"], "trainer.precision: 16-mixed needs loss scaling"),
+        (
+            [
+                "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint",
+                "--trainer.callbacks.save_top_k=-5",
+            ],
+            "refused: Invalid value for save_top_k=-5",
+        ),
+        (["--trainer.callbacks+=DeviceStatsMonitor"], "Cannot use `DeviceStatsMonitor`"),
         (["--federation.every_n_epochs=0"], "federation.every_n_epochs is 0"),
         (["--federation.server={discriminator: [4]}"], "the discriminator has no server block 4"),
         (["--model.generator_lr=-1"], "generator_lr and discriminator_lr must be >= 0"),

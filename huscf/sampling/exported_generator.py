@@ -5,7 +5,9 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -67,8 +69,8 @@ def export_generator(saved: SavedGAN, members: Sequence[int], output: Path) -> t
         raise HuscfError("the generator holds NaN or Inf: its training diverged")
     script = _trace(network, saved.module.latent_dim)
     extra = _extra_files(saved, members)
-    _replace(output, lambda path: script.save(path, _extra_files=extra))
-    _replace(state_file, lambda path: torch.save(_plain_state(network), path))
+    _replace(output, lambda file: file.write(script.save_to_buffer(_extra_files=extra)))
+    _replace(state_file, lambda file: torch.save(_plain_state(network), file))
     return output, state_file
 
 
@@ -100,6 +102,8 @@ def _extra_files(saved: SavedGAN, members: Sequence[int]) -> dict[str, str]:
         "class_names": saved.class_names,
         "clients": list(members),
         "num_rounds": saved.module.num_rounds,
+        # How pictures become sound (huscf.datamodules.LogMel says what the numbers mean).
+        "spectrogram": None if saved.spectrogram is None else asdict(saved.spectrogram),
     }
     return {"huscf.json": json.dumps(facts)}
 
@@ -108,7 +112,8 @@ def _plain_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
-def _replace(path: Path, write: Callable[[str], object]) -> None:
+def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     partial = path.with_name(path.name + ".partial")
-    write(str(partial))
+    with partial.open("wb") as file:
+        write(file)
     os.replace(partial, path)

@@ -9,6 +9,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from ..checkpoint_io import check_trained, read_checkpoint
+from ..datamodules import FederatedDataModule
 from ..datamodules.log_mel import LogMel
 from ..errors import CheckpointError, HuscfError
 from ..models import Network, SampleShape
@@ -34,6 +35,11 @@ class SavedGAN:
     class_names: tuple[str, ...]
     spectrogram: LogMel | None
     num_classes: dict[int, int]
+
+    @classmethod
+    def from_training(cls, module: SplitGAN, data: FederatedDataModule) -> "SavedGAN":
+        """Return a GAN that has just been trained, without the way through a checkpoint."""
+        return cls(module, {}, data.common_class_names, data.spectrogram, data.client_num_classes)
 
     def select_clients(
         self, clients: Sequence[int] | None = None, clusters: Sequence[int] | None = None

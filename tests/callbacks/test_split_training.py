@@ -10,7 +10,7 @@ from huscf.errors import HuscfError
     ("trainer", "message"),
     [
         ({"world_size": 2, "precision": "32-true"}, "set trainer.devices to 1"),
-        ({"world_size": 1, "precision": "16-mixed"}, "use bf16-mixed or 32-true"),
+        ({"world_size": 1, "precision": "16-mixed"}, "use 32-true or bf16-mixed"),
     ],
 )
 def test_what_the_loop_cannot_do_is_refused(trainer, message):

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,8 +14,9 @@ import yaml
 from huscf.callbacks import WandbLog
 from huscf.reporting.federation_history import FederationRow, by_round, read_federation
 from tests.conftest import REPOSITORY
-from tests.reporting.conftest import fit
+from tests.reporting.conftest import OPTIONS, fit
 from tests.reporting.wandb_file import read_records, to_dict
+from tests.test_cli import QUICKSTART
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,8 @@ def test_rounds_are_the_x_axis_and_every_figure_of_the_csv_is_there(logged):
         assert {n: float(v) for n, v in row.items()} == {n: float(found[n]) for n in row}
     defined = [r.metric for r in records if r.WhichOneof("record_type") == "metric"]
     steps = {m.glob_name or m.name: m.step_metric for m in defined}
-    assert steps["train/*"] == steps["eval/*"] == steps["federation/*"] == "round"
+    assert steps["*"] == "round"  # the last definition holds; Lightning's own came before
+    assert merged[2]["trainer/global_step"] == int(read_rows(run)[1]["step"])
 
 
 def test_configuration_pictures_tables_and_summary_are_there(logged):
@@ -107,6 +112,40 @@ def test_everything_stays_below_the_run_folder_and_configs_do_not_clash(logged):
     assert saved["wandb"]["enabled"] is True
     assert saved["model"]["latent_dim"] == 100
     assert (run / "report.html").exists()
+
+
+@pytest.mark.parametrize("mode", ["disabled", "online"])
+def test_disabled_means_no_run_and_an_unreachable_service_is_one_line(tmp_path, mode):
+    # A process of its own: W&B reads the mode once.
+    environment = {k: v for k, v in os.environ.items() if k != "WANDB_API_KEY"}
+    environment |= {"WANDB_MODE": mode, "HOME": str(tmp_path / "home")}
+    overlay = ["--config", str(REPOSITORY / "configs" / "wandb.yaml")]
+    options = [*OPTIONS, f"--trainer.default_root_dir={tmp_path / 'runs'}", *overlay]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "huscf",
+            "fit",
+            "--config",
+            QUICKSTART,
+            *options,
+            "--trainer.max_epochs=1",
+        ],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert not list(tmp_path.glob("runs/*/wandb/*run-*"))
+    if mode == "disabled":
+        assert done.returncode == 0, done.stderr
+        return
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("huscf: error: W&B: ")
+    assert "--wandb.offline true" in line
 
 
 def test_offline_unless_there_is_a_key(monkeypatch):
