@@ -162,13 +162,15 @@ class HuscfCLI(LightningCLI):
 
 def _find_refusal(error: BaseException) -> HuscfError:
     """Return what a class refused, out of the parser's own words around it."""
-    innermost = error
-    while not isinstance(innermost, HuscfError):
-        cause = innermost.__cause__ or innermost.__context__
-        if cause is None:
-            return HuscfError(f"the configuration is refused: {str(innermost).splitlines()[0]}")
-        innermost = cause
-    return innermost
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, HuscfError):
+        found = found.__cause__ or found.__context__
+    if found is not None:
+        return found
+    while error.__cause__ is not None:
+        error = error.__cause__
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return HuscfError(f"the configuration is refused: {reason}")
 
 
 def _as_list(value: Any) -> list[Any]:
