@@ -65,7 +65,7 @@ def search_genetically(
     settings: GeneticSettings | None = None,
     warm_start: Ints | None = None,
 ) -> GeneticOutcome:
-    """Search for a plan of low score.
+    """Search for a plan of low score; one with a common boundary is for `search_comparable`.
 
     Source: design, section 4: tournament selection, uniform crossover, mutation rate 1 / genes.
 
