@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from huscf.datamodules import DigitsDataModule
-from huscf.models import ConditionalDiscriminator
+from huscf.datamodules import DigitsDataModule, scale_samples
+from huscf.models import ConditionalDiscriminator, run_blocks
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     data = DigitsDataModule(clients_per_domain=1, batch_size=arguments.batch_size)
     samples, labels = next(iter(data.train_dataloader()))[0]
-    samples = samples.float() / 127.5 - 1
+    samples = scale_samples(samples)
     torch.manual_seed(arguments.seed)
     network = ConditionalDiscriminator(data.sample_shape, width=arguments.width)
     found = {}
@@ -58,10 +58,7 @@ def main() -> None:
 
 def run_head(network: ConditionalDiscriminator, head: int, joined: Tensor) -> Tensor:
     """Return a head's activations for samples to which the plane of labels is joined."""
-    values = network[0].layers(joined)
-    for index in range(1, head):
-        values = network[index](values)
-    return values
+    return run_blocks([network[0].layers, *list(network)[1:head]], joined)
 
 
 def invert(

@@ -101,12 +101,11 @@ class RunFolder(Callback):
         assert isinstance(pl_module, SplitGAN)
         checkpoint["huscf_config"] = self.config
         data = trainer.datamodule  # type: ignore[attr-defined]
-        spectrogram = getattr(data, "spectrogram", None)
         checkpoint["huscf_data"] = {
             "sample_shape": asdict(pl_module.sample_shape),
             "class_names": list(data.common_class_names),
             "num_classes": data.client_num_classes,
-            "spectrogram": None if spectrogram is None else asdict(spectrogram),
+            "spectrogram": data.spectrogram and asdict(data.spectrogram),
             "client_digests": data.client_digests,
         }
 

@@ -156,8 +156,8 @@ class HuscfCLI(LightningCLI):
         self._check_same_model()
 
     def _check_same_model(self) -> None:
-        spectrogram = getattr(self.datamodule, "spectrogram", None)
-        check_same_model(self.config_dump, None if spectrogram is None else asdict(spectrogram))
+        spectrogram = self.datamodule.spectrogram
+        check_same_model(self.config_dump, spectrogram and asdict(spectrogram))
 
 
 def _find_refusal(error: BaseException) -> HuscfError:

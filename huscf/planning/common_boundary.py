@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import PlanError
+from .genetic import GeneticSettings, search_genetically
 from .problem import PlanProblem
 from .stage_tables import Ints
 
@@ -38,6 +39,15 @@ def search_comparable(problem: PlanProblem, search: Callable[[PlanProblem], Ints
     solutions = np.stack([search(part) for part in parts])
     best: Ints = solutions[problem.score(solutions).argmin()]
     return best
+
+
+def evolve_comparable(
+    problem: PlanProblem, seed: int, settings: GeneticSettings | None, warm_start: Ints | None
+) -> Ints:
+    """Return the best (units, 2) solution of `search_genetically` that keeps `common_boundary`."""
+    return search_comparable(
+        problem, lambda one: search_genetically(one, seed, settings, warm_start).solution
+    )
 
 
 def _leave_to_server(problem: PlanProblem, boundary: int) -> PlanProblem:

@@ -8,10 +8,10 @@ import numpy as np
 
 from ..errors import PlanError
 from ..split import NETWORK_NAMES, ClientCuts, ClientPlan, CutPlan, NetworkName
-from .common_boundary import search_comparable
+from .common_boundary import evolve_comparable
 from .corrected_latency import Move
 from .fleet import Fleet
-from .genetic import GeneticSettings, search_genetically
+from .genetic import GeneticSettings
 from .latency import get_block_costs
 from .planner import PlanOptions, PlanSubject, build_problem
 from .problem import PlanProblem
@@ -148,11 +148,7 @@ class Replanner:
     def _search(self, problem: PlanProblem, solution: Ints, previous: tuple[CutPlan, ...]) -> Ints:
         warm = np.stack([solution, *(problem.from_plan(plan) for plan in previous)])
         settings = GeneticSettings(population=200, patience=12)
-
-        def search(one: PlanProblem) -> Ints:
-            return search_genetically(one, self.options.seed, settings, warm).solution
-
-        best = search_comparable(problem, search)
+        best = evolve_comparable(problem, self.options.seed, settings, warm)
         if problem.excess(best[None])[0] > 0:
             raise PlanError("re-planning: no plan fits the present devices and limits")
         return best
@@ -191,12 +187,13 @@ def list_moves(
 ) -> tuple[MovedBlock, ...]:
     """Return every block that changes hands between two plans; clients not in both are left out."""
     moved = []
+    served = {network: set(running.server_blocks(network)) for network in NETWORK_NAMES}
     for entry in plan.clients:
         old = running.by_client.get(entry.client_id)
         if old is None:
             continue
         for network in NETWORK_NAMES:
-            count, served = plan.num_blocks(network), running.server_blocks(network)
+            count = plan.num_blocks(network)
             was = set(old.cuts.server_range(network, count))
             will = set(entry.cuts.server_range(network, count))
             for block in sorted(was ^ will):
@@ -207,7 +204,7 @@ def list_moves(
                         MovedBlock(entry.client_id, network, block, "downlink", size + moments)
                     )
                 else:
-                    sent = 0 if block in served else moments
+                    sent = 0 if block in served[network] else moments
                     moved.append(MovedBlock(entry.client_id, network, block, "uplink", sent))
     return tuple(moved)
 

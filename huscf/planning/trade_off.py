@@ -7,9 +7,8 @@ import numpy as np
 
 from ..errors import PlanError
 from ..split import CutPlan
-from .common_boundary import search_comparable
+from .common_boundary import evolve_comparable
 from .constraints import Objective
-from .genetic import search_genetically
 from .problem import PlanProblem
 from .search import SearchSettings
 from .stage_tables import Ints
@@ -88,10 +87,7 @@ def keep_undominated(points: list[TradeOffPoint]) -> list[TradeOffPoint]:
 
 
 def _search(problem: PlanProblem, settings: SearchSettings, warm_start: Ints | None) -> Ints:
-    def search(one: PlanProblem) -> Ints:
-        return search_genetically(one, settings.seed, settings.genetic, warm_start).solution
-
-    return search_comparable(problem, search)
+    return evolve_comparable(problem, settings.seed, settings.genetic, warm_start)
 
 
 def _measure(problem: PlanProblem, against: Rival, solution: Ints) -> float:

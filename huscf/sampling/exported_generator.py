@@ -103,7 +103,7 @@ def _extra_files(saved: SavedGAN, members: Sequence[int]) -> dict[str, str]:
         "clients": list(members),
         "num_rounds": saved.module.num_rounds,
         # How pictures become sound (huscf.datamodules.LogMel says what the numbers mean).
-        "spectrogram": None if saved.spectrogram is None else asdict(saved.spectrogram),
+        "spectrogram": saved.spectrogram and asdict(saved.spectrogram),
     }
     return {"huscf.json": json.dumps(facts)}
 
