@@ -22,7 +22,9 @@ def test_there_are_configurations():
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda p: str(p.relative_to(REPOSITORY / "configs")))
 def test_each_configuration_trains_a_round(path, tmp_path, monkeypatch):
-    if "Digits" not in path.read_text() and not SHARED_DATA.is_dir():
+    # scikit-learn's digits alone need no files; spoken ones do.
+    needs_files = "huscf.datamodules.DigitsDataModule" not in path.read_text()
+    if needs_files and not SHARED_DATA.is_dir():
         pytest.skip("needs the real data sets beside the checkout")
     monkeypatch.setenv("HUSCF_DATA", str(SHARED_DATA))
     monkeypatch.setenv("HUSCF_CACHE", str(tmp_path / "cache"))
