@@ -1,6 +1,9 @@
 """What a run says when it ends: clusters, losses, scores, and where everything is."""
 
+import shlex
+
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..modules import SplitGAN
 from ..reporting import make_evaluation_table
@@ -8,7 +11,7 @@ from .run_folder import RunFolder
 
 
 class ClosingSummary(Callback):
-    """Prints a table of the clusters and the last round's figures."""
+    """Prints a table of the clusters and the last round's figures, or how to go on."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print, once everything is written."""
@@ -44,6 +47,24 @@ class ClosingSummary(Callback):
         console.print(f"run folder: {run.path}", soft_wrap=True)
         if run.path is not None and (run.path / "report.html").exists():
             console.print(f"its page: {run.path / 'report.html'}", soft_wrap=True)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Say, where a run is interrupted, what is saved and how to go on."""
+        if trainer.state.fn == "fit" and isinstance(
+            exception, (KeyboardInterrupt, SIGTERMException)
+        ):
+            print(_describe_interrupt(RunFolder.of(trainer)), flush=True)
+
+
+def _describe_interrupt(run: RunFolder) -> str:
+    """Return what is left of an interrupted run, and the command that goes on with it."""
+    last = run.path and run.path / "checkpoints" / "last.ckpt"
+    if run.path is None or last is None or not last.exists():
+        return "\ninterrupted before a first round was saved"
+    command = ["huscf", "fit", "--config", str(run.path / "config.yaml"), "--ckpt_path", str(last)]
+    return f"\ninterrupted; rounds saved: {len(run.rows)}; go on with:\n  {shlex.join(command)}"
 
 
 def _join(numbers: list[int], limit: int = 12) -> str:

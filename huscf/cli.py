@@ -1,6 +1,8 @@
 """LightningCLI with the project's classes, links from data to model, and run folders."""
 
 import logging
+import signal
+import sys
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from .callbacks import (
     ClosingSummary,
@@ -207,6 +209,9 @@ def run(arguments: list[str]) -> None:
         )
     except MisconfigurationException as error:
         raise HuscfError(str(error)) from error
+    except SIGTERMException:
+        # Lightning's own exit code is 0, which says that nothing is left to do.
+        sys.exit(128 + signal.SIGTERM)
 
 
 def _quieten() -> None:
@@ -218,6 +223,7 @@ def _quieten() -> None:
         ".*LeafSpec.*",
         ".*callbacks used to create the checkpoint need to be provided.*Checkpoint.*",
         ".*smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
         ".*`instantiate_classes` was deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -2,7 +2,10 @@
 
 import csv
 import errno
+import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -180,6 +183,43 @@ def test_a_run_that_is_asked_to_stop_ends_its_round(tmp_path):
     folder = tmp_path / "runs" / "quickstart-1"
     assert [row["step"] for row in rows(folder)] == ["3"]
     assert checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 3
+
+
+class InterruptAtStep(Callback):
+    """Sends this process a signal after so many steps."""
+
+    def __init__(self, signal_name: str, step: int) -> None:
+        self.signal_name = signal_name
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), getattr(signal, self.signal_name))
+
+
+@pytest.mark.parametrize(("signal_name", "code"), [("SIGINT", 1), ("SIGTERM", 143)])
+def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path, capsys, signal_name, code):
+    config = tmp_path / "interrupt.yaml"
+    root = tmp_path / "runs"
+    options = ["--config", str(config), "--data.init_args.steps_per_epoch=2"]
+    interrupt = {"class_path": "tests.test_cli.InterruptAtStep"}
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        for step in (1, 3):
+            interrupt["init_args"] = {"signal_name": signal_name, "step": step}
+            config.write_text(yaml.safe_dump({"trainer": {"callbacks": interrupt}}))
+            with pytest.raises(SystemExit) as stopped:
+                fit(root, *options)
+            assert stopped.value.code == code
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores it from the first on
+    lines = capsys.readouterr().out.splitlines()
+    assert "interrupted before a first round was saved" in lines
+    assert "interrupted; rounds saved: 1; go on with:" in lines
+    command = shlex.split(lines[-1])
+    assert command[:2] == ["huscf", "fit"]
+    assert main([*command[1:], "--trainer.max_epochs=2", "--trainer.callbacks=null"]) == 0
+    assert [row["step"] for row in rows(root / "quickstart-2")] == ["2", "4"]
 
 
 def test_a_run_resumed_under_another_spelling_of_its_path_replaces_its_last_checkpoint(
