@@ -1,14 +1,15 @@
 """Periodic federation inside the clusters that the server finds."""
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..errors import HuscfError
+from ..errors import HuscfError, check_complete
 from ..federation import (
     ActivationSummary,
     ClusterRule,
@@ -17,6 +18,7 @@ from ..federation import (
     Place,
     Weighting,
     WeightRule,
+    as_array,
     describe_clients,
     gaussian_divergences,
     keep_unless_better,
@@ -28,7 +30,7 @@ from ..federation import (
 )
 from ..modules import Moments, PerCluster, SplitGAN
 from ..randomness import derive_seed
-from ..split import CutPlan, NetworkName
+from ..split import NETWORK_NAMES, CutPlan, NetworkName
 from .rounds import is_last_epoch
 from .run_folder import RunFolder
 
@@ -62,7 +64,8 @@ class ClusteredFederation(Callback):
         recluster_every_n_rounds: In the rounds between, only clients that have come or returned
             are placed, into the cluster with the nearest centre.
         stability: The clusters of the last round are kept unless the mean silhouette of new ones
-            is higher by this; where they only divide old ones, it may be lower by as much.
+            is higher by this; where they only divide old ones, it may be lower by as much. They
+            become one only where theirs is lower by as much than several clusters must have.
         warmup_rounds: In so many first rounds everybody is averaged, as one cluster. 0 clusters
             from the first round on; the paper uses 2.
         half_life: Steps after which a batch counts half in the features; 0 counts all of a round
@@ -104,9 +107,13 @@ class ClusteredFederation(Callback):
             ("recluster_every_n_rounds", recluster_every_n_rounds, 1),
             ("warmup_rounds", warmup_rounds, 0),
             ("half_life", half_life, 0),
+            ("stability", stability, 0),
         ):
-            if value < least:
+            if not value >= least:
                 raise HuscfError(f"federation.{name} is {value}, must be >= {least}")
+        for name, value in (("beta", beta), ("size_exponent", size_exponent)):
+            if not math.isfinite(value):
+                raise HuscfError(f"federation.{name} is {value}, must be finite")
         if rule is not None:
             _check_takes("rule", rule, "features, seed")
         if callable(weighting):
@@ -124,6 +131,7 @@ class ClusteredFederation(Callback):
         self.server = server
         self.moments: Moments = moments
         self.assignment: Assignment | None = None
+        self._present: set[int] = set()
         self._placed: set[int] = set()
 
     @property
@@ -137,11 +145,13 @@ class ClusteredFederation(Callback):
         return self.server if isinstance(self.server, dict) else self.server == "cluster"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return which clients were present in the last round that had clusters."""
-        return {"placed": sorted(self._placed)}
+        """Return which clients were compared in the last round, and which ever."""
+        return {"present": sorted(self._present), "placed": sorted(self._placed)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state."""
+        check_complete(state_dict, self.state_dict())
+        self._present = set(state_dict["present"])
         self._placed = set(state_dict["placed"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -188,16 +198,20 @@ class ClusteredFederation(Callback):
     def assign(self, module: SplitGAN) -> Assignment:
         """Find clusters and weights from what the server saw in the round."""
         statistics = module.server.statistics
-        # Of a single client, or where one has diverged, nothing can be compared.
-        summary = statistics.summarize() if len(statistics.client_ids) > 1 else None
-        if summary is not None and not np.isfinite(summary.means).all():
+        # Of a single client, or where squares overflow, nothing can be compared.
+        present = set(statistics.client_ids)
+        summary = statistics.summarize(module.client_sizes) if len(present) > 1 else None
+        if summary is not None and not np.isfinite(summary.covariance).all():
             summary = None
         observed = [] if summary is None else summary.client_ids
         features = np.zeros((0, 1)) if summary is None else describe_clients(summary)
         clusters = self._find_clusters(module, observed, features)
         divergences = self._compare_members(summary, features, clusters)
-        # A client whose parameters are not finite counts nothing and receives the average.
-        sizes = {c: n * module.client(c).is_finite() for c, n in module.client_sizes.items()}
+        # Who has sent nothing, or has diverged, counts nothing and receives the average.
+        sizes = {
+            client: size * (client in present or not present) * module.client(client).is_finite()
+            for client, size in module.client_sizes.items()
+        }
         weights = member_weights(
             sizes, clusters, divergences, self.weighting, self.beta, self.size_exponent
         )
@@ -221,21 +235,31 @@ class ClusteredFederation(Callback):
         if not observed:
             return dict(previous)
         before = np.array([previous[client] for client in observed])
-        is_placed = np.array([client in self._placed for client in observed])
+        is_placed = np.array([self._has_place(client, previous) for client in observed])
         is_due = (round_number - self.warmup_rounds) % self.recluster_every_n_rounds == 0
         if is_due or not is_placed.any():
             labels = self._ask_rule(features, seed)
             if is_placed.any():
                 kept = place_clients(features, before, is_placed)
-                labels = keep_unless_better(features, labels, kept, self.stability)
+                labels = keep_unless_better(self.rule, features, labels, kept, self.stability)
         else:
             labels = place_clients(features, before, is_placed)
-        self._placed = set(observed)
+        self._present = set(observed)
+        self._placed |= self._present
         return match_labels(dict(zip(observed, labels.tolist(), strict=True)), previous)
 
+    def _has_place(self, client: int, previous: Mapping[int, int]) -> bool:
+        """Return whether a client stays where it is, or is to be put to the nearest centre.
+
+        One that returns stays where nobody of its cluster was compared in the last round.
+        """
+        fellows = {previous[other] for other in self._present}
+        is_known = client in self._placed and previous[client] not in fellows
+        return client in self._present or is_known
+
     def _ask_rule(self, features: np.ndarray, seed: int) -> np.ndarray:
-        labels = np.asarray(self.rule(features, seed))
-        if labels.shape != (len(features),) or labels.dtype.kind not in "iu":
+        labels = as_array("federation.rule", self.rule(features, seed))
+        if labels.shape != (len(features),) or labels.dtype.kind not in "iub":
             raise HuscfError(
                 f"federation.rule must return {len(features)} integer labels, one per client; it "
                 f"returned {labels.dtype} of shape {labels.shape}"
@@ -270,6 +294,10 @@ def _check_takes(option: str, function: Callable, arguments: str) -> None:
 def _check_server_blocks(server: ServerCopies, plan: CutPlan) -> None:
     """Refuse blocks that no cut leaves to the server: the first, the last, and those beyond."""
     for network, indices in server.items() if isinstance(server, dict) else ():
+        if network not in NETWORK_NAMES:
+            raise HuscfError(
+                f"federation.server: no network {network!r}; there are {', '.join(NETWORK_NAMES)}"
+            )
         last = plan.num_blocks(network) - 2
         for index in indices:
             if not 1 <= index <= last:

@@ -1,21 +1,21 @@
 """Every round's federation as data and as pictures: clusters, places on a map, weights."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from ..errors import HuscfError
+from ..errors import HuscfError, check_complete
 from ..federation import align_places
 from ..modules import SplitGAN
 from ..reporting.federation_charts import draw_last_round
 from ..reporting.federation_history import (
     FederationRow,
     append_federation,
-    by_round,
     places_of,
-    rewind_federation,
+    write_federation,
 )
 from ..reporting.wandb_media import make_media, make_row_table
 from .clustered_federation import Assignment, ClusteredFederation
@@ -26,8 +26,8 @@ class FederationLog(Callback):
     """Writes federation.csv, a row per client and round, and federation/round-0001.png, ...
 
     A picture shows the cluster map (colour is the found cluster, marker the true domain) and the
-    weights of all rounds so far. It and the round's table go to a W&B logger too; other loggers
-    are left alone.
+    weights of all rounds so far. It goes to a W&B logger too, as every round's table does; other
+    loggers are left alone.
 
     Args:
         first_rounds: So many first rounds have a picture each.
@@ -56,10 +56,11 @@ class FederationLog(Callback):
         return [row for row in self.rows if row.round == self.rows[-1].round]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on with the rounds before the checkpoint, where the run is resumed in its folder."""
+        """Write the rounds before the checkpoint; the file may have later ones, or be missing."""
         assert isinstance(pl_module, SplitGAN)
         self._find_federation(trainer)
-        self.rows = rewind_federation(_folder(trainer) / "federation.csv", pl_module.num_rounds)
+        if self.rows:
+            write_federation(_folder(trainer) / "federation.csv", self.rows)
         self._last_drawn = pl_module.num_rounds
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,6 +72,7 @@ class FederationLog(Callback):
         rows = self.describe_round(trainer, pl_module, assignment)
         append_federation(_folder(trainer) / "federation.csv", rows)
         self.rows += rows
+        _log_to_wandb(trainer, pl_module.num_rounds, "clients", lambda: make_row_table(rows))
         if self.should_draw(pl_module.num_rounds):
             self._draw(trainer)
 
@@ -78,6 +80,15 @@ class FederationLog(Callback):
         """Draw the last round, if it has no picture yet."""
         if self.rows and self.rows[-1].round > self._last_drawn:
             self._draw(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far."""
+        return {"rows": [tuple(row) for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the saved rows."""
+        check_complete(state_dict, self.state_dict())
+        self.rows = [FederationRow(*row) for row in state_dict["rows"]]
 
     def should_draw(self, num_rounds: int) -> bool:
         """Return whether the round with this number, from 1, has a picture even if not the last."""
@@ -119,12 +130,13 @@ class FederationLog(Callback):
         pictures.mkdir(exist_ok=True)
         path = pictures / f"round-{number:04d}.png"
         path.write_bytes(draw_last_round(self.rows))
-        table = by_round(self.rows)[number]
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                media = {"map": make_media(path), "clients": make_row_table(table)}
-                named = {f"federation/{name}": value for name, value in media.items()}
-                logger.experiment.log({"round": number, **named})
+        _log_to_wandb(trainer, number, "map", lambda: make_media(path))
+
+
+def _log_to_wandb(trainer: Trainer, number: int, name: str, make: Callable[[], Any]) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.log({"round": number, f"federation/{name}": make()})
 
 
 def _folder(trainer: Trainer) -> Path:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from .partitions import IidPartitioner, Partitioner
 from .shapes import conform_domains
 
 
-class FederatedDataModule(LightningDataModule):
+class FederatedDataModule(LightningDataModule, ABC):
     """Divides domains among clients; a subclass says where the domains come from.
 
     Client ids run through the domains in order: with two domains and four clients each, the

@@ -24,7 +24,8 @@ class OneLineParser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         line = " ".join(message.split())
-        print(f"huscf: error: {line}{self._suggest(line)}", file=sys.stderr)
+        line = _name_missing_methods(line) or line + self._suggest(line)
+        print(f"huscf: error: {line}", file=sys.stderr)
         sys.exit(2)
 
     def _suggest(self, line: str) -> str:
@@ -47,6 +48,22 @@ class OneLineParser(LightningArgumentParser):
 
 def _name_arguments(class_path: str) -> str:
     """Return what the class or function that a class_path names takes."""
+    names = inspect.signature(_import(class_path)).parameters
+    return f"; {class_path.rpartition('.')[2]} takes: {', '.join(names)}"
+
+
+def _name_missing_methods(line: str) -> str:
+    """Return what a class lacks that was given and is abstract; "" where that is not the error."""
+    if "is abstract" not in line:
+        return ""
+    key = re.findall(r'Parser key "([\w.]+)"', line)[-1]
+    for pair in reversed(re.findall(r"'class_path': '([\w.]+)'|value: ([\w.]+\.\w+)", line)):
+        name = "".join(pair)
+        if missing := getattr(_import(name), "__abstractmethods__", None):
+            return f"{key}: {name} must define {', '.join(sorted(missing))}"
+    return ""
+
+
+def _import(class_path: str) -> Any:
     module, _, name = class_path.rpartition(".")
-    names = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-    return f"; {name} takes: {', '.join(names)}"
+    return getattr(importlib.import_module(module), name)

@@ -451,6 +451,15 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, capsys, option
         (["--federation.weighting=kl"], "'kld'"),
         (["--model.on_nonfinite=ignore"], "'drop'"),
         (["--data.class_path=huscf.datamodules.Nothing"], "Nothing"),
+        (
+            ["--data=huscf.datamodules.FileDataModule"],
+            "error: data: huscf.datamodules.FileDataModule must define describe_reading, "
+            "list_sources, read_sample",
+        ),
+        (
+            ["--data.init_args.partitioner=huscf.datamodules.Partitioner"],
+            "error: partitioner: huscf.datamodules.Partitioner must define partition",
+        ),
     ],
 )
 def test_unknown_keys_and_values_are_named_with_what_is_allowed(tmp_path, capsys, options, message):

@@ -18,7 +18,8 @@ class EstimatedClusters(ABC):
     """Divides clients into the number of clusters that has the highest mean silhouette.
 
     Of numbers that are about as good the largest counts: averaging two domains harms more than
-    dividing one.
+    dividing one. As many clusters as clients have no silhouette and are not tried, but for two
+    clients, whom their distance parts.
 
     Args:
         num_clusters: Fixed number of clusters, or None to estimate it.
@@ -28,6 +29,8 @@ class EstimatedClusters(ABC):
         min_distance: Clusters whose centres are closer, in units of the spread of samples within a
             client, count as one. Measured: clients of one domain and distribution are at most
             1.4 apart, clusters of different domains at least 2.
+        alone_distance: Two clients that are farther apart are a cluster each. Measured: clients
+            of one domain with skewed labels are 2 to 4 apart.
         tolerance: Silhouettes that are lower by at most this are about as good.
     """
 
@@ -37,14 +40,17 @@ class EstimatedClusters(ABC):
         max_clusters: int = 8,
         min_silhouette: float = 0.33,
         min_distance: float = 1.5,
+        alone_distance: float = 5.0,
         tolerance: float = 0.05,
     ) -> None:
-        if num_clusters is not None and num_clusters < 1:
-            raise HuscfError(f"num_clusters is {num_clusters}, must be at least 1")
+        for name, value in (("num_clusters", num_clusters), ("max_clusters", max_clusters)):
+            if value is not None and value < 1:
+                raise HuscfError(f"{name} is {value}, must be at least 1")
         self.num_clusters = num_clusters
         self.max_clusters = max_clusters
         self.min_silhouette = min_silhouette
         self.min_distance = min_distance
+        self.alone_distance = alone_distance
         self.tolerance = tolerance
 
     def __call__(self, features: np.ndarray, seed: int) -> np.ndarray:
@@ -52,15 +58,31 @@ class EstimatedClusters(ABC):
         num_places = len(np.unique(features, axis=0))
         if self.num_clusters is not None:
             return self.divide(features, min(self.num_clusters, num_places), seed)
+        if len(features) == 2:
+            is_apart = np.linalg.norm(features[0] - features[1]) > self.alone_distance
+            return np.arange(2) * int(is_apart)
         best, least = np.zeros(len(features), dtype=int), self.min_silhouette
         for k in range(2, min(self.max_clusters, len(features) - 1, num_places) + 1):
             labels = self.divide(features, k, seed)
             if len(set(labels)) < k or _smallest_gap(features, labels) < self.min_distance:
-                break
+                continue
             score = mean_silhouette(features, labels)
             if score > least:
                 best, least = labels, max(least, score - self.tolerance)
         return best
+
+    def holds(self, features: np.ndarray, labels: np.ndarray, margin: float) -> bool:
+        """Return whether clusters of the last round still count as several.
+
+        Args:
+            features: (N, D).
+            labels: (N,), two clusters or more.
+            margin: By how much the mean silhouette may be below its limit.
+        """
+        if len(features) == 2:
+            return False
+        is_apart = _smallest_gap(features, labels) >= self.min_distance
+        return is_apart and mean_silhouette(features, labels) > self.min_silhouette - margin
 
     @abstractmethod
     def divide(self, features: np.ndarray, k: int, seed: int) -> np.ndarray:
@@ -132,22 +154,31 @@ def mean_silhouette(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def keep_unless_better(
-    features: np.ndarray, labels: np.ndarray, previous: np.ndarray, margin: float
+    rule: ClusterRule,
+    features: np.ndarray,
+    labels: np.ndarray,
+    previous: np.ndarray,
+    margin: float,
 ) -> np.ndarray:
     """Return the previous clusters, unless new ones are clearly better.
 
     Args:
+        rule: What has found the new ones. Where they are one and the old ones several, its method
+            `holds`, if it has one, says whether the old ones still count as several.
         features: (N, D).
-        labels: (N,) as a rule has found them.
+        labels: (N,) as the rule has found them.
         previous: (N,) of the last round.
         margin: By how much the mean silhouette of the new ones must be higher; where they only
             divide previous ones, it may be lower by as much.
 
     Returns:
-        One of the two. Where one of them is a single cluster, which has no silhouette, the new.
+        One of the two. A single cluster has no silhouette: several replace it at once.
     """
-    if min(len(set(labels)), len(set(previous))) < 2:
+    if len(set(previous)) < 2:
         return labels
+    if len(set(labels)) < 2:
+        holds = getattr(rule, "holds", None)
+        return previous if holds and holds(features, previous, margin) else labels
     gain = mean_silhouette(features, labels) - mean_silhouette(features, previous)
     is_finer = len(set(zip(labels.tolist(), previous.tolist(), strict=True))) == len(set(labels))
     return labels if gain > (-margin if is_finer else margin) else previous

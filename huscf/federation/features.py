@@ -14,8 +14,9 @@ def describe_clients(summary: ActivationSummary) -> np.ndarray:
     The squared distance of two clients is Mahalanobis' between their means, under the covariance
     that samples have within a client, less what chance alone would make of it. What varies from
     sample to sample anyway, such as the class, so counts little: a client that lacks classes is
-    not mistaken for one of another domain. Clients of one distribution are about 0 apart however
-    few samples they have.
+    not mistaken for one of another domain: tested with two or three of ten missing. Clients that
+    hold one or two classes only are told apart by these. Clients of one distribution are about 0
+    apart however few samples they have.
 
     Deviation: the paper compares mean activation maps by their Euclidean distance. Those found
     label skew and different cuts rather than domains (docs/results.md).

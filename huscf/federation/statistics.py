@@ -1,6 +1,6 @@
 """What the server keeps of the activations that it sees: running sums, never batches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ class ActivationSummary:
     Args:
         client_ids: The N clients that were observed, ascending.
         means: (N, F) mean over a client's samples of the channels, pooled to a grid of 2 x 2.
-        counts: (N,) effective number of samples behind each mean.
+        counts: (N,) effective number of different samples behind each mean.
         covariance: (F, F) of single samples around their client's mean, pooled over clients.
         maps: (N, C, L) mean activation over all samples, L positions; (N, 1, C) without any.
     """
@@ -83,11 +83,13 @@ class ActivationStatistics:
 
         Args:
             client_ids: Whose. A client that repeats its step replaces its batch.
-            activations: (B, K, C, H, W) or (B, K, C), server side.
+            activations: (B, K, C, H, W), (B, K, C, L) or (B, K, C), server side.
         """
         values = activations.detach().float()
         if values.ndim == 3:
             pooled, maps = values, values.sum(0).unsqueeze(1)
+        elif values.ndim == 4:
+            pooled, maps = values.mean(-1), values.sum(0)
         else:
             pooled, maps = _pool(values), values.sum(0).flatten(2)
         for client_id, own, own_map in zip(client_ids, pooled.unbind(1), maps, strict=True):
@@ -95,7 +97,10 @@ class ActivationStatistics:
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Add the step's batches to the sums, clients in fixed order; call it after every step."""
+        """Add the step's batches to the sums, clients in fixed order; call it after every step.
+
+        A batch with NaN or Inf is left out: it would end the comparison of all clients.
+        """
         if not self._pending:
             return
         client_ids = sorted(self._pending)
@@ -106,10 +111,14 @@ class ActivationStatistics:
         map_sums = torch.stack(maps).cpu().double()
         scaled = []
         for client_id, values, own, own_map in zip(client_ids, each, sums, map_sums, strict=True):
+            if not own.isfinite().all():
+                continue
             known = self._clients.setdefault(client_id, _Sums())
             weight = 2.0 ** (-known.steps / self.half_life) if self.half_life else 1.0
             known.add(len(values), own, own_map, weight)
             scaled.append(weight**0.5 * values)
+        if not scaled:
+            return
         joined = torch.cat(scaled)
         # Of rounded products the covariance would have negative eigenvalues.
         with torch.autocast(joined.device.type, enabled=False):
@@ -121,16 +130,23 @@ class ActivationStatistics:
         """Return the clients observed so far, ascending."""
         return sorted(self._clients)
 
-    def summarize(self) -> ActivationSummary:
-        """Return means and pooled covariance of what was observed; at least one client."""
+    def summarize(self, sizes: Mapping[int, int] | None = None) -> ActivationSummary:
+        """Return means and pooled covariance of what was observed; at least one client.
+
+        Args:
+            sizes: How many samples each client has: seen again and again they are no more. None
+                takes every sample seen for another.
+        """
         self.fold()
         known = [self._clients[client_id] for client_id in self.client_ids]
         weights = np.array([each.weight for each in known])
         counts = weights**2 / np.array([each.squared_weight for each in known])
+        if sizes is not None:
+            counts = np.minimum(counts, [sizes[client_id] for client_id in self.client_ids])
         means = torch.stack([each.values for each in known]).numpy() / weights[:, None]
         within = self._second_moments.numpy() - (means.T * weights) @ means
         # One degree of freedom goes to every client's mean.
-        freedom = max(weights.sum() * (1 - len(known) / counts.sum()), np.finfo(float).tiny)
+        freedom = max((weights * (1 - 1 / counts)).sum(), np.finfo(float).tiny)
         maps = torch.stack([each.maps / each.samples for each in known]).numpy()
         return ActivationSummary(self.client_ids, means, counts, within / freedom, maps)
 

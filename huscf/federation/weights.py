@@ -1,6 +1,5 @@
 """How much each member of a cluster counts in its average."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -84,29 +83,27 @@ def member_weights(
     members = list(clusters)
     counts = np.array([float(sizes[client]) for client in members])
     values = np.array([divergences.get(client, 0.0) for client in members])
-    if weighting == "kld":
-        labels = np.array([clusters[client] for client in members])
-        # Less the cluster's smallest, which cancels out: else all may vanish by underflow.
-        least = [values[labels == label].min() for label in labels]
-        raw = np.where(counts > 0, counts**size_exponent * np.exp(beta * (least - values)), 0.0)
-    elif weighting == "samples":
-        raw = counts
-    elif weighting == "uniform":
-        raw = (counts > 0).astype(float)
-    else:
-        raw = np.where(counts > 0, _ask(weighting, counts, values), 0.0)
-    totals: dict[int, float] = {}
-    for client, value in zip(members, raw.tolist(), strict=True):
-        totals[clusters[client]] = totals.get(clusters[client], 0.0) + value
-    sizes_of = Counter(clusters.values())
-    return {
-        client: value / totals[cluster] if totals[cluster] > 0 else 1 / sizes_of[cluster]
-        for (client, cluster), value in zip(clusters.items(), raw.tolist(), strict=True)
-    }
+    with np.errstate(divide="ignore"):
+        if weighting == "kld":
+            logs = size_exponent * np.log(np.maximum(counts, 1)) - beta * values
+        elif weighting == "samples":
+            logs = np.log(counts)
+        elif weighting == "uniform":
+            logs = np.zeros(len(members))
+        else:
+            logs = np.log(_ask(weighting, counts, values))
+    logs[counts == 0] = -np.inf
+    labels = np.array(list(clusters.values()))
+    weights = np.zeros(len(members))
+    for label in set(clusters.values()):
+        own = labels == label
+        is_counted = np.isfinite(logs[own]).any()
+        weights[own] = softmax(logs[own]) if is_counted else 1 / own.sum()
+    return dict(zip(members, weights.tolist(), strict=True))
 
 
 def _ask(weighting: WeightRule, counts: np.ndarray, divergences: np.ndarray) -> np.ndarray:
-    weights = np.asarray(weighting(counts, divergences))
+    weights = as_array("federation.weighting", weighting(counts, divergences))
     is_number = weights.dtype.kind in "fiub" and weights.shape == counts.shape
     if not is_number or not (np.isfinite(weights) & (weights >= 0)).all():
         raise HuscfError(
@@ -114,6 +111,19 @@ def _ask(weighting: WeightRule, counts: np.ndarray, divergences: np.ndarray) -> 
             f"it returned {weights.tolist()}"
         )
     return weights
+
+
+def as_array(option: str, returned: object) -> np.ndarray:
+    """Return what a user's function returned as an array.
+
+    Raises:
+        HuscfError: Naming the option, where it is none.
+    """
+    try:
+        return np.asarray(returned)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise HuscfError(f"{option} must return an array: {reason}") from error
 
 
 def _fellow_members(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:

@@ -1,7 +1,6 @@
 """Pictures of the federation: where clients lie, which cluster they are in, how much they weigh."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,15 +17,17 @@ Rounds = Mapping[int, Sequence[FederationRow]]
 MAX_NUMBERED = 40
 #: Most maps of a strip; the first and the last round are among them.
 MAX_MAPS = 12
+#: Most entries of a legend beside a map.
+MAX_ENTRIES = 14
 
 
 def draw_last_round(rows: Sequence[FederationRow]) -> bytes:
     """Return a PNG of the last round's cluster map, and the weights of all rounds beside it."""
     rounds = by_round(rows)
     number, colours = max(rounds), choose_colours(rounds)
-    figure = new_figure(12.5, 4.8)
+    figure = new_figure(13.5, 4.8)
     figure.suptitle(f"round {number}", x=0.01, ha="left", fontsize=11, fontweight="bold")
-    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
     _draw_map(left, rounds[number], colours[number])
     _label_map(left)
     _draw_weights(right, rounds)
@@ -98,27 +99,38 @@ def _draw_map(
     is_numbered: bool = True,
 ) -> None:
     domains = sorted({row.domain for row in rows})
-    markers = dict(zip(domains, cycle(MARKERS), strict=False))
     for cluster, domain in sorted({(row.cluster, row.domain) for row in rows}):
         group = [r for r in rows if (r.cluster, r.domain) == (cluster, domain)]
         x, y = ([np.nan if v is None else v for v in c] for c in zip(*_places(group), strict=True))
-        colour = COLOURS[colours[cluster] % len(COLOURS)]
+        lap, colour = divmod(colours[cluster], len(COLOURS))
+        marker = MARKERS[(domains.index(domain) + lap) % len(MARKERS)]
         label = f"cluster {cluster}" + f", {domain}" * bool(domain)
-        style: dict[str, Any] = {"marker": markers[domain], "alpha": 0.75, "edgecolors": "white"}
-        axes.scatter(x, y, size, colour, label=label, **style)
+        style: dict[str, Any] = {"marker": marker, "alpha": 0.75, "edgecolors": "white"}
+        axes.scatter(x, y, size, COLOURS[colour], label=label, **style)
     if is_numbered and len(rows) <= MAX_NUMBERED:
         for row, place in zip(rows, _places(rows), strict=True):
             if None not in place:
                 name = str(row.client)
                 axes.annotate(name, place, (5, 5), textcoords="offset points", fontsize=7)
+    if not _has_places(rows):
+        axes.text(0.5, 0.5, "no places in this round", ha="center", transform=axes.transAxes)
     axes.margins(0.15)
     tidy(axes)
 
 
 def _label_map(axes: "Axes") -> None:
+    from matplotlib.lines import Line2D
+
+    # Distances count: a unit is as long upwards as sideways.
+    axes.set_aspect("equal", adjustable="datalim")
     axes.set_title("Clients as the server sees them", loc="left", fontsize=10)
     axes.set_xlabel("distance between clients, in spreads of single samples", fontsize=8)
-    axes.legend(fontsize=8, frameon=False, loc="best")
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) > MAX_ENTRIES:
+        more = len(labels) - MAX_ENTRIES + 1
+        handles = [*handles[: MAX_ENTRIES - 1], Line2D([], [], linestyle="none")]
+        labels = [*labels[: MAX_ENTRIES - 1], f"and {more} more"]
+    axes.legend(handles, labels, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _draw_weights(axes: "Axes", rounds: Rounds) -> None:

@@ -60,21 +60,12 @@ def read_federation(path: Path) -> list[FederationRow]:
     return rows
 
 
-def rewind_federation(path: Path, last_round: int) -> list[FederationRow]:
-    """Drop the rounds after one from the file, and return the rest.
-
-    Args:
-        path: The file; it may be missing.
-        last_round: Round of the checkpoint that a run goes on from.
-    """
-    rows = read_federation(path)
-    kept = [row for row in rows if row.round <= last_round]
-    if path.exists():
-        partial = path.with_name(path.name + ".partial")
-        partial.unlink(missing_ok=True)
-        append_federation(partial, kept)
-        os.replace(partial, path)
-    return kept
+def write_federation(path: Path, rows: Sequence[FederationRow]) -> None:
+    """Replace the file, or the lack of one, by these rows at once."""
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    append_federation(partial, rows)
+    os.replace(partial, path)
 
 
 def by_round(rows: Iterable[FederationRow]) -> dict[int, list[FederationRow]]:

@@ -28,6 +28,9 @@ def test_rounds_end_every_n_epochs():
         ClusteredFederation(every_n_epochs=0)
     with pytest.raises(HuscfError, match="half_life is -1"):
         ClusteredFederation(half_life=-1)
+    for name in ("stability", "half_life", "beta", "size_exponent"):
+        with pytest.raises(HuscfError, match=f"{name} is nan"):
+            ClusteredFederation(**{name: math.nan})
 
 
 def test_two_groups_are_found_and_weighed():
@@ -112,15 +115,31 @@ def test_between_clusterings_only_a_new_client_is_placed():
     assert asked == [5, 6]
 
 
+def test_clients_that_return_go_back_to_their_own_cluster():
+    module = make_gan(CUTS)
+    federation = ClusteredFederation(recluster_every_n_rounds=9)
+    observe(module)
+    clusters = federation.assign(module).clusters
+    assert len(set(clusters.values())) == 2
+    # All of the second cluster are absent for a round, and nobody is near them when they return.
+    for present in (range(3), range(6)):
+        module.federate(clusters, dict.fromkeys(clusters, 1 / 3))
+        observe(module, only=present)
+        resumed = ClusteredFederation(recluster_every_n_rounds=9)
+        resumed.load_state_dict(federation.state_dict())
+        federation = resumed
+        assert federation.assign(module).clusters == clusters
+
+
 def test_clusters_of_alike_quality_do_not_change():
     module = make_gan(CUTS)
     observe(module)
     module.parties.clusters = {0: 1, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1}
     stable = ClusteredFederation(stability=2.0)
-    stable._placed = set(CUTS)
+    stable.load_state_dict({"present": list(CUTS), "placed": list(CUTS)})
     assert stable.assign(module).clusters == module.clusters
     ready = ClusteredFederation()
-    ready._placed = set(CUTS)
+    ready.load_state_dict({"present": list(CUTS), "placed": list(CUTS)})
     assert ready.assign(module).clusters == {0: 0, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1}
 
 
@@ -133,6 +152,7 @@ def test_a_client_unlike_its_fellows_counts_less(divergence):
     module.server.statistics = type(module.server.statistics)(2)
     observe(module, only=range(1, 6))
     module.server.statistics.update([0], odd)
+    module.server.statistics.fold()
     assignment = ClusteredFederation(divergence=divergence, beta=1.0).assign(module)
     weights, divergences = assignment.weights, assignment.divergences
     assert assignment.clusters[0] == assignment.clusters[1]
@@ -142,13 +162,26 @@ def test_a_client_unlike_its_fellows_counts_less(divergence):
     assert ratio == pytest.approx(math.exp(divergences[1] - divergences[0]))
 
 
-def test_a_client_that_sent_nothing_keeps_its_cluster():
+def test_a_client_that_sent_nothing_keeps_its_cluster_and_counts_nothing():
     module = make_gan(CUTS)
     module.parties.clusters = {0: 0, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1}
     observe(module, only=[0, 1, 3, 4, 5])
     assignment = ClusteredFederation().assign(module)
     assert assignment.clusters == module.clusters
     assert 2 not in assignment.divergences
+    assert assignment.weights == pytest.approx(
+        {0: 1 / 2, 1: 1 / 2, 2: 0.0, 3: 1 / 3, 4: 1 / 3, 5: 1 / 3}
+    )
+
+
+def test_activations_whose_squares_overflow_keep_the_clusters():
+    module = make_gan(CUTS)
+    module.parties.clusters = {0: 0, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1}
+    observe(module)
+    module.server.statistics.update([5], torch.full((8, 1, 8, 2, 2), 1e30))
+    assignment = ClusteredFederation().assign(module)
+    assert assignment.clusters == module.clusters
+    assert assignment.divergences == {}
 
 
 def test_no_common_boundary_is_an_error_that_says_what_to_change():
@@ -165,3 +198,5 @@ def test_server_blocks_that_no_cut_leaves_there_are_refused():
         with pytest.raises(HuscfError, match="1 to 3 can be at the server"):
             ClusteredFederation(server=blocks).on_fit_start(None, module)
     ClusteredFederation(server={"discriminator": [3]}).on_fit_start(None, module)
+    with pytest.raises(HuscfError, match="no network 'critic'; there are generator, discr"):
+        ClusteredFederation(server={"critic": [2]}).on_fit_start(None, module)

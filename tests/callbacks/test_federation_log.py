@@ -48,7 +48,7 @@ def test_rows_agree_with_the_figures_of_the_round(four_rounds):
 def test_the_first_every_nth_and_the_last_round_have_a_picture(four_rounds):
     assert pictures(four_rounds) == [f"round-000{n}.png" for n in (1, 2, 4, 5)]
     with Image.open(four_rounds / "federation" / "round-0005.png") as picture:
-        assert picture.size == (1625, 624)
+        assert picture.size == (1755, 624)
 
 
 def test_clients_csv_tells_of_the_last_round(tmp_path):
@@ -74,6 +74,18 @@ def test_resuming_goes_on_with_the_rounds_before_the_checkpoint(four_rounds, tmp
         assert got._replace(map_x=0, map_y=0) == expected._replace(map_x=0, map_y=0)
         assert got.map_x == pytest.approx(expected.map_x)
         assert got.map_y == pytest.approx(expected.map_y)
+
+
+def test_a_run_resumed_elsewhere_has_the_rounds_before_the_checkpoint_too(four_rounds, tmp_path):
+    moved = tmp_path / "moved.ckpt"
+    moved.write_bytes((four_rounds / "checkpoints" / "round-0004.ckpt").read_bytes())
+    options = ["--federation_log.first_rounds=0", f"--ckpt_path={moved}"]
+    assert fit(tmp_path, "--trainer.max_epochs=5", *options) == 0
+    resumed, whole = (
+        read_federation(folder / "federation.csv")
+        for folder in (tmp_path / "quickstart-1", four_rounds)
+    )
+    assert resumed == whole
 
 
 def test_maps_are_turned_to_lie_as_the_last_one(tmp_path):

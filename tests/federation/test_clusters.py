@@ -83,11 +83,34 @@ def test_the_previous_clusters_stay_unless_the_new_ones_are_clearly_better():
     moved[0] = 1
     gain = silhouette_score(features, truth) - silhouette_score(features, moved)
     assert 0 < gain < 1
-    assert keep_unless_better(features, truth, moved, gain + 0.01) is moved
-    assert keep_unless_better(features, truth, moved, gain - 0.01) is truth
+    rule = KMeansClusters()
+    assert keep_unless_better(rule, features, truth, moved, gain + 0.01) is moved
+    assert keep_unless_better(rule, features, truth, moved, gain - 0.01) is truth
     one = np.zeros(8, dtype=int)
-    assert keep_unless_better(features, truth, one, 0.5) is truth
-    assert keep_unless_better(features, one, truth, 0.5) is one
+    assert keep_unless_better(rule, features, truth, one, 0.5) is truth
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_several_clusters_become_one_below_a_lower_limit_than_one_becomes_several(kind):
+    features, truth = groups(2, 4, spread=2.5)
+    silhouette = silhouette_score(features, truth)
+    one = np.zeros(8, dtype=int)
+    for limit, kept in ((silhouette + 0.01, truth), (silhouette + 0.1, one)):
+        rule = kind(min_silhouette=limit)
+        found = rule(features, 0)
+        assert set(found) == {0}
+        assert (keep_unless_better(rule, features, found, truth, 0.05) == kept).all()
+    # Centres that are too close are one domain whatever the silhouette.
+    rule = kind(min_silhouette=silhouette + 0.01, min_distance=1e3)
+    assert keep_unless_better(rule, features, one, truth, 0.05) is one
+    # A function of one's own has no limits that are known.
+    assert keep_unless_better(lambda features, seed: one, features, one, truth, 0.5) is one
+
+
+def test_two_clients_are_parted_by_their_distance():
+    for rule in RULES:
+        assert rule()(np.array([[0.0, 0.0], [3.0, 3.9]]), 0).tolist() == [0, 0]
+        assert rule()(np.array([[0.0, 0.0], [3.0, 4.1]]), 0).tolist() == [0, 1]
 
 
 def test_of_numbers_that_are_about_as_good_the_largest_counts():
@@ -103,9 +126,10 @@ def test_of_numbers_that_are_about_as_good_the_largest_counts():
         assert adjusted_rand_score(truth, rule()(features, 0)) == 1.0
         assert adjusted_rand_score(three, rule(tolerance=0.0)(features, 0)) == 1.0
     # Dividing a cluster of the last round needs no gain, merging two does.
-    assert keep_unless_better(features, truth, three, 0.05) is truth
-    assert keep_unless_better(features, truth, three, lead / 2) is three
-    assert keep_unless_better(features, three, truth, 0.05) is truth
+    rule = KMeansClusters()
+    assert keep_unless_better(rule, features, truth, three, 0.05) is truth
+    assert keep_unless_better(rule, features, truth, three, lead / 2) is three
+    assert keep_unless_better(rule, features, three, truth, 0.05) is truth
 
 
 def test_a_new_client_goes_to_the_nearest_centre_and_nobody_else_moves():

@@ -43,6 +43,41 @@ def test_early_batches_count_most():
     assert summary.maps[0, 0, 0] == pytest.approx(2.0)
 
 
+def test_samples_that_are_seen_again_are_no_more():
+    stream = torch.Generator().manual_seed(0)
+    batches = {0: torch.randn(2, 3, generator=stream), 1: torch.randn(5, 3, generator=stream)}
+    statistics = ActivationStatistics(boundary=2, half_life=0)
+    for _ in range(4):
+        step(statistics, batches)
+    assert statistics.summarize().counts.tolist() == [8, 20]
+    summary = statistics.summarize({0: 2, 1: 5, 2: 9})
+    assert summary.counts.tolist() == [2, 5]
+    centred = np.vstack([(batch - batch.mean(0)).numpy() for batch in batches.values()])
+    # Unbiased: each client's own samples lose one degree of freedom.
+    expected = 4 * centred.T @ centred / (8 * (1 - 1 / 2) + 20 * (1 - 1 / 5))
+    assert summary.covariance == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_batch_that_is_not_finite_is_left_out():
+    stream = torch.Generator().manual_seed(0)
+    batches = {0: torch.randn(4, 3, generator=stream), 1: torch.randn(4, 3, generator=stream)}
+    clean, other = ActivationStatistics(2), ActivationStatistics(2)
+    step(clean, batches)
+    step(other, batches)
+    step(other, {2: torch.full((4, 3), torch.nan), 1: torch.full((4, 3), torch.inf)})
+    assert other.client_ids == [0, 1]
+    assert np.array_equal(other.summarize().covariance, clean.summarize().covariance)
+
+
+def test_sequences_are_pooled_over_their_positions():
+    values = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    statistics = ActivationStatistics(boundary=2)
+    step(statistics, {0: values})
+    summary = statistics.summarize()
+    assert summary.means[0] == pytest.approx(values.mean((0, 2)).numpy(), abs=1e-6)
+    assert summary.maps[0] == pytest.approx(values.mean(0).numpy(), abs=1e-6)
+
+
 def test_the_order_of_clients_and_a_repeated_batch_change_nothing():
     batches = {client: torch.randn(4, 3) for client in range(3)}
     one, other = ActivationStatistics(2), ActivationStatistics(2)

@@ -67,6 +67,17 @@ def test_very_large_divergences_keep_their_ratio():
     assert weights[1] / weights[0] == pytest.approx(np.exp(-1))
 
 
+def test_nothing_overflows():
+    clusters = dict.fromkeys(range(3), 0)
+    sizes = {0: 600, 1: 300, 2: 100}
+    for_outliers = member_weights(sizes, clusters, {0: 0.0, 1: 800.0, 2: 1.0}, "kld", beta=-1.0)
+    assert for_outliers == pytest.approx({0: 0.0, 1: 1.0, 2: 0.0})
+    steep = member_weights(sizes, clusters, {}, "kld", size_exponent=400.0)
+    assert steep == pytest.approx({0: 1.0, 1: 0.0, 2: 0.0})
+    huge = member_weights(sizes, clusters, {}, lambda n, kld: n * 1e305)
+    assert huge == pytest.approx({0: 0.6, 1: 0.3, 2: 0.1})
+
+
 def test_nobody_who_counts_is_averaged_uniformly():
     assert member_weights({0: 0, 1: 0, 2: 3}, {0: 0, 1: 0, 2: 1}, {}) == {0: 0.5, 1: 0.5, 2: 1.0}
 
@@ -85,3 +96,8 @@ def test_functions_that_return_no_weights_are_refused(rule):
     sizes, clusters = {0: 10, 1: 20, 2: 30}, {0: 0, 1: 0, 2: 1}
     with pytest.raises(HuscfError, match=r"federation.weighting must return 3 finite numbers"):
         member_weights(sizes, clusters, {}, rule)
+
+
+def test_functions_that_return_no_array_are_refused():
+    with pytest.raises(HuscfError, match=r"federation.weighting must return an array"):
+        member_weights({0: 1, 1: 2}, {0: 0, 1: 0}, {}, lambda n, kld: [[1.0], [1.0, 2.0]])

@@ -57,6 +57,24 @@ def test_a_map_needs_places_and_a_strip_two_maps():
     assert draw_last_round(nowhere).startswith(b"\x89PNG")
 
 
+def test_a_map_of_many_clusters_stays_readable(monkeypatch):
+    from huscf.reporting import federation_charts
+
+    shown = []
+    monkeypatch.setattr(federation_charts, "to_png", lambda figure: shown.append(figure) or b"")
+    rows = [row._replace(domain="") for row in make_rows(1, range(20))]
+    draw_cluster_map(rows)
+    (axes,) = shown[0].axes
+    entries = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert entries == [*(f"cluster {c}" for c in range(13)), "and 7 more"]
+    looks = {
+        (tuple(points.get_facecolor()[0]), points.get_paths()[0].vertices.tobytes())
+        for points in axes.collections
+    }
+    assert len(looks) == 20  # one and the same colour comes back with another marker
+    assert axes.get_aspect() == 1.0
+
+
 def test_the_heat_map_has_a_cell_per_client_and_round_and_none_where_a_client_was_away(monkeypatch):
     from huscf.reporting import federation_charts
 
@@ -96,4 +114,4 @@ def test_numbers_are_thinned_at_even_distances_with_both_ends():
 def test_hundreds_of_clients_and_rounds_are_drawn():
     rows = make_rows(1, [c % 9 for c in range(300)], num_rounds=30)
     with Image.open(io.BytesIO(draw_last_round(rows))) as picture:
-        assert picture.size == (1625, 624)
+        assert picture.size == (1755, 624)

@@ -11,7 +11,7 @@ from huscf.reporting.federation_history import (
     choose_colours,
     places_of,
     read_federation,
-    rewind_federation,
+    write_federation,
 )
 
 
@@ -53,16 +53,16 @@ def test_what_is_appended_is_read_again(tmp_path):
     assert list(by_round(reversed([*first, *unseen]))) == [1, 2]
 
 
-def test_a_resumed_run_drops_later_rounds_and_what_was_not_written_whole(tmp_path):
+def test_what_was_not_written_whole_is_not_read_and_rows_replace_a_file(tmp_path):
     path = tmp_path / "federation.csv"
-    assert rewind_federation(path, 0) == []
-    assert not path.exists()
     for number in (1, 2, 3):
         append_federation(path, make_rows(number, {0: 0, 1: 1}))
     with path.open("a") as file:
         file.write("4,0,dig")
-    kept = rewind_federation(path, 2)
-    assert [row.round for row in kept] == [1, 1, 2, 2]
+    assert [row.round for row in read_federation(path)] == [1, 1, 2, 2, 3, 3]
+    kept = read_federation(path)[:4]
+    (tmp_path / "federation.csv.partial").write_text("half")
+    write_federation(path, kept)
     assert read_federation(path) == kept
     assert list(tmp_path.iterdir()) == [path]
 

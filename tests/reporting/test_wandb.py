@@ -85,7 +85,9 @@ def test_configuration_pictures_tables_and_summary_are_there(logged):
         assert types[name] == "table-file", name
     maps = [row for row in history(records) if "federation/map/path" in row]
     assert [row["round"] for row in maps] == [1, 2]
-    check_table(run, maps[1]["federation/clients/path"])
+    tables = [row for row in history(records) if "federation/clients/path" in row]
+    assert [row["round"] for row in tables] == [1, 2]
+    check_table(run, tables[1]["federation/clients/path"])
     grids = [row for row in history(records) if "samples/digits/path" in row]
     assert [row["round"] for row in grids] == [1, 2, 2]
     summary = {}
