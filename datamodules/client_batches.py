@@ -31,7 +31,7 @@ class ClientBatches:
 
     A client's order depends on (seed, client, pass) alone, and the position is one step counter;
     saving it makes resuming exact. Clients with less data than the largest pass over theirs
-    more often.
+    more often; those that stay away for an epoch skip their part of it.
 
     Args:
         clients: Who takes part and what they own.
@@ -42,6 +42,8 @@ class ClientBatches:
             step) alone.
         label_sampling: "natural", or "balanced": a pass goes through the client's classes in
             turn, so that rare ones are drawn more than once and frequent ones not whole.
+        participation: Share of the clients that take part in an epoch, at least two of them where
+            there are two; who does is drawn for every epoch, from (seed, epoch) alone.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class ClientBatches:
         steps_per_epoch: int | None = None,
         augmentation: Augmentation | None = None,
         label_sampling: LabelSampling = "natural",
+        participation: float = 1.0,
     ) -> None:
         self.clients = list(clients)
         self.batch_size = batch_size
@@ -60,6 +63,7 @@ class ClientBatches:
         self.steps_per_epoch = longest if steps_per_epoch is None else steps_per_epoch
         self.augmentation = augmentation
         self.label_sampling = label_sampling
+        self.participation = participation
         self.step = 0
         self._period: int | None = None
         self._orders: dict[tuple[int, int], np.ndarray] = {}
@@ -70,9 +74,19 @@ class ClientBatches:
     def __iter__(self) -> Iterator[dict[int, ClientBatch]]:
         for _ in range(self.steps_per_epoch):
             step = self.step % self._period if self._period else self.step
-            batches = {client.client_id: self._take(client, step) for client in self.clients}
+            present = self.draw_participants(step // self.steps_per_epoch)
+            batches = {client.client_id: self._take(client, step) for client in present}
             self.step += 1
             yield batches
+
+    def draw_participants(self, epoch: int) -> list[ClientData]:
+        """Return who takes part in an epoch, in order of client id."""
+        count = max(2, round(self.participation * len(self.clients)))
+        if count >= len(self.clients):
+            return self.clients
+        rng = make_rng(self.seed, "participation", epoch)
+        chosen = rng.choice(len(self.clients), count, replace=False)
+        return [self.clients[position] for position in sorted(chosen)]
 
     def repeat(self, limit: int | float) -> None:
         """Give the first batches in every epoch again.

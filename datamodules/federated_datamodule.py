@@ -42,6 +42,8 @@ class FederatedDataModule(LightningDataModule, ABC):
         channels: 1 (grey) or 3 (colour) for all domains; None is the largest among them.
         augmentation: Random flips and shifts of the training batches; None is none.
         label_sampling: "natural", or "balanced": every client draws its own classes equally often.
+        participation: Share of the clients that take part in an epoch, at least two, drawn anew for
+            every epoch; in (0, 1]. The others neither train nor count in a round without them.
         on_bad_data: What becomes of files and samples that cannot be used: "fatal" stops with
             one line that counts and names them, "skip" warns with that line and goes on.
 
@@ -65,6 +67,7 @@ class FederatedDataModule(LightningDataModule, ABC):
         channels: Literal[1, 3] | None = None,
         augmentation: Augmentation | None = None,
         label_sampling: LabelSampling = "natural",
+        participation: float = 1.0,
         on_bad_data: OnBadData = "fatal",
     ) -> None:
         super().__init__()
@@ -76,6 +79,8 @@ class FederatedDataModule(LightningDataModule, ABC):
         ):
             if value is not None and value < 1:
                 raise DataError(f"data.{name} is {value}, must be >= 1")
+        if not 0 < participation <= 1:
+            raise DataError(f"data.participation is {participation}, must be in (0, 1]")
         self.root = Path(root or os.environ.get("HUSCF_DATA") or "data")
         self.clients_per_domain = clients_per_domain
         self.samples_per_client = samples_per_client
@@ -89,6 +94,7 @@ class FederatedDataModule(LightningDataModule, ABC):
         self.channels = channels
         self.augmentation = augmentation
         self.label_sampling: LabelSampling = label_sampling
+        self.participation = participation
         self.on_bad_data = on_bad_data
         self.bad_data: dict[str, list[BadInput]] = {}
 
@@ -214,6 +220,7 @@ class FederatedDataModule(LightningDataModule, ABC):
             self.steps_per_epoch,
             self.augmentation,
             self.label_sampling,
+            self.participation,
         )
         if limit := getattr(self.trainer, "overfit_batches", 0):
             self._batches.repeat(limit)

@@ -18,6 +18,7 @@ import yaml
 from lightning.pytorch import Callback
 
 from huscf.__main__ import COMMANDS, main
+from huscf.reporting.federation_history import by_round, read_federation
 from tests.conftest import REPOSITORY
 
 QUICKSTART = str(REPOSITORY / "configs" / "quickstart.yaml")
@@ -146,6 +147,30 @@ def test_resuming_inside_a_round_leaves_the_same_rows(tmp_path):
     (one,), (other,) = (rows(tmp_path / x / "quickstart-1") for x in "ab")
     one.pop("seconds"), other.pop("seconds")
     assert one == other
+
+
+def test_clients_that_stay_away_for_a_round_do_not_change_and_count_nothing(tmp_path):
+    options = ["--data.init_args.participation=0.5", "--data.init_args.steps_per_epoch=2"]
+    assert fit(tmp_path / "whole", "--trainer.max_epochs=4", *options) == 0
+    assert fit(tmp_path / "parts", "--trainer.max_epochs=2", *options) == 0
+    assert fit(tmp_path / "parts", "--trainer.max_epochs=4", *options, "--ckpt_path=last") == 0
+    one, other = (
+        checkpoint(tmp_path / x / "quickstart-1" / "checkpoints" / "last.ckpt")
+        for x in ("whole", "parts")
+    )
+    for part in ("state_dict", "optimizer_states", "huscf"):
+        assert differences(one[part], other[part], part) == []
+    rounds = by_round(read_federation(tmp_path / "whole" / "quickstart-1" / "federation.csv"))
+    present = [
+        {row.client for row in each if row.divergence is not None} for each in rounds.values()
+    ]
+    assert [len(clients) for clients in present] == [2] * 4
+    assert set.union(*present) == set(range(4))
+    for each, clients in zip(rounds.values(), present, strict=True):
+        active = {row.cluster for row in each if row.client in clients}
+        for row in each:
+            if row.cluster in active:
+                assert (row.weight > 0) == (row.client in clients)
 
 
 @pytest.mark.parametrize("end", ["--trainer.max_epochs=3", "--trainer.max_steps=5"])

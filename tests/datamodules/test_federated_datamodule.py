@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -97,6 +98,27 @@ class BatchRecorder(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_a_share_of_the_clients_takes_part_in_every_epoch():
+    options = {"clients_per_domain": 3, "batch_size": 2, "steps_per_epoch": 2}
+    every = take_epochs(TwoDomains(**options), 8)
+    some = take_epochs(TwoDomains(**options, participation=0.5), 8)
+    present = [[sorted(batches) for batches in epoch] for epoch in some]
+    assert all(first == second and len(first) == 3 for first, second in present)
+    assert {client for first, _ in present for client in first} == set(range(6))
+    assert len({tuple(first) for first, _ in present}) > 3
+    for whole, part in zip(chain(*every), chain(*some), strict=True):
+        for client, batch in part.items():
+            assert torch.equal(batch.samples, whole[client].samples)
+    assert take_epochs(TwoDomains(**options, participation=0.01), 1)[0][0].keys() < set(range(6))
+    with pytest.raises(DataError, match=r"data.participation is 0, must be in"):
+        TwoDomains(participation=0)
+
+
+def take_epochs(data, count):
+    batches = data.train_dataloader()
+    return [list(batches) for _ in range(count)]
 
 
 def record(data, ckpt_path=None, saves_after=None, save_path=None, **options):
