@@ -80,6 +80,48 @@ def test_train_and_test_folders_are_the_split(tmp_path):
     assert (len(domain.train_labels), len(domain.test_labels)) == (8, 6)
 
 
+@pytest.mark.parametrize("names", [("Train", "TEST"), ("train", "Test")])
+def test_the_split_folders_may_be_written_in_any_case(tmp_path, names):
+    for name, count in zip(names, (4, 3), strict=True):
+        make_clinic(tmp_path / "clinic" / name, count)
+    domain = make_module(tmp_path).domains["clinic"]
+    assert domain.class_names == ("ill", "well")
+    assert (len(domain.train_labels), len(domain.test_labels)) == (8, 6)
+
+
+def test_a_folder_beside_train_and_test_is_named_as_unused(tmp_path):
+    for name in ("train", "test", "val"):
+        make_clinic(tmp_path / "clinic" / name, 3)
+    with pytest.warns(UserWarning, match="clinic: not used beside train and test: val$"):
+        domain = make_module(tmp_path).domains["clinic"]
+    assert (len(domain.train_labels), len(domain.test_labels)) == (6, 6)
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("Testing", "Training"), ("train",)])
+def test_halves_of_the_data_are_not_taken_for_classes(tmp_path, names):
+    for name in names:
+        make_clinic(tmp_path / "clinic" / name)
+        save_picture(tmp_path / "flat" / name / "0.png")  # without class folders
+    for source in ("clinic", "flat"):
+        message = f"{source} has {', '.join(names)}, which are no classes: name the halves"
+        with pytest.raises(DataError, match=message):
+            _ = make_module(tmp_path, source).domains
+
+
+def test_a_half_of_the_data_beside_classes_is_refused(tmp_path):
+    make_clinic(tmp_path / "clinic")
+    make_clinic(tmp_path / "clinic" / "Validation")
+    with pytest.raises(DataError, match="clinic has Validation, which are no classes"):
+        _ = make_module(tmp_path).domains
+
+
+def test_a_class_of_vehicles_may_be_called_train(tmp_path):
+    for name in ("bus", "train"):
+        for number in range(5):
+            save_picture(tmp_path / "clinic" / name / f"{number}.png")
+    assert make_module(tmp_path).domains["clinic"].class_names == ("bus", "train")
+
+
 def test_pictures_are_decoded_once_and_mapped_from_disk(tmp_path, monkeypatch):
     make_clinic(tmp_path / "clinic")
     first = make_module(tmp_path).domains["clinic"]
