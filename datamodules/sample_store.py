@@ -19,7 +19,8 @@ from .sources import Source, SourceFile, shorten_path
 
 ReadSample = Callable[[Path], Tensor]
 
-_FORMAT = 2
+#: Goes up where the same file is decoded otherwise than before.
+_FORMAT = 3
 
 
 class StoredSamples(NamedTuple):

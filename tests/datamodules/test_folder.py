@@ -1,4 +1,6 @@
 import csv
+import struct
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -177,6 +179,37 @@ def test_sixteen_bit_keeps_its_depth_until_it_is_resized(tmp_path):
         assert whole.unique().tolist() == [16] and shown.unique().tolist() == [255]
 
 
+def write_deep_png(path, pixel):
+    """Write 8 x 8 pixels of 16 bits; Pillow writes 16-bit PNGs in plain grey only."""
+    colour_type = {2: 4, 3: 2}[len(pixel)]  # PNG's numbers: grey with alpha, RGB
+    rows = b"".join(b"\0" + np.array([pixel] * 8, ">u2").tobytes() for _ in range(8))
+    header = struct.pack(">IIBBBBB", 8, 8, 16, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in chunks
+        )
+    )
+
+
+@pytest.mark.parametrize("pixel", [(4000, 65535), (4000, 4000, 4000)])
+def test_a_window_is_not_passed_over_where_sixteen_bits_were_reduced(tmp_path, pixel):
+    write_deep_png(tmp_path / "a.png", pixel)
+    assert read_picture(tmp_path / "a.png", 8, 1).unique().tolist() == [15]
+    with pytest.raises(DataError, match="16-bit colour or transparency"):
+        read_picture(tmp_path / "a.png", 8, 1, (0.0, 4095.0))
+
+
+def test_of_a_phones_two_pictures_the_first_is_taken(tmp_path):
+    first, second = (Image.new("RGB", (20, 20), (value,) * 3) for value in (200, 50))
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)
+    assert read_picture(tmp_path / "a.jpg", 8, 1).unique().tolist() == [200]
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
 def test_eight_bit_formats_and_colours(tmp_path, name):
     save_picture(tmp_path / name, 100, (30, 20), channels=3)
@@ -272,6 +305,55 @@ def test_dicom_shows_its_own_look_up_table(tmp_path):
     shown = show_dicom(tmp_path / "a.dcm", record).double()
     expected = torch.arange(64, dtype=torch.float64) * 512 / 65535 * 255
     assert (shown - expected).abs().max() <= 0.51
+
+
+def make_colour_dicom(kind, pixel, dtype=np.uint8, bits_stored=8):
+    """A record of 8 x 8 equal pixels."""
+    record, num_bits = make_dicom(kind), np.dtype(dtype).itemsize * 8
+    del record.RescaleSlope, record.RescaleIntercept
+    record.SamplesPerPixel, record.PlanarConfiguration = 3, 0
+    record.BitsAllocated, record.BitsStored, record.HighBit = num_bits, bits_stored, bits_stored - 1
+    record.PixelData = np.array([pixel] * 64, dtype).tobytes()
+    return record
+
+
+def show_colours(path, record):
+    import pydicom
+
+    pydicom.dcmwrite(path, record, enforce_file_format=True)
+    return read_picture(path, 8, 3)[:, 0, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "pixel", "dtype", "bits_stored", "expected"),
+    [
+        ("RGB", (200, 100, 10), np.uint8, 8, [200, 100, 10]),
+        ("RGB", (40000, 20000, 300), np.uint16, 16, [156, 78, 1]),
+        ("RGB", (4095, 2048, 0), np.uint16, 12, [255, 128, 0]),
+        ("YBR_FULL", (120, 66, 185), np.uint8, 8, [200, 101, 10]),
+    ],
+)
+def test_colour_dicom_is_shown_in_its_own_depth(
+    tmp_path, kind, pixel, dtype, bits_stored, expected
+):
+    record = make_colour_dicom(kind, pixel, dtype, bits_stored)
+    assert show_colours(tmp_path / "a.dcm", record) == expected
+
+
+@pytest.mark.parametrize(("num_bits", "dtype", "scale"), [(8, np.uint8, 1), (16, np.uint16, 257)])
+def test_dicom_palettes_are_looked_up(tmp_path, num_bits, dtype, scale):
+    record = make_dicom("PALETTE COLOR")
+    record.PixelData = np.full(64, 3, np.uint16).tobytes()
+    for name, value in (("Red", 200), ("Green", 100), ("Blue", 10)):
+        table = np.zeros(16, dtype)
+        table[3] = value * scale
+        setattr(record, f"{name}PaletteColorLookupTableDescriptor", [16, 0, num_bits])
+        record[f"{name}PaletteColorLookupTableDescriptor"].VR = "US"
+        setattr(record, f"{name}PaletteColorLookupTableData", table.tobytes())
+    assert show_colours(tmp_path / "a.dcm", record) == [200, 100, 10]
+    del record.RedPaletteColorLookupTableData
+    with pytest.raises(DataError, match="DICOM file cannot be decoded"):
+        show_colours(tmp_path / "a.dcm", record)
 
 
 def damage_pictures(folder):
