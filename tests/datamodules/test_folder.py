@@ -1,5 +1,6 @@
 import csv
 import struct
+import warnings
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -147,6 +148,69 @@ def test_a_changed_picture_is_decoded_anew(tmp_path):
     save_picture(tmp_path / "clinic" / "ill" / "0.png", 200, (30, 30))
     domain = make_module(tmp_path, cache_dir=cache).domains["clinic"]
     assert domain.train_samples[0, 0, 0, 0] == 200
+
+
+DAMAGES = [
+    ("samples.npy", lambda whole: whole[: len(whole) // 2]),
+    ("samples.npy", lambda whole: whole[:40]),
+    ("samples.npy", lambda whole: b""),
+    ("samples.npy", lambda whole: whole.replace(b"(20, 1, 16, 16)", b"(19, 1, 16, 16)")),
+    ("index.json", lambda whole: whole[:10]),
+    ("index.json", lambda whole: b"[]"),
+    ("index.json", lambda whole: whole.replace(b"19", b"20")),
+    ("index.json", None),
+]
+
+
+def damage_cache(cache, name, spoil):
+    (file,) = cache.glob(f"*/{name}")
+    whole = file.read_bytes()
+    file.unlink()
+    if spoil:
+        file.write_bytes(spoil(whole))
+
+
+@pytest.mark.parametrize(("name", "spoil"), DAMAGES)
+def test_a_damaged_cache_is_decoded_anew(tmp_path, name, spoil):
+    make_clinic(tmp_path / "clinic")
+    cache = tmp_path / "cache"
+    first = make_module(tmp_path, cache_dir=str(cache)).domains["clinic"]
+    damage_cache(cache, name, spoil)
+    with pytest.warns(UserWarning, match=rf"cache {cache}/clinic-\w+ is damaged .* decoded anew$"):
+        mended = make_module(tmp_path, cache_dir=str(cache)).domains["clinic"]
+    again = make_module(tmp_path, cache_dir=str(cache)).domains["clinic"]  # without a warning
+    for domain in (mended, again):
+        assert torch.equal(domain.train_samples, first.train_samples)
+        assert torch.equal(domain.test_labels, first.test_labels)
+    assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_two_processes_may_fill_one_cache(tmp_path, monkeypatch, is_damaged):
+    make_clinic(tmp_path / "clinic")
+    module = make_module(tmp_path, cache_dir=str(tmp_path / "cache"))
+    if is_damaged:
+        expected = make_module(tmp_path, cache_dir=str(tmp_path / "cache")).domains["clinic"]
+        damage_cache(tmp_path / "cache", "index.json", None)
+    others = []
+
+    def read_when_the_other_is_done(*arguments):
+        if not others:
+            with monkeypatch.context() as other:
+                other.setattr("os.getpid", lambda: 0)
+                other.setattr("huscf.datamodules.folder.read_picture", read_picture)
+                others.append(make_module(tmp_path, cache_dir=str(tmp_path / "cache")))
+                assert others[0].domains
+        return read_picture(*arguments)
+
+    monkeypatch.setattr("huscf.datamodules.folder.read_picture", read_when_the_other_is_done)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        own = module.domains["clinic"].train_samples
+    assert len(caught) == 2 * is_damaged
+    assert torch.equal(own, others[0].domains["clinic"].train_samples)
+    assert not is_damaged or torch.equal(own, expected.train_samples)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_csv_brings_labels_clients_and_split(tmp_path):
