@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -117,11 +118,19 @@ def _decode(source: Source, read: ReadSample, folder: Path) -> None:
         if samples is None:
             shape = (len(source.files), *sample.shape)
             samples = open_memmap(folder / "samples.npy", mode="w+", dtype=np.uint8, shape=shape)
+            _reserve_space(folder / "samples.npy")
         samples[len(rows)] = sample
         rows.append(position)
     if samples is not None:
         samples.flush()
     (folder / "index.json").write_text(json.dumps({"rows": rows, "bad": bad}))
+
+
+def _reserve_space(path: Path) -> None:
+    """Take a mapped file's space at once: on a full disk, writing into it ends the process."""
+    if sys.platform == "linux":
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
 def _open(source: Source, folder: Path) -> StoredSamples:

@@ -1,5 +1,7 @@
 import csv
+import errno
 import struct
+import sys
 import warnings
 import zlib
 from collections import Counter
@@ -139,6 +141,19 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cannot write the cache .*set HUSCF_CACHE"):
         _ = make_module(tmp_path, cache_dir=str(tmp_path / "file")).domains
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="space is reserved on Linux only")
+def test_a_full_disk_says_so_before_the_decoding(tmp_path, monkeypatch):
+    def find_the_disk_full(descriptor, start, length):
+        assert (start, length) == (0, 128 + 20 * 16 * 16)  # the header, and 20 pictures
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    make_clinic(tmp_path / "clinic")
+    monkeypatch.setattr("os.posix_fallocate", find_the_disk_full)
+    with pytest.raises(DataError, match=r"cannot write the cache .*No space left.*HUSCF_CACHE"):
+        _ = make_module(tmp_path, cache_dir=str(tmp_path / "cache")).domains
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_a_changed_picture_is_decoded_anew(tmp_path):
