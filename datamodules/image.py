@@ -93,8 +93,11 @@ def _load_domain(name: str, root: Path, download: bool) -> Domain:
     try:
         train = _read_half(layout.loader, root, True, bool(missing))
         test = _read_half(layout.loader, root, False, bool(missing))
-    except (RuntimeError, ValueError, AssertionError, OSError, EOFError) as error:
-        raise DataError(f"{name}: the files in {folder} cannot be read: {error}") from error
+    except Exception as error:  # torchvision reads damaged files with errors of many kinds
+        raise DataError(
+            f"{name}: the files in {folder} cannot be read ({error!r}): they are damaged, still "
+            "compressed, or not in the format of this set"
+        ) from error
     return Domain(name, *train, *test, class_names=layout.class_names)
 
 

@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import pickle
 import struct
@@ -19,10 +20,10 @@ FOLDERS = {
 }
 
 
-def write_idx(path, array):
-    """Write LeCun's idx format: zero, type 8 (uint8), rank, sizes, big-endian; then bytes."""
+def write_idx(path, array, kind=8):
+    """Write LeCun's idx format: zero, type (8: uint8), rank, sizes, big-endian; then bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, kind, array.ndim, *array.shape)
     path.write_bytes(header + array.tobytes())
 
 
@@ -121,6 +122,25 @@ def test_a_truncated_file_is_an_error(tmp_path, rng, size):
     path = tmp_path / "MNIST/raw/train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(DataError, match=r"mnist: the files in .* cannot be read"):
+        _ = ImageDataModule(["mnist"], root=str(tmp_path)).domains
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "reason"), [(10, np.uint8, "KeyError"), (12, ">i4", "should be of dtype")]
+)
+def test_a_file_of_another_type_is_an_error(tmp_path, rng, kind, dtype, reason):
+    write_idx_set(tmp_path / "MNIST" / "raw", rng)
+    pixels = np.zeros((20, 28, 28), dtype)
+    write_idx(tmp_path / "MNIST/raw/t10k-images-idx3-ubyte", pixels, kind)
+    with pytest.raises(DataError, match=rf"mnist: the files in .* cannot be read \(.*{reason}"):
+        _ = ImageDataModule(["mnist"], root=str(tmp_path)).domains
+
+
+def test_a_file_that_is_still_compressed_is_an_error(tmp_path, rng):
+    write_idx_set(tmp_path / "MNIST" / "raw", rng)
+    path = tmp_path / "MNIST/raw/train-labels-idx1-ubyte"
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(DataError, match=r"cannot be read \(AssertionError.*still compressed"):
         _ = ImageDataModule(["mnist"], root=str(tmp_path)).domains
 
 
