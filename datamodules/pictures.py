@@ -75,7 +75,8 @@ def _decode_image(image: Image.Image, window: Window | None) -> np.ndarray:
     # Many phones write a second, smaller picture into a JPEG, which is then called MPO.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise BadSampleError("picture with several pages")
-    has_sixteen_bits = ";16" in str(image.tile)  # Pillow's own layouts: LA;16B, RGB;16L
+    # Pillow's own layout of the file is like LA;16B or RGB;16L, and gone once it is loaded.
+    has_sixteen_bits = ";16" in str(getattr(image, "tile", ""))
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode in _SIXTEEN_BIT_MODES or image.mode == "F":

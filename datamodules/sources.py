@@ -77,7 +77,8 @@ def list_source(
         raise DataError(f"{name}: no folder or CSV file {place}: set root or HUSCF_DATA")
     files = list(_check_files(listed, root.resolve(), classes, bad))
     if not files and not bad:
-        raise DataError(f"{name}: {place} has no class folders with {', '.join(suffixes)}")
+        lacking = f"class folders with {', '.join(suffixes)}" if place.is_dir() else "rows"
+        raise DataError(f"{name}: {place} has no {lacking}")
     names = tuple(classes) or tuple(sorted({file.class_name for file in files}, key=_number_first))
     return Source(name, root.resolve(), files, names, bad)
 
@@ -146,6 +147,7 @@ def shorten_path(path: Path, folder: Path) -> str:
 
 Listing = tuple[list[SourceFile], list[BadInput]]
 
+_LONGEST_NAME = 255  # bytes
 _SPLITS = ("train", "test")
 _SPLIT_NAMES = (*_SPLITS, "training", "testing", "val", "valid", "validation")
 
@@ -233,7 +235,8 @@ def _find_row_fault(row: dict[str, str]) -> str:
         return "row without client"
     if row.get("split", "train").lower() not in ("train", "test"):
         return "split is neither train nor test"
-    return "path that no file can have" if "\0" in row["path"] else ""
+    is_too_long = any(len(part.encode()) > _LONGEST_NAME for part in Path(row["path"]).parts)
+    return "path that no file can have" if is_too_long or "\0" in row["path"] else ""
 
 
 def _check_files(

@@ -489,6 +489,7 @@ def test_a_csvs_split_may_be_written_in_any_case(tmp_path):
         ({"path": "pictures/ill/1.png"}, r"1 x duplicate path \(pictures/ill/1.png\)"),
         ({"path": "../secret.png"}, r"1 x path outside the data folder"),
         ({"path": "pictures/ill/99.png"}, r"1 x file is missing \(pictures/ill/99.png\)"),
+        ({"path": "ä" * 128}, r"1 x path that no file can have \(line 2\)"),
         ({"label": "unknown"}, r"1 x label outside the classes \['ill', 'well'\]"),
         ({"label": ""}, r"1 x row without path or label \(line 2\)"),
         ({"client": ""}, r"1 x row without client \(line 2\)"),
@@ -527,10 +528,12 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
 def test_sources_that_hold_nothing_say_so(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong.csv").write_text("file,class\n")
+    (tmp_path / "heading.csv").write_text("path,label\n")
     (tmp_path / "binary.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
     for source, message in (
         ("empty", "no class folders"),
         ("gone", "no folder or CSV file .*gone: set root or HUSCF_DATA"),
+        ("heading.csv", "heading.csv has no rows"),
         ("binary.csv", "cannot be read as CSV"),
         ("wrong.csv", "needs the columns path and label"),
         ("..", "outside the data folder"),
