@@ -48,14 +48,15 @@ class Domain:
             self._set(name, self._as_tensor(name, getattr(self, name)))
         self._set("class_names", tuple(map(str, self.class_names)))
         if self.keys is not None:
-            self._set("keys", np.asarray(self.keys))
+            self._set("keys", self._as_keys(self.keys))
         self._check("train", self.train_samples, self.train_labels)
         self._check("test", self.test_samples, self.test_labels)
         if not len(self.train_labels):
             raise DataError(f"domain {self.name}: no training samples")
-        if self.keys is not None and len(self.keys) != len(self.train_labels):
+        if self.keys is not None and self.keys.shape != self.train_labels.shape:
+            count = "x".join(map(str, self.keys.shape))
             raise DataError(
-                f"domain {self.name}: {len(self.keys)} keys for {len(self.train_labels)} samples"
+                f"domain {self.name}: {count} keys for {len(self.train_labels)} samples"
             )
 
     @property
@@ -69,6 +70,12 @@ class Domain:
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+    def _as_keys(self, values: Any) -> np.ndarray:
+        keys = np.atleast_1d(np.asarray(values, dtype=object))
+        if any(key is None or key != key for key in keys.flat):  # only NaN is not itself
+            raise DataError(f"domain {self.name}: some keys are missing (None or NaN)")
+        return np.array(keys.tolist())
 
     def _as_tensor(self, name: str, values: Any) -> Tensor:
         try:

@@ -21,9 +21,9 @@ class FolderDataModule(FileDataModule):
     Args:
         sources: Folder or CSV file of every domain, relative to root and below it, by the
             domain's name: {north: north_hospital, south: south_hospital/labels.csv}.
-        window: Values shown as black and white in 16-bit grey pictures and DICOM, for instance
-            [0, 4095] for 12-bit data; None is the whole 16-bit range, and for DICOM the
-            file's own window, else each picture's own extremes.
+        window: Values shown as black and white in 16-bit grey pictures and grey DICOM, for
+            instance [0, 4095] for 12-bit data; None is the whole 16-bit range, and for DICOM
+            the file's own window, else each picture's own extremes.
         classes: Allowed classes in order of label; None takes the sorted ones of each source.
         image_size: Side in pixels.
         channels: 1 (grey) or 3 (colour).

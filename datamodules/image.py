@@ -60,7 +60,8 @@ class ImageDataModule(FederatedDataModule):
 
     Args:
         datasets: Which sets; each is a domain of ten classes. None is mnist and fashion_mnist.
-        download: Fetch missing sets into root; otherwise nothing is ever downloaded.
+        download: Fetch missing sets into root, and CIFAR-10 and SVHN anew where their MD5 is
+            wrong; otherwise nothing is ever downloaded.
         kwargs: As in FederatedDataModule.
     """
 
@@ -91,10 +92,14 @@ def _load_domain(name: str, root: Path, download: bool) -> Domain:
             "folder that has it, or set download: true"
         )
     try:
-        train = _read_half(layout.loader, root, True, bool(missing))
-        test = _read_half(layout.loader, root, False, bool(missing))
-    except (RuntimeError, ValueError, AssertionError, OSError, EOFError) as error:
-        raise DataError(f"{name}: the files in {folder} cannot be read: {error}") from error
+        train = _read_half(layout.loader, root, True, download)
+        test = _read_half(layout.loader, root, False, download)
+    except Exception as error:  # torchvision reads damaged files with errors of many kinds
+        what = "fetched or read" if download else "read"
+        raise DataError(
+            f"{name}: the files in {folder} cannot be {what} ({error!r}): see that they are whole, "
+            "not compressed, and in the format of this set"
+        ) from error
     return Domain(name, *train, *test, class_names=layout.class_names)
 
 

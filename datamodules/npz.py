@@ -200,10 +200,10 @@ def _find_faults(images: np.ndarray, labels: np.ndarray, num_classes: int) -> di
     """Return what is wrong with a row, by row."""
     faults: dict[int, str] = {}
     if images.dtype.kind == "f":
-        flat = images.reshape(len(images), -1)
-        outside = ~((flat >= 0) & (flat <= 1)).all(1)
+        pixels = tuple(range(1, images.ndim))
+        outside = ~((images >= 0) & (images <= 1)).all(pixels)
         faults |= {int(row): "pixels outside [0, 1]" for row in np.flatnonzero(outside)}
-        unfinite = ~np.isfinite(flat).all(1)
+        unfinite = ~np.isfinite(images).all(pixels)
         faults |= {int(row): "NaN or infinite pixels" for row in np.flatnonzero(unfinite)}
     wrong = (labels < 0) | (labels >= num_classes)
     faults |= {

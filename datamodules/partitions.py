@@ -73,6 +73,7 @@ class LabelExclusionPartitioner(Partitioner):
         self.missing_classes = missing_classes
         self.shares = shares or {1.0: 1.0}
         self.min_partition_size = min_partition_size
+        _check_size("LabelExclusionPartitioner", min_partition_size)
         _check_odds("missing_classes", self.missing_classes)
         _check_odds("shares", self.shares)
         if min(self.missing_classes) < 0 or not 0 < min(self.shares) <= max(self.shares) <= 1:
@@ -121,6 +122,7 @@ class DirichletPartitioner(Partitioner):
 
     def __init__(self, alpha: float, min_partition_size: int = 2) -> None:
         _check_alpha("DirichletPartitioner", alpha)
+        _check_size("DirichletPartitioner", min_partition_size)
         self.alpha = alpha
         self.min_partition_size = min_partition_size
 
@@ -157,6 +159,7 @@ class QuantitySkewPartitioner(Partitioner):
 
     def __init__(self, alpha: float, min_partition_size: int = 2) -> None:
         _check_alpha("QuantitySkewPartitioner", alpha)
+        _check_size("QuantitySkewPartitioner", min_partition_size)
         self.alpha = alpha
         self.min_partition_size = min_partition_size
 
@@ -197,13 +200,13 @@ class NaturalIdPartitioner(Partitioner):
                 "NaturalIdPartitioner: this data has no natural keys (speaker, client column): "
                 "use another partitioner"
             )
-        owners, sizes = np.unique(keys, return_counts=True)
+        owners, positions, sizes = np.unique(keys, return_inverse=True, return_counts=True)
         if num_clients > len(owners):
             raise DataError(
                 f"NaturalIdPartitioner: {num_clients} clients for {len(owners)} natural keys: "
                 "lower clients_per_domain"
             )
-        return [np.flatnonzero(np.isin(keys, owners[own])) for own in _deal(sizes, num_clients)]
+        return [np.flatnonzero(np.isin(positions, own)) for own in _deal(sizes, num_clients)]
 
 
 def _deal(sizes: np.ndarray, num_clients: int) -> list[list[int]]:
@@ -238,13 +241,18 @@ def _proportional_ends(proportions: np.ndarray, total: int) -> np.ndarray:
 
 
 def _check_odds(name: str, odds: dict[int, float] | dict[float, float]) -> None:
-    if not odds or min(odds.values()) < 0 or sum(odds.values()) <= 0:
+    if not all(0 <= odd < float("inf") for odd in odds.values()) or not any(odds.values()):
         raise DataError(f"{name} is {odds}, needs odds >= 0 that are not all 0")
 
 
 def _check_alpha(owner: str, alpha: float) -> None:
     if not 0 < alpha < float("inf"):
         raise DataError(f"{owner}: alpha is {alpha}, must be > 0")
+
+
+def _check_size(owner: str, size: int) -> None:
+    if size < 0:
+        raise DataError(f"{owner}: min_partition_size is {size}, must be >= 0")
 
 
 def _too_small(owner: str, size: int) -> DataError:

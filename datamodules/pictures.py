@@ -28,8 +28,8 @@ def read_picture(path: Path, size: int, channels: int, window: Window | None = N
         path: The file.
         size: Wanted side in pixels.
         channels: 1 (grey) or 3 (colour).
-        window: Values shown as black and white in 16-bit grey pictures and DICOM; None is the
-            whole 16-bit range, and for DICOM the file's own window, else its own extremes.
+        window: Values shown as black and white in 16-bit grey pictures and grey DICOM; None is
+            the whole 16-bit range, and for DICOM the file's own window, else its own extremes.
 
     Returns:
         (channels, size, size) uint8.
@@ -72,14 +72,19 @@ def _read_image(path: Path, window: Window | None) -> np.ndarray:
 
 
 def _decode_image(image: Image.Image, window: Window | None) -> np.ndarray:
-    if getattr(image, "n_frames", 1) > 1:
+    # Many phones write a second, smaller picture into a JPEG, which is then called MPO.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise BadSampleError("picture with several pages")
+    # Pillow's own layout of the file is like LA;16B or RGB;16L, and gone once it is loaded.
+    has_sixteen_bits = ";16" in str(getattr(image, "tile", ""))
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode in _SIXTEEN_BIT_MODES or image.mode == "F":
         if image.mode == "F" and window is None:
             raise BadSampleError("float pixels, which need a window")
         return _apply_window(np.asarray(image, np.float32), window or (0.0, _SIXTEEN_BIT))
+    if has_sixteen_bits and window is not None:
+        raise BadSampleError("16-bit colour or transparency, to which no window applies")
     has_colour = image.mode not in ("1", "L", "LA")
     return np.asarray(image.convert("RGB" if has_colour else "L"), np.float32)
 
@@ -93,19 +98,33 @@ def _read_dicom(path: Path, window: Window | None) -> np.ndarray:
         raise DataError("DICOM files need pydicom: pip install 'huscf[dicom]'") from error
     try:
         record = pydicom.dcmread(path)
-        values = apply_modality_lut(record.pixel_array, record)
-        if window is None:
-            values, window = _show_as_the_file_says(values, record)
+        kind = record.get("PhotometricInterpretation")
+        is_colour = kind == "PALETTE COLOR" or record.get("SamplesPerPixel", 1) == 3
+        if is_colour:
+            values = _show_colours(record)
+        else:
+            values = apply_modality_lut(record.pixel_array, record)
+            if window is None:
+                values, window = _show_as_the_file_says(values, record)
     except Exception as error:  # pydicom's decoders raise errors of many kinds
         raise BadSampleError("DICOM file cannot be decoded") from error
-    is_colour = record.get("SamplesPerPixel", 1) == 3
     if values.ndim != (3 if is_colour else 2):
         raise BadSampleError("DICOM file with several frames")
     if is_colour:
-        return values.astype(np.float32)
+        return values
     shown = _apply_window(values, window or (float(values.min()), float(values.max())))
-    inverted = record.get("PhotometricInterpretation") == "MONOCHROME1"
-    return 255 - shown if inverted else shown
+    return 255 - shown if kind == "MONOCHROME1" else shown
+
+
+def _show_colours(record: Any) -> np.ndarray:
+    """Return (H, W, 3) float32 in [0, 255], of RGB, YBR (which pydicom converts) or a palette."""
+    from pydicom.pixels import apply_color_lut
+
+    values, num_bits = record.pixel_array, record.BitsStored
+    if record.PhotometricInterpretation == "PALETTE COLOR":
+        values = apply_color_lut(values, record)[..., :3]
+        _, _, num_bits = record.RedPaletteColorLookupTableDescriptor
+    return values.astype(np.float32) * (255 / (2**num_bits - 1))
 
 
 def _show_as_the_file_says(values: np.ndarray, record: Any) -> tuple[np.ndarray, Window | None]:

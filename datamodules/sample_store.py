@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import shutil
+import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +21,8 @@ from .sources import Source, SourceFile, shorten_path
 
 ReadSample = Callable[[Path], Tensor]
 
-_FORMAT = 2
+#: Goes up where the same file is decoded otherwise than before.
+_FORMAT = 3
 
 
 class StoredSamples(NamedTuple):
@@ -42,7 +45,8 @@ def store_samples(
     """Return the source's samples, decoding them only where no cache fits.
 
     The cache is kept per list of files (with their sizes and times) and settings, so changed
-    files are decoded anew. Nothing in it is ever executed: an array and a JSON file.
+    files are decoded anew, as is a damaged cache. Nothing in it is ever executed: an array
+    and a JSON file.
 
     Args:
         source: Which files.
@@ -54,19 +58,18 @@ def store_samples(
         DataError: Where the cache cannot be written.
     """
     folder = cache_dir / _fingerprint(source, settings)
-    if not folder.is_dir():
-        partial = cache_dir / f"{folder.name}.partial-{os.getpid()}"
+    if folder.is_dir():
         try:
-            partial.mkdir(parents=True, exist_ok=True)
-            _decode(source, read, partial)
-            partial.rename(folder)
-        except OSError as error:
-            if not folder.is_dir():  # otherwise another process was first with the same
-                message = f"cannot write the cache {cache_dir}: {error}: set HUSCF_CACHE"
-                raise DataError(message) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return _open(source, folder)
+            return _open(source, folder)
+        except Exception as error:  # damaged files raise errors of many kinds
+            message = f"the cache {folder} is damaged ({error!r}): its files are decoded anew"
+            warnings.warn(message, stacklevel=2)
+    try:
+        _fill(source, read, folder)
+        return _open(source, folder)
+    except OSError as error:
+        message = f"cannot write the cache {cache_dir}: {error}: set HUSCF_CACHE"
+        raise DataError(message) from error
 
 
 def _fingerprint(source: Source, settings: Mapping[str, Any]) -> str:
@@ -78,6 +81,27 @@ def _fingerprint(source: Source, settings: Mapping[str, Any]) -> str:
             status = file.path.stat()
             digest.update(f":{status.st_size}:{status.st_mtime_ns}\n".encode())
     return f"{source.name}-{digest.hexdigest()}".replace(os.sep, "_")
+
+
+def _fill(source: Source, read: ReadSample, folder: Path) -> None:
+    """Decode beside the folder and put it there at once.
+
+    Where the folder is there, its files are replaced one by one: all processes write the same
+    ones, and the arrays that others have mapped live on.
+    """
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        _decode(source, read, partial)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            for file in partial.iterdir():
+                file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _decode(source: Source, read: ReadSample, folder: Path) -> None:
@@ -94,11 +118,19 @@ def _decode(source: Source, read: ReadSample, folder: Path) -> None:
         if samples is None:
             shape = (len(source.files), *sample.shape)
             samples = open_memmap(folder / "samples.npy", mode="w+", dtype=np.uint8, shape=shape)
+            _reserve_space(folder / "samples.npy")
         samples[len(rows)] = sample
         rows.append(position)
     if samples is not None:
         samples.flush()
     (folder / "index.json").write_text(json.dumps({"rows": rows, "bad": bad}))
+
+
+def _reserve_space(path: Path) -> None:
+    """Take a mapped file's space at once: on a full disk, writing into it ends the process."""
+    if sys.platform == "linux":
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
 def _open(source: Source, folder: Path) -> StoredSamples:
@@ -108,5 +140,7 @@ def _open(source: Source, folder: Path) -> StoredSamples:
     if not files:
         return StoredSamples(torch.empty(0, 1, 1, 1, dtype=torch.uint8), files, bad)
     # Copy on write: torch wants writable memory, the file never changes.
-    samples = np.load(folder / "samples.npy", mmap_mode="c")[: len(files)]
-    return StoredSamples(torch.from_numpy(samples), files, bad)
+    samples = np.load(folder / "samples.npy", mmap_mode="c")
+    if samples.dtype != np.uint8 or samples.ndim != 4 or len(samples) != len(source.files):
+        raise ValueError(f"samples.npy holds {samples.dtype} {samples.shape}")
+    return StoredSamples(torch.from_numpy(samples[: len(files)]), files, bad)

@@ -1,6 +1,7 @@
 """Lists the files of a source: a folder per class, or a CSV of path, label and client."""
 
 import csv
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -51,9 +52,10 @@ def list_source(
 ) -> Source:
     """List a folder with one subfolder per class, or a CSV file.
 
-    A folder may have `train` and `test` subfolders that hold the classes. A CSV has the
-    columns path (relative to its own folder) and label, and may have client and split (train
-    or test, in any case).
+    A folder may have `train` and `test` subfolders (in any case) that hold the classes;
+    others beside the two are not used, which a warning says. A CSV has the columns path
+    (relative to its own folder) and label, and may have client and split (train or test, in
+    any case).
 
     Args:
         name: The domain's name.
@@ -63,7 +65,8 @@ def list_source(
         classes: Allowed classes in order of label; empty takes those that are found, sorted.
 
     Raises:
-        DataError: Where there is no such folder or file below root, or it holds nothing.
+        DataError: Where there is no such folder or file below root, or it holds nothing, or
+            splits other than train and test.
     """
     place = find_inside(root, path)
     if place.is_dir():
@@ -74,7 +77,8 @@ def list_source(
         raise DataError(f"{name}: no folder or CSV file {place}: set root or HUSCF_DATA")
     files = list(_check_files(listed, root.resolve(), classes, bad))
     if not files and not bad:
-        raise DataError(f"{name}: {place} has no class folders with {', '.join(suffixes)}")
+        lacking = f"class folders with {', '.join(suffixes)}" if place.is_dir() else "rows"
+        raise DataError(f"{name}: {place} has no {lacking}")
     names = tuple(classes) or tuple(sorted({file.class_name for file in files}, key=_number_first))
     return Source(name, root.resolve(), files, names, bad)
 
@@ -143,19 +147,54 @@ def shorten_path(path: Path, folder: Path) -> str:
 
 Listing = tuple[list[SourceFile], list[BadInput]]
 
+_LONGEST_NAME = 255  # bytes
+_SPLITS = ("train", "test")
+_SPLIT_NAMES = (*_SPLITS, "training", "testing", "val", "valid", "validation")
+
 
 def _list_folder(folder: Path, suffixes: Sequence[str], root: Path) -> Listing:
-    is_split = (folder / "train").is_dir() and (folder / "test").is_dir()
     files: list[SourceFile] = []
     bad: list[BadInput] = []
-    for split in ("train", "test") if is_split else (".",):
-        for class_folder in _list_subfolders(folder / split):
-            found = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in suffixes)
-            if not found:
-                name = shorten_path(class_folder, root)
-                bad.append(BadInput("class folder without files", name))
-            files += [SourceFile(p, class_folder.name, "", split == "test") for p in found]
+    for is_test, class_folder in _list_class_folders(folder, suffixes):
+        found = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in suffixes)
+        if not found:
+            name = shorten_path(class_folder, root)
+            bad.append(BadInput("class folder without files", name))
+        files += [SourceFile(p, class_folder.name, "", is_test) for p in found]
     return files, bad
+
+
+def _list_class_folders(folder: Path, suffixes: Sequence[str]) -> list[tuple[bool, Path]]:
+    """Return whether it is held out, and where it is, of every class folder."""
+    subfolders = _list_subfolders(folder)
+    split = {name: [p for p in subfolders if p.name.lower() == name] for name in _SPLITS}
+    if not all(split.values()):
+        _refuse_other_splits(folder, subfolders, suffixes)
+        return [(False, class_folder) for class_folder in subfolders]
+    unused = [p.name for p in subfolders if p.name.lower() not in _SPLITS]
+    if unused:
+        names = ", ".join(unused)
+        warnings.warn(f"{folder}: not used beside train and test: {names}", stacklevel=2)
+    return [
+        (name == "test", class_folder)
+        for name in _SPLITS
+        for half in split[name]
+        for class_folder in _list_subfolders(half)
+    ]
+
+
+def _refuse_other_splits(folder: Path, subfolders: list[Path], suffixes: Sequence[str]) -> None:
+    """Raise a DataError where halves of the data would be taken for classes."""
+    halves = [p for p in subfolders if p.name.lower() in _SPLIT_NAMES]
+    holds_classes = any(
+        _list_subfolders(half) and not any(p.suffix.lower() in suffixes for p in half.iterdir())
+        for half in halves
+    )
+    if holds_classes or 0 < len(halves) == len(subfolders):
+        raise DataError(
+            f"{folder} has {', '.join(p.name for p in halves)}, which are no classes: name the "
+            "halves train and test, with the class folders in them, or keep only class folders"
+        )
 
 
 def _list_subfolders(folder: Path) -> list[Path]:
@@ -196,7 +235,8 @@ def _find_row_fault(row: dict[str, str]) -> str:
         return "row without client"
     if row.get("split", "train").lower() not in ("train", "test"):
         return "split is neither train nor test"
-    return "path that no file can have" if "\0" in row["path"] else ""
+    is_too_long = any(len(part.encode()) > _LONGEST_NAME for part in Path(row["path"]).parts)
+    return "path that no file can have" if is_too_long or "\0" in row["path"] else ""
 
 
 def _check_files(

@@ -1,4 +1,9 @@
 import csv
+import errno
+import struct
+import sys
+import warnings
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -80,6 +85,48 @@ def test_train_and_test_folders_are_the_split(tmp_path):
     assert (len(domain.train_labels), len(domain.test_labels)) == (8, 6)
 
 
+@pytest.mark.parametrize("names", [("Train", "TEST"), ("train", "Test")])
+def test_the_split_folders_may_be_written_in_any_case(tmp_path, names):
+    for name, count in zip(names, (4, 3), strict=True):
+        make_clinic(tmp_path / "clinic" / name, count)
+    domain = make_module(tmp_path).domains["clinic"]
+    assert domain.class_names == ("ill", "well")
+    assert (len(domain.train_labels), len(domain.test_labels)) == (8, 6)
+
+
+def test_a_folder_beside_train_and_test_is_named_as_unused(tmp_path):
+    for name in ("train", "test", "val"):
+        make_clinic(tmp_path / "clinic" / name, 3)
+    with pytest.warns(UserWarning, match="clinic: not used beside train and test: val$"):
+        domain = make_module(tmp_path).domains["clinic"]
+    assert (len(domain.train_labels), len(domain.test_labels)) == (6, 6)
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("Testing", "Training"), ("train",)])
+def test_halves_of_the_data_are_not_taken_for_classes(tmp_path, names):
+    for name in names:
+        make_clinic(tmp_path / "clinic" / name)
+        save_picture(tmp_path / "flat" / name / "0.png")  # without class folders
+    for source in ("clinic", "flat"):
+        message = f"{source} has {', '.join(names)}, which are no classes: name the halves"
+        with pytest.raises(DataError, match=message):
+            _ = make_module(tmp_path, source).domains
+
+
+def test_a_half_of_the_data_beside_classes_is_refused(tmp_path):
+    make_clinic(tmp_path / "clinic")
+    make_clinic(tmp_path / "clinic" / "Validation")
+    with pytest.raises(DataError, match="clinic has Validation, which are no classes"):
+        _ = make_module(tmp_path).domains
+
+
+def test_a_class_of_vehicles_may_be_called_train(tmp_path):
+    for name in ("bus", "train"):
+        for number in range(5):
+            save_picture(tmp_path / "clinic" / name / f"{number}.png")
+    assert make_module(tmp_path).domains["clinic"].class_names == ("bus", "train")
+
+
 def test_pictures_are_decoded_once_and_mapped_from_disk(tmp_path, monkeypatch):
     make_clinic(tmp_path / "clinic")
     first = make_module(tmp_path).domains["clinic"]
@@ -96,6 +143,19 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path):
         _ = make_module(tmp_path, cache_dir=str(tmp_path / "file")).domains
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="space is reserved on Linux only")
+def test_a_full_disk_says_so_before_the_decoding(tmp_path, monkeypatch):
+    def find_the_disk_full(descriptor, start, length):
+        assert (start, length) == (0, 128 + 20 * 16 * 16)  # the header, and 20 pictures
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    make_clinic(tmp_path / "clinic")
+    monkeypatch.setattr("os.posix_fallocate", find_the_disk_full)
+    with pytest.raises(DataError, match=r"cannot write the cache .*No space left.*HUSCF_CACHE"):
+        _ = make_module(tmp_path, cache_dir=str(tmp_path / "cache")).domains
+    assert not list((tmp_path / "cache").iterdir())
+
+
 def test_a_changed_picture_is_decoded_anew(tmp_path):
     make_clinic(tmp_path / "clinic")
     cache = str(tmp_path / "cache")
@@ -103,6 +163,69 @@ def test_a_changed_picture_is_decoded_anew(tmp_path):
     save_picture(tmp_path / "clinic" / "ill" / "0.png", 200, (30, 30))
     domain = make_module(tmp_path, cache_dir=cache).domains["clinic"]
     assert domain.train_samples[0, 0, 0, 0] == 200
+
+
+DAMAGES = [
+    ("samples.npy", lambda whole: whole[: len(whole) // 2]),
+    ("samples.npy", lambda whole: whole[:40]),
+    ("samples.npy", lambda whole: b""),
+    ("samples.npy", lambda whole: whole.replace(b"(20, 1, 16, 16)", b"(19, 1, 16, 16)")),
+    ("index.json", lambda whole: whole[:10]),
+    ("index.json", lambda whole: b"[]"),
+    ("index.json", lambda whole: whole.replace(b"19", b"20")),
+    ("index.json", None),
+]
+
+
+def damage_cache(cache, name, spoil):
+    (file,) = cache.glob(f"*/{name}")
+    whole = file.read_bytes()
+    file.unlink()
+    if spoil:
+        file.write_bytes(spoil(whole))
+
+
+@pytest.mark.parametrize(("name", "spoil"), DAMAGES)
+def test_a_damaged_cache_is_decoded_anew(tmp_path, name, spoil):
+    make_clinic(tmp_path / "clinic")
+    cache = tmp_path / "cache"
+    first = make_module(tmp_path, cache_dir=str(cache)).domains["clinic"]
+    damage_cache(cache, name, spoil)
+    with pytest.warns(UserWarning, match=rf"cache {cache}/clinic-\w+ is damaged .* decoded anew$"):
+        mended = make_module(tmp_path, cache_dir=str(cache)).domains["clinic"]
+    again = make_module(tmp_path, cache_dir=str(cache)).domains["clinic"]  # without a warning
+    for domain in (mended, again):
+        assert torch.equal(domain.train_samples, first.train_samples)
+        assert torch.equal(domain.test_labels, first.test_labels)
+    assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_two_processes_may_fill_one_cache(tmp_path, monkeypatch, is_damaged):
+    make_clinic(tmp_path / "clinic")
+    module = make_module(tmp_path, cache_dir=str(tmp_path / "cache"))
+    if is_damaged:
+        expected = make_module(tmp_path, cache_dir=str(tmp_path / "cache")).domains["clinic"]
+        damage_cache(tmp_path / "cache", "index.json", None)
+    others = []
+
+    def read_when_the_other_is_done(*arguments):
+        if not others:
+            with monkeypatch.context() as other:
+                other.setattr("os.getpid", lambda: 0)
+                other.setattr("huscf.datamodules.folder.read_picture", read_picture)
+                others.append(make_module(tmp_path, cache_dir=str(tmp_path / "cache")))
+                assert others[0].domains
+        return read_picture(*arguments)
+
+    monkeypatch.setattr("huscf.datamodules.folder.read_picture", read_when_the_other_is_done)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        own = module.domains["clinic"].train_samples
+    assert len(caught) == 2 * is_damaged
+    assert torch.equal(own, others[0].domains["clinic"].train_samples)
+    assert not is_damaged or torch.equal(own, expected.train_samples)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_csv_brings_labels_clients_and_split(tmp_path):
@@ -133,6 +256,37 @@ def test_sixteen_bit_keeps_its_depth_until_it_is_resized(tmp_path):
         whole = read_picture(tmp_path / name, 8, 1)
         shown = read_picture(tmp_path / name, 8, 1, (0.0, 4095.0))
         assert whole.unique().tolist() == [16] and shown.unique().tolist() == [255]
+
+
+def write_deep_png(path, pixel):
+    """Write 8 x 8 pixels of 16 bits; Pillow writes 16-bit PNGs in plain grey only."""
+    colour_type = {2: 4, 3: 2}[len(pixel)]  # PNG's numbers: grey with alpha, RGB
+    rows = b"".join(b"\0" + np.array([pixel] * 8, ">u2").tobytes() for _ in range(8))
+    header = struct.pack(">IIBBBBB", 8, 8, 16, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in chunks
+        )
+    )
+
+
+@pytest.mark.parametrize("pixel", [(4000, 65535), (4000, 4000, 4000)])
+def test_a_window_is_not_passed_over_where_sixteen_bits_were_reduced(tmp_path, pixel):
+    write_deep_png(tmp_path / "a.png", pixel)
+    assert read_picture(tmp_path / "a.png", 8, 1).unique().tolist() == [15]
+    with pytest.raises(DataError, match="16-bit colour or transparency"):
+        read_picture(tmp_path / "a.png", 8, 1, (0.0, 4095.0))
+
+
+def test_of_a_phones_two_pictures_the_first_is_taken(tmp_path):
+    first, second = (Image.new("RGB", (20, 20), (value,) * 3) for value in (200, 50))
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)
+    assert read_picture(tmp_path / "a.jpg", 8, 1).unique().tolist() == [200]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
@@ -232,6 +386,55 @@ def test_dicom_shows_its_own_look_up_table(tmp_path):
     assert (shown - expected).abs().max() <= 0.51
 
 
+def make_colour_dicom(kind, pixel, dtype=np.uint8, bits_stored=8):
+    """A record of 8 x 8 equal pixels."""
+    record, num_bits = make_dicom(kind), np.dtype(dtype).itemsize * 8
+    del record.RescaleSlope, record.RescaleIntercept
+    record.SamplesPerPixel, record.PlanarConfiguration = 3, 0
+    record.BitsAllocated, record.BitsStored, record.HighBit = num_bits, bits_stored, bits_stored - 1
+    record.PixelData = np.array([pixel] * 64, dtype).tobytes()
+    return record
+
+
+def show_colours(path, record):
+    import pydicom
+
+    pydicom.dcmwrite(path, record, enforce_file_format=True)
+    return read_picture(path, 8, 3)[:, 0, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "pixel", "dtype", "bits_stored", "expected"),
+    [
+        ("RGB", (200, 100, 10), np.uint8, 8, [200, 100, 10]),
+        ("RGB", (40000, 20000, 300), np.uint16, 16, [156, 78, 1]),
+        ("RGB", (4095, 2048, 0), np.uint16, 12, [255, 128, 0]),
+        ("YBR_FULL", (120, 66, 185), np.uint8, 8, [200, 101, 10]),
+    ],
+)
+def test_colour_dicom_is_shown_in_its_own_depth(
+    tmp_path, kind, pixel, dtype, bits_stored, expected
+):
+    record = make_colour_dicom(kind, pixel, dtype, bits_stored)
+    assert show_colours(tmp_path / "a.dcm", record) == expected
+
+
+@pytest.mark.parametrize(("num_bits", "dtype", "scale"), [(8, np.uint8, 1), (16, np.uint16, 257)])
+def test_dicom_palettes_are_looked_up(tmp_path, num_bits, dtype, scale):
+    record = make_dicom("PALETTE COLOR")
+    record.PixelData = np.full(64, 3, np.uint16).tobytes()
+    for name, value in (("Red", 200), ("Green", 100), ("Blue", 10)):
+        table = np.zeros(16, dtype)
+        table[3] = value * scale
+        setattr(record, f"{name}PaletteColorLookupTableDescriptor", [16, 0, num_bits])
+        record[f"{name}PaletteColorLookupTableDescriptor"].VR = "US"
+        setattr(record, f"{name}PaletteColorLookupTableData", table.tobytes())
+    assert show_colours(tmp_path / "a.dcm", record) == [200, 100, 10]
+    del record.RedPaletteColorLookupTableData
+    with pytest.raises(DataError, match="DICOM file cannot be decoded"):
+        show_colours(tmp_path / "a.dcm", record)
+
+
 def damage_pictures(folder):
     (folder / "ill" / "0.png").write_bytes(b"this is no picture")
     whole = (folder / "ill" / "1.png").read_bytes()
@@ -286,6 +489,7 @@ def test_a_csvs_split_may_be_written_in_any_case(tmp_path):
         ({"path": "pictures/ill/1.png"}, r"1 x duplicate path \(pictures/ill/1.png\)"),
         ({"path": "../secret.png"}, r"1 x path outside the data folder"),
         ({"path": "pictures/ill/99.png"}, r"1 x file is missing \(pictures/ill/99.png\)"),
+        ({"path": "ä" * 128}, r"1 x path that no file can have \(line 2\)"),
         ({"label": "unknown"}, r"1 x label outside the classes \['ill', 'well'\]"),
         ({"label": ""}, r"1 x row without path or label \(line 2\)"),
         ({"client": ""}, r"1 x row without client \(line 2\)"),
@@ -324,10 +528,12 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
 def test_sources_that_hold_nothing_say_so(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong.csv").write_text("file,class\n")
+    (tmp_path / "heading.csv").write_text("path,label\n")
     (tmp_path / "binary.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
     for source, message in (
         ("empty", "no class folders"),
         ("gone", "no folder or CSV file .*gone: set root or HUSCF_DATA"),
+        ("heading.csv", "heading.csv has no rows"),
         ("binary.csv", "cannot be read as CSV"),
         ("wrong.csv", "needs the columns path and label"),
         ("..", "outside the data folder"),

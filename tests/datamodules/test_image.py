@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import pickle
 import struct
@@ -19,10 +20,10 @@ FOLDERS = {
 }
 
 
-def write_idx(path, array):
-    """Write LeCun's idx format: zero, type 8 (uint8), rank, sizes, big-endian; then bytes."""
+def write_idx(path, array, kind=8):
+    """Write LeCun's idx format: zero, type (8: uint8), rank, sizes, big-endian; then bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, kind, array.ndim, *array.shape)
     path.write_bytes(header + array.tobytes())
 
 
@@ -124,6 +125,25 @@ def test_a_truncated_file_is_an_error(tmp_path, rng, size):
         _ = ImageDataModule(["mnist"], root=str(tmp_path)).domains
 
 
+@pytest.mark.parametrize(
+    ("kind", "dtype", "reason"), [(10, np.uint8, "KeyError"), (12, ">i4", "should be of dtype")]
+)
+def test_a_file_of_another_type_is_an_error(tmp_path, rng, kind, dtype, reason):
+    write_idx_set(tmp_path / "MNIST" / "raw", rng)
+    pixels = np.zeros((20, 28, 28), dtype)
+    write_idx(tmp_path / "MNIST/raw/t10k-images-idx3-ubyte", pixels, kind)
+    with pytest.raises(DataError, match=rf"mnist: the files in .* cannot be read \(.*{reason}"):
+        _ = ImageDataModule(["mnist"], root=str(tmp_path)).domains
+
+
+def test_a_file_that_is_still_compressed_is_an_error(tmp_path, rng):
+    write_idx_set(tmp_path / "MNIST" / "raw", rng)
+    path = tmp_path / "MNIST/raw/train-labels-idx1-ubyte"
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(DataError, match=r"cannot be read \(AssertionError.*not compressed"):
+        _ = ImageDataModule(["mnist"], root=str(tmp_path)).domains
+
+
 def test_images_and_labels_of_different_number_are_an_error(tmp_path, rng):
     write_idx_set(tmp_path / "MNIST" / "raw", rng)
     write_idx(tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte", np.zeros(19, np.uint8))
@@ -143,6 +163,39 @@ def test_altered_pickles_are_not_opened(tmp_path, rng, monkeypatch):
     (tmp_path / "cifar-10-batches-py/data_batch_3").write_bytes(pickle.dumps({"altered": True}))
     with pytest.raises(DataError, match="corrupted"):
         _ = ImageDataModule(["cifar10"], root=str(tmp_path)).domains
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "file"),
+    [
+        (write_cifar, "CIFAR10", "cifar-10-batches-py/test_batch"),
+        (write_svhn, "SVHN", "test_32x32.mat"),
+    ],
+)
+def test_a_download_that_was_cut_off_is_fetched_anew(tmp_path, rng, monkeypatch, write, name, file):
+    write(tmp_path, rng, monkeypatch)
+    whole = (tmp_path / file).read_bytes()
+    (tmp_path / file).write_bytes(whole[:100])
+    with pytest.raises(DataError, match=r"cannot be read .*corrupted"):
+        _ = ImageDataModule([name.lower()], root=str(tmp_path)).domains
+
+    def fetch(self):
+        (tmp_path / file).write_bytes(whole)
+
+    monkeypatch.setattr(getattr(torchvision.datasets, name), "download", fetch)
+    data = ImageDataModule([name.lower()], root=str(tmp_path), download=True, clients_per_domain=2)
+    labels = data.domains[name.lower()].test_labels
+    assert labels.tolist() == [i % 10 for i in range(len(labels))]
+
+
+def test_what_cannot_be_fetched_is_one_line(tmp_path, monkeypatch):
+    def fail(self):
+        raise RuntimeError("Error downloading:\nTried one\nTried another")
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", fail)
+    with pytest.raises(DataError, match=r"cannot be fetched or read .*Tried one") as caught:
+        _ = ImageDataModule(["mnist"], root=str(tmp_path), download=True).domains
+    assert "\n" not in str(caught.value)
 
 
 def test_real_sets_have_their_known_sizes(shared_data):

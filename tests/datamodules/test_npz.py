@@ -98,6 +98,16 @@ def test_wrong_arrays_are_refused(tmp_path, arrays, key, value, message):
         load(tmp_path, arrays | {key: value})
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_file_may_hold_no_test_pictures(tmp_path, arrays, dtype):
+    images = (np.arange(24) % 2).reshape(24, 1, 1).repeat(8, 1).repeat(8, 2).astype(dtype)
+    arrays |= {"train_images": images, "test_images": images[:0]}
+    _, domain = load(tmp_path, arrays | {"test_labels": arrays["test_labels"][:0]})
+    assert domain.test_samples.shape == (0, 1, 8, 8)
+    scale = 255 if dtype == np.float32 else 1
+    assert domain.train_samples[:, 0, 0, 0].tolist() == [0, scale] * 12
+
+
 def test_damaged_and_missing_files_are_named(tmp_path, arrays):
     load(tmp_path, arrays)
     path = tmp_path / "cells.npz"

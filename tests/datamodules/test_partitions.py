@@ -2,11 +2,13 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from huscf.datamodules import (
     DirichletPartitioner,
+    Domain,
     IidPartitioner,
     LabelExclusionPartitioner,
     NaturalIdPartitioner,
@@ -130,6 +132,35 @@ def test_one_client_per_key_follows_sorted_keys():
     assert [part.tolist() for part in parts] == [[1, 3, 4], [0, 2]]
 
 
+def make_domain(keys):
+    samples, labels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+    return Domain("x", samples, labels, samples, labels, keys=keys)
+
+
+@pytest.mark.parametrize(
+    "keys", [["a", 1, "a", 1], np.array(["a", 1, "a", 1], object), torch.tensor([1, 2, 1, 2])]
+)
+def test_a_domains_keys_may_be_of_any_type(keys):
+    keys = make_domain(keys).keys
+    parts = NaturalIdPartitioner().partition(np.zeros(4), keys, 2, np.random.default_rng(0))
+    assert sorted(part.tolist() for part in parts) == [[0, 2], [1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["a", None, "a", "a"], "domain x: some keys are missing"),
+        (["a", float("nan"), "a", "a"], "domain x: some keys are missing"),
+        (np.array([1, np.nan, 1, 1]), "domain x: some keys are missing"),
+        ([["a", "b"]] * 4, "domain x: 4x2 keys for 4 samples"),
+        ("a", "domain x: 1 keys for 4 samples"),
+    ],
+)
+def test_keys_that_are_nobodys_are_refused(keys, message):
+    with pytest.raises(DataError, match=message):
+        make_domain(keys)
+
+
 @pytest.mark.parametrize(
     ("partitioner", "keys", "message"),
     [
@@ -154,6 +185,12 @@ def test_what_cannot_be_divided_says_why(partitioner, keys, message):
         lambda: LabelExclusionPartitioner({}),
         lambda: LabelExclusionPartitioner({1: 0.0}),
         lambda: LabelExclusionPartitioner({0: 1.0}, {1.5: 1.0}),
+        lambda: LabelExclusionPartitioner({0: float("nan"), 1: 1.0}),
+        lambda: LabelExclusionPartitioner({0: float("inf"), 1: 1.0}),
+        lambda: LabelExclusionPartitioner({0: 1.0}, {0.5: float("nan"), 1.0: 1.0}),
+        lambda: LabelExclusionPartitioner({0: 1.0}, min_partition_size=-1),
+        lambda: DirichletPartitioner(0.5, -1),
+        lambda: QuantitySkewPartitioner(0.5, -1),
     ],
 )
 def test_senseless_settings_are_refused(make):
