@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
+from ..checkpoint_io import read_checkpoint
 from ..modules import SplitGAN
 from ..reporting import RunRecord, make_score_tables, summarize_scores, write_page
+from ..saved_config import find_changed_clients
 from .run_folder import find_run_folder
 
 
@@ -15,8 +18,21 @@ class ScoreTable(Callback):
     """Prints scores per domain and per cluster; a test also writes them into the run's folder.
 
     An earlier metrics.json stays; the next test writes metrics-2.json, and so on. The run's page,
-    if there is one, is written anew with the figures.
+    if there is one, is written anew with the figures. Figures of other clients' data than the run
+    was trained on say so.
     """
+
+    def __init__(self) -> None:
+        self._data_changed = False
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn, before `huscf validate` measures, where the data are not the run's own."""
+        if not trainer.training:
+            self._data_changed = warn_of_other_data(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn, before anything is measured, where the data are not the run's own."""
+        self._data_changed = warn_of_other_data(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the scores of `huscf validate`."""
@@ -43,9 +59,25 @@ class ScoreTable(Callback):
         summary = summarize_scores(
             module.scores, module.clusters, module.seed, module.inception, module.plain_judge
         )
+        summary["data_changed"] = self._data_changed
         for table in make_score_tables(summary):
             console.print(table)
         return summary
+
+
+def warn_of_other_data(trainer: Trainer) -> bool:
+    """Return whether clients have other data than in the checkpoint's run, naming them if so."""
+    if trainer.ckpt_path is None:
+        return False
+    saved = read_checkpoint(trainer.ckpt_path).get("huscf_data") or {}
+    changed = find_changed_clients(saved, trainer.datamodule.client_digests)  # type: ignore[attr-defined]
+    if changed:
+        names = ", ".join(map(str, changed[:12])) + (", ..." if len(changed) > 12 else "")
+        rank_zero_warn(
+            f"these are not the data that the run was trained on: those of {len(changed)} clients "
+            f"have changed ({names})"
+        )
+    return bool(changed)
 
 
 def choose_folder(trainer: Trainer) -> Path:

@@ -128,6 +128,7 @@ def _repeated_figures(group: Sequence[RunRecord]) -> list[Row]:
 def _describe_test(run: RunRecord) -> dict[str, Any]:
     """Return how the newest `huscf test` measured, as keys beside those of the configuration."""
     known = {key: run.scores.get(key) for key in ("plain_judge", "inception", "round")}
+    known["data_changed"] = run.scores.get("data_changed", False)  # earlier versions do not tell
     known["num_per_class"] = sorted(
         {domain.get("num_per_class", 0) for domain in run.scores.get("domains", {}).values()}
     )

@@ -204,6 +204,8 @@ def explain_draws(summary: Mapping[str, Any]) -> str:
     text = f"mean ± standard deviation over {len(seeds)} draws, evaluation seeds {names}"
     if len(seeds) < 2:
         text = f"one draw, evaluation seed {names}"
+    if summary.get("data_changed"):
+        text += "; against other data than the run was trained on"
     if summary.get("plain_judge"):
         text += "; scores and distances under a plain judge"
     if inception := summary.get("inception"):

@@ -93,6 +93,13 @@ def test_tests_under_different_judges_are_no_repetitions(run, tmp_path, capsys):
     assert spread_lines(out)["test/digits/fid"] == ["-"]
     assert "huscf test: plain_judge" in out.split("Differing")[1]
     assert "huscf test: round" not in out
+    for folder, extra in zip(folders, ({}, {"data_changed": True}), strict=True):
+        content = {"round": 2, "domains": {"digits": {"together": {"fid": 9.0}}}, **extra}
+        (folder / "metrics.json").write_text(json.dumps(content))
+    assert main(["compare", *map(str, folders)]) == 0
+    out = capsys.readouterr().out
+    assert spread_lines(out)["test/digits/fid"] == ["-"]
+    assert "huscf test: data_changed" in out.split("Differing")[1]
 
 
 def test_runs_of_one_seed_or_of_different_settings_are_no_repetitions(run, tmp_path, capsys):

@@ -251,6 +251,24 @@ def test_a_domain_that_cannot_be_measured_does_not_end_the_run(tmp_path, small_j
     assert not (folder / "report.html").exists()
 
 
+def test_other_data_than_the_runs_own_are_measured_and_said_to_be_so(
+    copied, small_judge, capsys, recwarn
+):
+    checkpoint = f"--ckpt_path={copied}/checkpoints/last.ckpt"
+    quick = [*FEW, "--model.num_evaluated_seeds=1", "--model.num_evaluated_clients=0"]
+    assert main(["test", checkpoint, *quick]) == 0
+    assert json.loads((copied / "metrics.json").read_text())["data_changed"] is False
+    assert not [w for w in recwarn if "trained on" in str(w.message)]
+    other = "--data.init_args.clients_per_domain=[1, 3]"
+    for command in ("validate", "test"):
+        capsys.readouterr()
+        with pytest.warns(UserWarning, match=r"those of 4 clients have changed \(0, 1, 2, 3\)"):
+            assert main([command, checkpoint, *quick, other]) == 0
+        assert "against other data than the run was" in " ".join(capsys.readouterr().out.split())
+    assert json.loads((copied / "metrics-2.json").read_text())["data_changed"] is True
+    assert "against other data than the run was trained on" in (copied / "report.html").read_text()
+
+
 def test_domains_that_cannot_be_scored_are_named_and_the_others_are(
     copied, small_judge, capsys, monkeypatch
 ):
