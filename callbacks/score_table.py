@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from ..checkpoint_io import read_checkpoint
 from ..modules import SplitGAN
 from ..reporting import RunRecord, make_score_tables, summarize_scores, write_page
+from ..reporting.run_record import find_tests
 from ..saved_config import find_changed_clients
 from .run_folder import find_run_folder
 
@@ -44,7 +45,7 @@ class ScoreTable(Callback):
         assert isinstance(pl_module, SplitGAN)
         summary = self._print(pl_module)
         folder = choose_folder(trainer)
-        path = find_free_name(folder, "metrics")
+        path = choose_file(folder)
         content = {"checkpoint": str(trainer.ckpt_path), "round": pl_module.num_rounds, **summary}
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         print(f"figures: {path}")
@@ -89,9 +90,7 @@ def choose_folder(trainer: Trainer) -> Path:
     return root
 
 
-def find_free_name(folder: Path, stem: str) -> Path:
-    """Return <stem>.json, or <stem>-<n>.json with the first free n."""
-    path, number = folder / f"{stem}.json", 2
-    while path.exists():
-        path, number = folder / f"{stem}-{number}.json", number + 1
-    return path
+def choose_file(folder: Path) -> Path:
+    """Return metrics.json, or metrics-<n>.json with an n above those of all earlier tests."""
+    number = max(find_tests(folder), default=0) + 1
+    return folder / ("metrics.json" if number == 1 else f"metrics-{number}.json")
