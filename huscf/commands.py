@@ -68,7 +68,10 @@ def compare(options: Namespace) -> None:
         raise HuscfError(f"output {options.output}: exists already; nothing was written")
     if options.output is not None and not options.output.parent.is_dir():
         raise HuscfError(f"output {options.output}: the folder does not exist")
-    runs = [RunRecord.read(folder) for folder in options.runs]
+    folders: dict[Path, Path] = {}
+    for folder in options.runs:
+        folders.setdefault(folder.resolve(), folder)  # one that is given twice is one run
+    runs = [RunRecord.read(folder) for folder in folders.values()]
     print_comparison(runs)
     if options.output is not None:
         options.output.write_bytes(draw_comparison(runs))
