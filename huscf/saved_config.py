@@ -43,7 +43,7 @@ def find_last_checkpoint(root: Path) -> str:
     if not found:
         raise CheckpointError(
             f"--ckpt_path last: no run with a checkpoint below {root}; "
-            "name a file, or the folder with --trainer.default_root_dir"
+            "name a file, or (fit, validate, test) the folder with --trainer.default_root_dir"
         )
     return str(found[-1])
 
