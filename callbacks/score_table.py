@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
+from ..checkpoint_io import read_checkpoint
 from ..modules import SplitGAN
 from ..reporting import RunRecord, make_score_tables, summarize_scores, write_page
+from ..reporting.run_record import find_tests
+from ..saved_config import find_changed_clients
 from .run_folder import find_run_folder
 
 
@@ -15,8 +19,21 @@ class ScoreTable(Callback):
     """Prints scores per domain and per cluster; a test also writes them into the run's folder.
 
     An earlier metrics.json stays; the next test writes metrics-2.json, and so on. The run's page,
-    if there is one, is written anew with the figures.
+    if there is one, is written anew with the figures. Figures of other clients' data than the run
+    was trained on say so.
     """
+
+    def __init__(self) -> None:
+        self._data_changed = False
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn, before `huscf validate` measures, where the data are not the run's own."""
+        if not trainer.training:
+            self._data_changed = warn_of_other_data(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn, before anything is measured, where the data are not the run's own."""
+        self._data_changed = warn_of_other_data(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the scores of `huscf validate`."""
@@ -28,7 +45,7 @@ class ScoreTable(Callback):
         assert isinstance(pl_module, SplitGAN)
         summary = self._print(pl_module)
         folder = choose_folder(trainer)
-        path = find_free_name(folder, "metrics")
+        path = choose_file(folder)
         content = {"checkpoint": str(trainer.ckpt_path), "round": pl_module.num_rounds, **summary}
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         print(f"figures: {path}")
@@ -43,9 +60,25 @@ class ScoreTable(Callback):
         summary = summarize_scores(
             module.scores, module.clusters, module.seed, module.inception, module.plain_judge
         )
+        summary["data_changed"] = self._data_changed
         for table in make_score_tables(summary):
             console.print(table)
         return summary
+
+
+def warn_of_other_data(trainer: Trainer) -> bool:
+    """Return whether clients have other data than in the checkpoint's run, naming them if so."""
+    if trainer.ckpt_path is None:
+        return False
+    saved = read_checkpoint(trainer.ckpt_path).get("huscf_data") or {}
+    changed = find_changed_clients(saved, trainer.datamodule.client_digests)  # type: ignore[attr-defined]
+    if changed:
+        names = ", ".join(map(str, changed[:12])) + (", ..." if len(changed) > 12 else "")
+        rank_zero_warn(
+            f"these are not the data that the run was trained on: those of {len(changed)} clients "
+            f"have changed ({names})"
+        )
+    return bool(changed)
 
 
 def choose_folder(trainer: Trainer) -> Path:
@@ -57,9 +90,7 @@ def choose_folder(trainer: Trainer) -> Path:
     return root
 
 
-def find_free_name(folder: Path, stem: str) -> Path:
-    """Return <stem>.json, or <stem>-<n>.json with the first free n."""
-    path, number = folder / f"{stem}.json", 2
-    while path.exists():
-        path, number = folder / f"{stem}-{number}.json", number + 1
-    return path
+def choose_file(folder: Path) -> Path:
+    """Return metrics.json, or metrics-<n>.json with an n above those of all earlier tests."""
+    number = max(find_tests(folder), default=0) + 1
+    return folder / ("metrics.json" if number == 1 else f"metrics-{number}.json")

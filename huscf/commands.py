@@ -1,11 +1,13 @@
 """The commands that need no trainer: generate, export, compare, report."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from .errors import HuscfError
+from .errors import CheckpointError, HuscfError
+
+WHO_IS_WHO = "clients.csv in the run's folder says who is in which cluster and of which domain"
 
 
 class CommandParser(ArgumentParser):
@@ -22,33 +24,48 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     Raises:
         HuscfError: For input that the user can mend.
     """
-    add_options, run = COMMANDS[command]
-    parser = CommandParser(prog=f"huscf {command}", description=run.__doc__, allow_abbrev=False)
+    add_options, run, example = COMMANDS[command]
+    parser = CommandParser(
+        prog=f"huscf {command}",
+        description=run.__doc__,
+        epilog=f"example:\n  huscf {command} {example}",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     add_options(parser)
-    run(parser.parse_args(list(arguments)))
+    options = parser.parse_args(list(arguments))
+    try:
+        run(options)
+    except FileNotFoundError as error:
+        output = getattr(options, "output", None)
+        if output is None or not str(error.filename).startswith(str(output)):
+            raise
+        raise HuscfError(f"output {output}: cannot be made ({error.strerror})") from error
     return 0
 
 
 def generate(options: Namespace) -> None:
     """Draw balanced samples: a PNG or WAV of each in a folder per class, and samples.npz."""
     from .sampling import draw_sample_set, load_gan, write_sample_set
-    from .sampling.sample_set import check_empty
+    from .sampling.sample_set import check_empty, check_room
 
     check_empty(options.output)
-    saved = load_gan(options.ckpt_path)
+    saved = load_gan(_find_checkpoint(options.ckpt_path))
     clients = saved.select_clients(options.client, options.cluster)
-    drawn = draw_sample_set(saved, options.num_samples, clients, options.classes, options.seed)
+    classes = options.classes and _to_numbers(options.classes, saved.class_names)
+    check_room(saved.module, options.num_samples, options.output)
+    drawn = draw_sample_set(saved, options.num_samples, clients, classes, options.seed)
     write_sample_set(drawn, options.output, saved.class_names, saved.spectrogram)
-    who = f"{len(set(drawn.client.tolist()))} of {len(saved.module.clusters)} clients"
-    classes = len(set(drawn.labels.tolist()))
-    print(f"{len(drawn.labels)} samples of {classes} classes, drawn by {who}, in {options.output}")
+    who = f"{len(drawn.client.unique())} of {len(saved.module.clusters)} clients"
+    count = len(drawn.labels.unique())
+    print(f"{len(drawn.labels)} samples of {count} classes, drawn by {who}, in {options.output}")
 
 
 def export(options: Namespace) -> None:
     """Write a cluster's merged generator as TorchScript, and its tensors beside it."""
     from .sampling import export_generator, load_gan
 
-    saved = load_gan(options.ckpt_path)
+    saved = load_gan(_find_checkpoint(options.ckpt_path))
     members = saved.select_clients(options.client, options.cluster)
     if options.client is not None and not saved.config["run"].get("share_generator"):
         raise HuscfError(
@@ -68,7 +85,10 @@ def compare(options: Namespace) -> None:
         raise HuscfError(f"output {options.output}: exists already; nothing was written")
     if options.output is not None and not options.output.parent.is_dir():
         raise HuscfError(f"output {options.output}: the folder does not exist")
-    runs = [RunRecord.read(folder) for folder in options.runs]
+    folders: dict[Path, Path] = {}
+    for folder in options.runs:
+        folders.setdefault(folder.resolve(), folder)  # one that is given twice is one run
+    runs = [RunRecord.read(folder) for folder in folders.values()]
     print_comparison(runs)
     if options.output is not None:
         options.output.write_bytes(draw_comparison(runs))
@@ -83,8 +103,37 @@ def report(options: Namespace) -> None:
         print(write_page(RunRecord.read(folder)))
 
 
+def _find_checkpoint(path: Path) -> Path:
+    """Return the file that is meant by "last", by a run's folder, or by its own path."""
+    from .saved_config import find_last_checkpoint
+
+    if str(path) == "last":
+        return Path(find_last_checkpoint(Path("runs")))
+    if not path.is_dir():
+        return path
+    last = path / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        raise CheckpointError(f"checkpoint {path}: a folder, and there is no {last}; name a file")
+    return last
+
+
+def _to_numbers(classes: Sequence[str], names: Sequence[str]) -> list[int]:
+    try:
+        return [int(text) for text in classes]
+    except ValueError:
+        known = ", ".join(f"{number} {name}" for number, name in enumerate(names[:12]))
+        there = f"; there are {known}{', ...' if len(names) > 12 else ''}" if names else ""
+        given = " ".join(classes)
+        raise HuscfError(f"--classes {given}: classes are given by number{there}") from None
+
+
 def _add_checkpoint(parser: ArgumentParser) -> None:
-    parser.add_argument("--ckpt_path", required=True, type=Path, help="runs/.../last.ckpt")
+    parser.add_argument(
+        "--ckpt_path",
+        required=True,
+        type=Path,
+        help="a file such as runs/.../last.ckpt, a run's folder, or last: the newest run in runs/",
+    )
 
 
 def _add_generate(parser: ArgumentParser) -> None:
@@ -92,9 +141,9 @@ def _add_generate(parser: ArgumentParser) -> None:
     parser.add_argument("--num_samples", type=int, default=1000, help="in all (default 1000)")
     parser.add_argument("--output", required=True, type=Path, help="a new or empty folder")
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--client", type=int, nargs="+", help="only these clients draw")
+    who.add_argument("--client", type=int, nargs="+", help=f"only these clients draw; {WHO_IS_WHO}")
     who.add_argument("--cluster", type=int, nargs="+", help="only these clusters' clients draw")
-    parser.add_argument("--classes", type=int, nargs="+", help="only these classes")
+    parser.add_argument("--classes", nargs="+", help="only these classes, by number")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
 
 
@@ -102,7 +151,7 @@ def _add_export(parser: ArgumentParser) -> None:
     _add_checkpoint(parser)
     parser.add_argument("--output", required=True, type=Path, help="a new file such as gen.pt")
     who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--cluster", type=int, nargs=1, help="whose members' generator")
+    who.add_argument("--cluster", type=int, nargs=1, help=f"whose generator; {WHO_IS_WHO}")
     who.add_argument("--client", type=int, nargs=1, help="needs run.share_generator in the config")
 
 
@@ -115,10 +164,10 @@ def _add_runs(parser: ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run's folder")
 
 
-#: Options and action by name.
-COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], None]]] = {
-    "generate": (_add_generate, generate),
-    "export": (_add_export, export),
-    "compare": (_add_compare, compare),
-    "report": (_add_runs, report),
+#: Options, action and an example by name.
+COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], None], str]] = {
+    "generate": (_add_generate, generate, "--ckpt_path last --num_samples 100 --output out"),
+    "export": (_add_export, export, "--ckpt_path last --cluster 0 --output generator.pt"),
+    "compare": (_add_compare, compare, "runs/quickstart-1 runs/quickstart-2 --output curves.png"),
+    "report": (_add_runs, report, "runs/quickstart-1"),
 }

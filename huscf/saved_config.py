@@ -43,7 +43,7 @@ def find_last_checkpoint(root: Path) -> str:
     if not found:
         raise CheckpointError(
             f"--ckpt_path last: no run with a checkpoint below {root}; "
-            "name a file, or the folder with --trainer.default_root_dir"
+            "name a file, or (fit, validate, test) the folder with --trainer.default_root_dir"
         )
     return str(found[-1])
 
@@ -70,13 +70,17 @@ def check_same_data(saved: dict[str, Any], digests: Mapping[int, str]) -> None:
         saved: What a checkpoint says of its data.
         digests: The present clients', from `FederatedDataModule.client_digests`.
     """
-    before = saved.get("client_digests", digests)
-    changed = [c for c in sorted(before.keys() | digests.keys()) if before.get(c) != digests.get(c)]
-    if changed:
+    if changed := find_changed_clients(saved, digests):
         raise CheckpointError(
             f"the checkpoint belongs to other data: that of {len(changed)} clients has changed, "
             f"of client {changed[0]} first; give the run's own data, or begin a new run"
         )
+
+
+def find_changed_clients(saved: dict[str, Any], digests: Mapping[int, str]) -> list[int]:
+    """Return the clients whose data are not those that a run began with; see check_same_data."""
+    before = saved.get("client_digests", digests)
+    return [c for c in sorted(before.keys() | digests.keys()) if before.get(c) != digests.get(c)]
 
 
 def check_same_model(config: dict[str, Any], spectrogram: dict[str, Any] | None) -> None:

@@ -59,7 +59,7 @@ def evaluate_samples(
     """Measure synthetic samples of one domain; no random, gradient or training state is changed.
 
     Args:
-        synthetic: (N, C, H, W) samples and the classes they were asked to be, N > settings.k.
+        synthetic: (N, C, H, W) samples and the classes they were asked to be.
         reference: The domain's real data and judge; distances are to its test split. Hand in the
             same one again for more samples: what does not depend on them is kept there.
         settings: None means EvaluationSettings().
@@ -77,8 +77,11 @@ def evaluate_samples(
     All but label_accuracy, the downstream and the spectral figures are of samples whose classes
     are as frequent as in the real test data, so that the mix of classes is no fault of theirs.
 
+    Distances of features need two samples on either side, precision, recall, density and coverage
+    more than settings.k; where there are fewer, they are left out.
+
     Raises:
-        HuscfError: Where the samples do not match the data or the judge, or are too few.
+        HuscfError: Where the samples do not match the data or the judge.
     """
     settings = settings or EvaluationSettings()
     real, judge = reference.real, reference.judge
@@ -110,7 +113,7 @@ def evaluate_samples(
 def measure_by_judge(
     synthetic: LabelledSamples, reference: RealReference, settings: EvaluationSettings, seed: int
 ) -> dict[str, float]:
-    """Return scores and distances that rest on the judge's features and probabilities."""
+    """Return scores and distances by the judge, without those that need more samples."""
     judge, count, k = reference.judge, settings.max_samples, settings.k
     synthetic = synthetic.at_most(count, seed)
     features, probabilities = judge.inspect(synthetic)
@@ -119,18 +122,23 @@ def measure_by_judge(
     rows = _rows_like_test(synthetic, reference, count, seed).to(judge.device)
     features, probabilities = features[rows], probabilities[rows]
     test = reference.test_features(count)
-    kernel_distance = measure_kernel_distance(test, features, reference.kernel(count))
-    radii = reference.radii(count, k) if k < len(test) else None  # None: refused just below
-    neighbours = measure_neighbour_scores(test, features, k, radii)
-    return {
+    figures = {
         "generation_score": measure_generation_score(probabilities),
         "generation_score_real": reference.generation_score(count),
         "label_accuracy": right,
-        "frechet_distance": compare_features(test, features),
-        "frechet_distance_real": reference.frechet_distance(count, len(features)),
-        "kernel_distance": kernel_distance.item(),
-        **{name: value.item() for name, value in neighbours.items()},
     }
+    fewest = min(len(test), len(features))
+    if fewest > 1:
+        kernel_distance = measure_kernel_distance(test, features, reference.kernel(count))
+        figures |= {
+            "frechet_distance": compare_features(test, features),
+            "frechet_distance_real": reference.frechet_distance(count, len(features)),
+            "kernel_distance": kernel_distance.item(),
+        }
+    if fewest > k:
+        neighbours = measure_neighbour_scores(test, features, k, reference.radii(count, k))
+        figures |= {name: value.item() for name, value in neighbours.items()}
+    return figures
 
 
 def measure_nearest_real(
@@ -146,8 +154,10 @@ def measure_nearest_real(
 def measure_by_inception(
     synthetic: LabelledSamples, reference: RealReference, inception: InceptionFeatures, seed: int
 ) -> dict[str, float]:
-    """Return "fid" and "kid" of at most inception.max_samples samples."""
+    """Return "fid" and "kid" of at most inception.max_samples samples, nothing of a single one."""
     rows = _rows_like_test(synthetic, reference, inception.max_samples, seed)
+    if min(len(rows), len(reference.test(inception.max_samples))) < 2:
+        return {}
     features = inception.extract(synthetic.select(rows))
     return compare_inception(reference.inception_features(inception), features)
 

@@ -1,10 +1,11 @@
 """Judges kept on disk: a domain's classifier is trained once and found again by its content."""
 
 import hashlib
+import io
 import logging
 import math
 import os
-import tempfile
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def load_judge(
 ) -> DomainClassifier:
     """Return the judge of a domain from the cache, trained and stored there first if need be.
 
-    A file that is damaged, or not what its name says, is replaced by a newly trained judge.
+    A file that is damaged, or not what its name says, is replaced by a newly trained judge. A
+    folder that cannot be written will do where it has the judge.
 
     Args:
         real: The domain's data; the accuracy on its test split is stored with the judge.
@@ -72,18 +74,22 @@ def load_judge(
         cache_dir: None means $HUSCF_CACHE, or ~/.cache/huscf where that is not set.
 
     Raises:
-        HuscfError: Where the folder cannot be written.
+        HuscfError: Where a judge has to be trained and the folder cannot be written.
     """
     settings = settings or JudgeSettings()
     key = content_hash(real, settings)
-    path = _writable_folder(cache_dir) / f"judge-{key[:32]}.pt"
-    if path.exists():
+    folder = cache_dir or default_cache_dir()
+    path = folder / f"judge-{key[:32]}.pt"
+    if os.path.exists(path):  # Path.exists would raise for a folder that may not be entered
         judge = _read(path, key, real.train, settings)
         if judge is not None:
             return judge
-        logger.warning("%s is damaged; the judge is trained again", path)
+    _check_writable(folder)
     judge = train_judge(real, settings)
-    _write(path, key, judge)
+    try:
+        _write(path, key, judge)
+    except OSError as error:
+        logger.warning("the judge cannot be kept in %s (%s) for the next time", folder, error)
     return judge
 
 
@@ -106,8 +112,8 @@ def content_hash(real: RealData, settings: JudgeSettings) -> str:
         digest.update(
             f"{data.samples.dtype} {tuple(data.samples.shape)} {data.num_classes}".encode()
         )
-        digest.update(_bytes(data.samples))
-        digest.update(_bytes(data.labels.long()))
+        digest.update(_as_buffer(data.samples))
+        digest.update(_as_buffer(data.labels.long()))
     return digest.hexdigest()
 
 
@@ -117,9 +123,8 @@ def _build(data: LabelledSamples, settings: JudgeSettings) -> DomainClassifier:
     )
 
 
-def _writable_folder(cache_dir: Path | None) -> Path:
+def _check_writable(folder: Path) -> None:
     """Make the folder before minutes of training are spent on what cannot be stored."""
-    folder = cache_dir or default_cache_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -128,11 +133,14 @@ def _writable_folder(cache_dir: Path | None) -> Path:
         ) from error
     if not os.access(folder, os.W_OK):
         raise HuscfError(f"cache folder {folder} cannot be written; set HUSCF_CACHE")
-    return folder
 
 
 def _write(path: Path, key: str, judge: DomainClassifier) -> None:
-    """Write to a temporary file and rename it: other processes see all of it or nothing."""
+    """Write to a temporary file and rename it: other processes see all of it or nothing.
+
+    Raises:
+        OSError: Where it cannot be written.
+    """
     state = {name: tensor.cpu().contiguous() for name, tensor in judge.state_dict().items()}
     record = {
         "key": key,
@@ -140,29 +148,37 @@ def _write(path: Path, key: str, judge: DomainClassifier) -> None:
         "content_hash": _record_hash(state, judge.test_accuracy),
         "test_accuracy": judge.test_accuracy,
     }
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        try:
-            torch.save(record, file)
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    content = io.BytesIO()
+    torch.save(record, content)
+    # Not a file of tempfile's, which no other user of a shared folder could read.
+    partial = path.with_name(f"{path.stem}-{uuid.uuid4().hex}.part")
+    try:
+        partial.write_bytes(content.getbuffer())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _read(
     path: Path, key: str, train: LabelledSamples, settings: JudgeSettings
 ) -> DomainClassifier | None:
-    """Return the stored judge, or None where the file does not hold it unharmed."""
+    """Return the stored judge, or say why not and return None."""
+    reason = "is damaged"
     # A damaged file may fail anywhere in unpickling, with errors of many types.
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
         found = _record_hash(record["state"], record["test_accuracy"])
-        if (record["key"], record["content_hash"]) != (key, found):
-            return None
-        return _restore(record, train, settings)
+        if (record["key"], record["content_hash"]) == (key, found):
+            judge = _restore(record, train, settings)
+            if judge is not None:
+                return judge
+    except PermissionError:
+        reason = "is not yours to read"
     except Exception:
-        return None
+        pass
+    logger.warning("%s %s; the judge is trained again", path, reason)
+    return None
 
 
 def _restore(
@@ -184,9 +200,10 @@ def _record_hash(state: dict[str, Tensor], test_accuracy: float) -> str:
     digest = hashlib.sha256(repr(test_accuracy).encode())
     for name, tensor in sorted(state.items()):
         digest.update(name.encode())
-        digest.update(_bytes(tensor))
+        digest.update(_as_buffer(tensor))
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().numpy().tobytes()
+def _as_buffer(tensor: Tensor) -> Any:
+    """Return what a hash reads; it is no copy of a tensor that lies on the CPU in one piece."""
+    return tensor.detach().cpu().contiguous().numpy()

@@ -161,9 +161,10 @@ class DomainScores:
 
     @property
     def together(self) -> dict[str, float]:
-        """Return the mean of the figures over the seeds."""
+        """Return the mean of the figures over the seeds that have them."""
         every = list(self.by_seed.values())
-        return {name: fmean(figures[name] for figures in every) for name in every[0]}
+        names = dict.fromkeys(name for figures in every for name in figures)
+        return {name: fmean(f[name] for f in every if name in f) for name in names}
 
 
 class Effort(NamedTuple):

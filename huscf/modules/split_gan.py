@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -160,6 +161,7 @@ class SplitGAN(LightningModule):
         self.round_metrics: dict[str, float] = {}
         self.last_losses: dict[str, float] = {}
         self.scores: list[DomainScores] = []
+        self.unscored: dict[str, HuscfError] = {}
         self._evaluators: dict[str, DomainEvaluator] = {}
 
         networks = self._build_networks(generator, discriminator, weight_std)
@@ -419,11 +421,11 @@ class SplitGAN(LightningModule):
 
     def on_validation_start(self) -> None:
         """Forget the scores of an earlier validation."""
-        self.scores = []
+        self.scores, self.unscored = [], {}
 
     def on_test_start(self) -> None:
         """Forget the scores of an earlier test; say at once if Inception cannot be loaded."""
-        self.scores = []
+        self.scores, self.unscored = [], {}
         if self.inception is not None:
             _ = self.inception.extractor
 
@@ -436,6 +438,14 @@ class SplitGAN(LightningModule):
         settings = EvaluationSettings(inception=self.inception)
         seeds, clients = self.num_evaluated_seeds, self.num_evaluated_clients
         self._score(domain_name, "test", settings, seeds, clients)
+
+    def on_validation_epoch_end(self) -> None:
+        """Warn of domains that could not be scored."""
+        self._report_unscored()
+
+    def on_test_epoch_end(self) -> None:
+        """Warn of domains that could not be scored."""
+        self._report_unscored()
 
     def evaluator(self, domain_name: str) -> DomainEvaluator:
         """Return what measures a domain of the trainer's data; made once."""
@@ -523,10 +533,21 @@ class SplitGAN(LightningModule):
             torch.autocast("cpu", enabled=False),
             torch.autocast(self.device.type, enabled=False),
         ):
-            scores = score_domain(self, self.evaluator(domain_name), members, settings, effort)
+            try:
+                scores = score_domain(self, self.evaluator(domain_name), members, settings, effort)
+            except HuscfError as error:
+                self.unscored[domain_name] = error
+                return
         self.scores.append(scores)
         for name, value in scores.together.items():
             self.log(f"{phase}/{domain_name}/{name}", value, batch_size=1)
+
+    def _report_unscored(self) -> None:
+        """Warn of every domain without scores; raise what the first one met if none has any."""
+        if self.unscored and not self.scores:
+            raise next(iter(self.unscored.values()))
+        for name, error in self.unscored.items():
+            rank_zero_warn(f"{name}: not scored: {error}")
 
     def _build_networks(
         self,

@@ -45,7 +45,7 @@ def draw_panels(runs: Sequence[RunRecord], names: Sequence[str] = ("",)) -> byte
     figure = new_figure(11, 2.7 * rows)
     for position, (heading, columns, top) in enumerate(shown):
         axes = figure.add_subplot(rows, 2, position + 1)
-        _draw_series(axes, dict(zip(names, runs, strict=True)), columns)
+        _draw_series(axes, list(zip(names, runs, strict=True)), columns)
         low, high = axes.get_ylim()
         axes.set_ylim(min(0.0, low), max(top, high) * 1.05)
         axes.set_title(heading, loc="left", fontsize=10, fontweight="bold")
@@ -112,11 +112,15 @@ def _names(runs: Sequence[RunRecord], pattern: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _draw_series(axes: "Axes", runs: Mapping[str, RunRecord], columns: Sequence[str]) -> None:
+def _draw_series(
+    axes: "Axes", runs: Sequence[tuple[str, RunRecord]], columns: Sequence[str]
+) -> None:
     is_alone = len(runs) == 1
-    for which, (name, run) in enumerate(runs.items()):
+    for which, (name, run) in enumerate(runs):
         for position, column in enumerate(columns):
             rounds, values = run.series(column)
+            if not rounds:
+                continue  # a domain that another run has
             colour = COLOURS[(position if is_alone else which) % len(COLOURS)]
             style = "-" if is_alone else STYLES[position % len(STYLES)]
             kind = "o" if is_alone else MARKERS[position % len(MARKERS)]

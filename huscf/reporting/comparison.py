@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..nested_values import flatten
 from .charts import draw_panels
@@ -24,6 +24,18 @@ SHOWN_ONLY = (
 )
 
 
+class Repetitions(NamedTuple):
+    """Runs that differ in the seed alone.
+
+    Args:
+        runs: Those to take a mean over: one a seed, all of the same last round.
+        left_out: The others, and why.
+    """
+
+    runs: list[RunRecord]
+    left_out: list[tuple[RunRecord, str]]
+
+
 def print_comparison(runs: Sequence[RunRecord]) -> None:
     """Print the last figures of every run, their spread over seeds, and the keys that differ."""
     from rich.console import Console
@@ -35,8 +47,12 @@ def print_comparison(runs: Sequence[RunRecord]) -> None:
     for name in names:
         table.add_row(name, *(f"{row[name]:.4g}" if name in row else "-" for row in figures))
     console.print(table)
-    if groups := group_repetitions(runs):
+    repetitions = group_repetitions(runs)
+    if groups := [group.runs for group in repetitions if len(group.runs) > 1]:
         console.print(_make_spread_table(groups, names))
+    called = dict(zip((run.folder for run in runs), name_apart(runs), strict=True))
+    for run, reason in (odd for group in repetitions for odd in group.left_out):
+        console.print(f"not in the mean over seeds: {called[run.folder]}, {reason}", soft_wrap=True)
     if len(runs) > 1:
         settings = _make_table("Differing configuration", "key", name_apart(runs))
         configs = [{**run.config, **_describe_test(run)} for run in runs]
@@ -61,7 +77,7 @@ def final_figures(run: RunRecord) -> Row:
     return {**run.last(), **tested}
 
 
-def group_repetitions(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+def group_repetitions(runs: Sequence[RunRecord]) -> list[Repetitions]:
     """Return the groups of runs whose configurations differ in nothing but the seed."""
     groups: dict[str, list[RunRecord]] = {}
     for run in runs:
@@ -71,7 +87,32 @@ def group_repetitions(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
             if key not in SEED_KEYS and not key.startswith((*UNINTERESTING, *SHOWN_ONLY))
         }
         groups.setdefault(repr(sorted(kept.items())), []).append(run)
-    return [group for group in groups.values() if len({_seed_of(run) for run in group}) > 1]
+    several = [group for group in groups.values() if len({_seed_of(run) for run in group}) > 1]
+    return [_choose_repetitions(group) for group in several]
+
+
+def _choose_repetitions(group: Sequence[RunRecord]) -> Repetitions:
+    last = max(map(_last_round, group))
+    chosen: dict[Any, RunRecord] = {}
+    left_out = []
+    for run in group:
+        number, seed = _last_round(run), _seed_of(run)
+        if number != last and not _stops_early(run):
+            left_out.append((run, f"it ends after round {number:g}, others after {last:g}"))
+        elif seed in chosen:
+            left_out.append((run, f"seed {seed} a second time"))
+        else:
+            chosen[seed] = run
+    return Repetitions(list(chosen.values()), left_out)
+
+
+def _last_round(run: RunRecord) -> float:
+    return run.last().get("round", 0.0)
+
+
+def _stops_early(run: RunRecord) -> bool:
+    """Return whether a figure decides when the run ends, so that repetitions differ in length."""
+    return "EarlyStopping" in str((run.config.get("trainer") or {}).get("callbacks"))
 
 
 def summarize_figure(values: Sequence[float | None]) -> str:
@@ -128,6 +169,7 @@ def _repeated_figures(group: Sequence[RunRecord]) -> list[Row]:
 def _describe_test(run: RunRecord) -> dict[str, Any]:
     """Return how the newest `huscf test` measured, as keys beside those of the configuration."""
     known = {key: run.scores.get(key) for key in ("plain_judge", "inception", "round")}
+    known["data_changed"] = run.scores.get("data_changed", False)  # earlier versions do not tell
     known["num_per_class"] = sorted(
         {domain.get("num_per_class", 0) for domain in run.scores.get("domains", {}).values()}
     )

@@ -18,6 +18,8 @@ from .scores import FIGURES, explain_draws, format_figure, format_spread
 
 #: More clients than this are listed in clients.csv only.
 MAX_LISTED = 100
+#: A long run shows the samples of so many earlier rounds: all pictures are in the page.
+MAX_EARLIER_ROUNDS = 12
 #: The maps of more rounds than this are folded away.
 MAX_UNFOLDED_MAPS = 8
 
@@ -123,14 +125,11 @@ def _scores(run: RunRecord) -> str:
             for key, heading, _ in FIGURES
             if any(key in domain["together"] for domain in domains.values())
         ]
-        draws = f" ({explain_draws(run.scores)})" if "evaluation_seeds" in run.scores else ""
         number = run.scores.get("round")
         when = "" if number is None else f" after round {number}"
-        note = (
-            f"From huscf test{when}: all clients of a domain together{draws}, and in brackets mean "
-            "± standard deviation over single clients. Scores are worth as much as the judge."
-        )
-        tested = _table(("figure", *domains), rows) + f"<p>{note}</p>"
+        note = f"From huscf test{when}: {_explain_tests(run.scores)}."
+        note += " Scores are worth as much as the judge."
+        tested = _table(("figure", *domains), rows) + f"<p>{escape(note)}</p>"
         if number is None or number >= last.get("round", 0):
             return tested
     names = [name for name in run.domains if f"eval/{name}/judge_accuracy" in last]
@@ -145,11 +144,26 @@ def _scores(run: RunRecord) -> str:
     return tested + _table(("figure", *names), rows) + f"<p>{note}</p>"
 
 
+def _explain_tests(scores: Mapping[str, Any]) -> str:
+    """What the figures of `huscf test` are of; earlier versions do not tell all of it."""
+    domain = next(iter(scores["domains"].values()))
+    text = "all clients of a domain together"
+    if count := domain.get("num_per_class"):
+        text += f", {count} samples of each class"
+    if "evaluation_seeds" in scores:
+        text += f" ({explain_draws(scores)})"
+    if domain.get("over_clients"):
+        text += "; in brackets mean ± standard deviation over single clients"
+        if count := domain.get("client_num_per_class"):
+            text += f", {count} samples of each class each"
+    return text
+
+
 def _tested(domain: Mapping[str, Any], key: str) -> str:
     over_seeds = domain.get("over_seeds", {}).get(key)  # earlier versions measured one seed
     value = domain["together"].get(key)
     together = _score(value) if over_seeds is None else format_spread(over_seeds)
-    spread = domain["over_clients"].get(key)
+    spread = domain.get("over_clients", {}).get(key)
     return together if spread is None else f"{together} ({format_spread(spread)})"
 
 
@@ -163,12 +177,16 @@ def _samples(run: RunRecord) -> str:
             f"<p>{name}: one sample of each class, through Griffin-Lim "
             f'<audio controls src="data:audio/wav;base64,{sound}"></audio></p>'
         )
-    earlier = [(path, path.stem.replace("-round-", ", round ")) for path in run.earlier_grids()]
-    # All pictures are in the file: a long run shows a few, from first to last.
-    stride = max(1, len(earlier) // 12)
-    if earlier:
+    rounds = list(run.earlier_grids().values())
+    stride = -(-len(rounds) // MAX_EARLIER_ROUNDS)
+    if rounds:
+        earlier = [
+            (path, path.stem.replace("-round-", ", round "))
+            for paths in rounds[::stride]
+            for path in paths
+        ]
         html += "<details><summary>Earlier rounds, same noise</summary>"
-        html += _figures(earlier[::stride], "small") + "</details>"
+        html += _figures(earlier, "small") + "</details>"
     return html and f"<p>One row per class; columns are the domain's clients in turn.</p>{html}"
 
 

@@ -3,17 +3,20 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from ..errors import HuscfError
+from ..split import CutPlan
 from .federation_history import FederationRow, read_federation
 
 Row = dict[str, float]
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class RunRecord:
         config: Its full configuration.
         plan: The cuts at the end of the run, with latency figures where a search made them.
         rows: One row a round; figures that were not measured in a round are missing.
-        clients: One record per client: clients.csv, or the plan alone where that is missing.
+        clients: One record per client: clients.csv, or the plan alone where that is missing or was
+            not written whole.
         scores: The newest metrics.json of `huscf test`, {} where there is none.
         federation: What every round decided about every client: federation.csv.
     """
@@ -46,21 +50,19 @@ class RunRecord:
             HuscfError: Naming the folder and the file, where it is not a run's or is damaged.
         """
         folder = Path(folder)
-        try:
-            config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-            plans = [folder / "plan.yaml", *sorted(folder.glob("plan-round-*.yaml"))]
-            plan = yaml.safe_load(plans[-1].read_text(encoding="utf-8"))
-            rows = [_to_numbers(row) for row in _read_csv(folder / "metrics.csv")]
-            clients = _read_csv(folder / "clients.csv") or _clients_of(plan)
-            federation = read_federation(folder / "federation.csv")
-            newest = max(folder.glob("metrics*.json"), key=_age, default=None)
-            scores = json.loads(newest.read_text(encoding="utf-8")) if newest else {}
-        except FileNotFoundError as error:
-            raise HuscfError(f"{folder}: not a run's folder, {error.filename} is missing") from None
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            reason = str(error).splitlines()[0]
-            raise HuscfError(f"{folder}: the run's files cannot be read: {reason}") from error
-        return cls(folder, config, plan, rows, clients, scores, federation)
+        config = _load(folder / "config.yaml", _read_config)
+        plans = [folder / "plan.yaml", *sorted(folder.glob("plan-round-*.yaml"))]
+        plan = _load(plans[-1], _read_plan)
+        tests = find_tests(folder)
+        return cls(
+            folder,
+            config,
+            plan,
+            _load(folder / "metrics.csv", _read_rows),
+            _load(folder / "clients.csv", _read_clients) or _clients_of(plan),
+            _load(tests[max(tests)], _read_scores) if tests else {},
+            _load(folder / "federation.csv", read_federation),
+        )
 
     @property
     def name(self) -> str:
@@ -88,14 +90,27 @@ class RunRecord:
         """Return the last sample grid of every domain."""
         return sorted((self.folder / "samples").glob("*-final.png"))
 
-    def earlier_grids(self) -> list[Path]:
-        """Return the sample grids of earlier rounds, in order of rounds."""
-        found = (self.folder / "samples").glob("*-round-*.png")
-        return sorted(found, key=lambda path: path.stem.rsplit("-", 1)[1])
+    def earlier_grids(self) -> dict[int, list[Path]]:
+        """Return the sample grids of every domain by earlier round, rounds ascending."""
+        rounds: dict[int, list[Path]] = {}
+        for path in sorted((self.folder / "samples").glob("*-round-*.png")):
+            number = path.stem.rsplit("-", 1)[1]
+            if number.isdecimal():
+                rounds.setdefault(int(number), []).append(path)
+        return dict(sorted(rounds.items()))
 
     def sounds(self) -> list[Path]:
         """Return the last sounds of every domain."""
         return sorted((self.folder / "samples").glob("*-final.wav"))
+
+
+def find_tests(folder: Path) -> dict[int, Path]:
+    """Return metrics.json as 1, metrics-2.json as 2, ...: copying may mix up the files' times."""
+    return {
+        int(found[1] or 1): path
+        for path in folder.glob("metrics*.json")
+        if (found := re.fullmatch(r"metrics(?:-(\d+))?\.json", path.name))
+    }
 
 
 def write_clients(path: Path, records: Sequence[dict[str, Any]]) -> None:
@@ -104,6 +119,73 @@ def write_clients(path: Path, records: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, list(records[0]))
         writer.writeheader()
         writer.writerows(records)
+
+
+def _load(path: Path, read: Callable[[Path], Loaded]) -> Loaded:
+    """Read one of a run's files.
+
+    Raises:
+        HuscfError: Naming the file, where it is missing or damaged.
+    """
+    try:
+        return read(path)
+    except FileNotFoundError:
+        raise HuscfError(f"{path.parent}: not a run's folder, {path} is missing") from None
+    except (OSError, ValueError, KeyError, TypeError, csv.Error, yaml.YAMLError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise HuscfError(f"{path}: cannot be read: {reason}") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    _check_keys(config, "data", "model")
+    model = config["model"]
+    _check_keys(model, "generator", "discriminator")
+    for section in (config["data"], model["generator"], model["discriminator"]):
+        if not isinstance(section, str):
+            _check_keys(section, "class_path")
+    return config
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+    _check_keys(plan)
+    return {**plan, **CutPlan.from_dict(plan).to_dict()}
+
+
+def _read_scores(path: Path) -> dict[str, Any]:
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    _check_keys(scores, "domains")
+    _check_keys(scores["domains"])
+    for domain in scores["domains"].values():
+        _check_keys(domain, "together")
+        _check_keys(domain["together"])
+    return scores
+
+
+def _check_keys(values: Any, *keys: str) -> None:
+    """Raise a ValueError where what was read is no mapping that has these keys."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"needs keys and values, not {type(values).__name__}")
+    if missing := [key for key in keys if key not in values]:
+        raise ValueError(f"no {missing[0]!r} in it")
+
+
+def _read_rows(path: Path) -> list[Row]:
+    rows = [_to_numbers(row) for row in _read_csv(path)]
+    return [row for row in rows if "round" in row]
+
+
+def _read_clients(path: Path) -> list[dict[str, str]]:
+    clients = _read_csv(path)
+    for client in clients:
+        traffic = [client[name] for name in client if name and name.endswith("_mbytes")]
+        # None is what a row lacks that was not written whole.
+        if None in client.values() or "" in traffic:
+            return []
+        for value in traffic:
+            float(value)
+    return clients
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
@@ -124,7 +206,3 @@ def _clients_of(plan: dict[str, Any]) -> list[dict[str, str]]:
         {"client": str(c["client"]), "profile": c["profile"], "cuts": " ".join(map(str, c["cuts"]))}
         for c in plan["clients"]
     ]
-
-
-def _age(path: Path) -> float:
-    return path.stat().st_mtime

@@ -162,7 +162,6 @@ def _domain_table(summary: Mapping[str, Any], names: Sequence[str]) -> "Table":
     from rich.table import Table
 
     domains = {name: summary["domains"][name] for name in names}
-    first = next(iter(domains.values()))
     table = Table(title=f"Scores by domain (run of seed {summary['seed']})", title_justify="left")
     table.add_column("better")
     table.add_column("figure")
@@ -171,7 +170,7 @@ def _domain_table(summary: Mapping[str, Any], names: Sequence[str]) -> "Table":
         if domain["over_clients"]:
             table.add_column(f"{name}\nper client", justify="right")
     for key, heading, is_more_better in FIGURES:
-        if key not in first["together"]:
+        if not any(key in domain["together"] for domain in domains.values()):
             continue
         cells = []
         for domain in domains.values():
@@ -205,6 +204,8 @@ def explain_draws(summary: Mapping[str, Any]) -> str:
     text = f"mean ± standard deviation over {len(seeds)} draws, evaluation seeds {names}"
     if len(seeds) < 2:
         text = f"one draw, evaluation seed {names}"
+    if summary.get("data_changed"):
+        text += "; against other data than the run was trained on"
     if summary.get("plain_judge"):
         text += "; scores and distances under a plain judge"
     if inception := summary.get("inception"):
@@ -231,11 +232,10 @@ def _cluster_table(clusters: Mapping[str, Any]) -> "Table":
 
 
 def _over(figures: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    if not figures:
-        return {}
+    """Return the spread of every figure over those that have it."""
     spreads = {}
-    for name in figures[0]:
-        values = [f[name] for f in figures]
+    for name in dict.fromkeys(name for f in figures for name in f):
+        values = [f[name] for f in figures if name in f]
         std = statistics.stdev(values) if len(values) > 1 else 0.0
         spreads[name] = {"mean": statistics.fmean(values), "std": std, "n": len(values)}
     return spreads

@@ -1,6 +1,8 @@
 """Balanced sets of synthetic samples: drawn from clients, written as files that others read."""
 
+import math
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +45,8 @@ def draw_sample_set(
 ) -> SampleSet:
     """Draw samples that are balanced over classes, and each class over clients, to within one.
 
-    A class is drawn by those clients alone whose data may have it.
+    A class is drawn by those clients alone whose data may have it. Where these are all clients for
+    every class, all samples together are balanced over clients too.
 
     Args:
         saved: The trained GAN; its state is not changed.
@@ -62,24 +65,33 @@ def draw_sample_set(
     known = list(range(max(saved.num_classes[c] for c in clients)))
     chosen = known if classes is None else sorted(set(classes))
     check_known(chosen, known, "class")
-    able = {label: [c for c in clients if label < saved.num_classes[c]] for label in chosen}
-    # Every class begins with another client: few samples are not the first clients' alone.
-    starts = {label: len(able[label]) * i // len(chosen) for i, label in enumerate(chosen)}
-    pairs = [
-        (label, able[label][(starts[label] + turn) % len(able[label])])
-        for turn in range(-(-num_samples // len(chosen)))
-        for label in chosen
-    ]
-    labels, client = torch.tensor(pairs[:num_samples]).unbind(1)
-    samples = torch.empty(num_samples, *_sample_size(module))
-    for client_id in sorted(set(client.tolist())):
+    labels, client = _share_out(saved, num_samples, clients, chosen)
+    samples, cluster = torch.empty(num_samples, *_sample_size(module)), torch.empty_like(client)
+    for client_id in client.unique().tolist():
         mine = client == client_id
         stream = make_generator(seed, "generate", client_id)
         samples[mine] = module.sample(client_id, labels[mine], stream)
         if not samples[mine].isfinite().all():
             raise HuscfError(f"client {client_id} draws NaN or Inf: its training diverged")
-    cluster = torch.tensor([module.clusters[c] for c in client.tolist()])
+        cluster[mine] = module.clusters[client_id]
     return SampleSet(samples, labels, client, cluster)
+
+
+def _share_out(
+    saved: SavedGAN, num_samples: int, clients: Sequence[int], chosen: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return the class and the client, each (N,), of every sample."""
+    turns = torch.arange(num_samples)
+    labels = torch.tensor(chosen)[turns % len(chosen)]
+    client = torch.empty_like(labels)
+    for position, label in enumerate(chosen):
+        able = torch.tensor([c for c in clients if label < saved.num_classes[c]])
+        mine = turns[position :: len(chosen)]
+        # Clients take turns over all samples; one step on after every period, in which a class
+        # meets the same clients again.
+        period = math.lcm(len(chosen), len(able))
+        client[position :: len(chosen)] = able[(mine + mine // period) % len(able)]
+    return labels, client
 
 
 def write_sample_set(
@@ -101,7 +113,7 @@ def write_sample_set(
     arrays = {name: tensor.numpy() for name, tensor in vars(drawn).items()}
     np.savez(folder / "samples.npz", allow_pickle=False, **arrays)
     pixels = to_uint8(drawn.samples)
-    for label in sorted(set(drawn.labels.tolist())):
+    for label in drawn.labels.unique().tolist():
         place = folder / _folder_name(label, class_names)
         place.mkdir()
         indices = (drawn.labels == label).nonzero().flatten().tolist()
@@ -121,6 +133,37 @@ def check_empty(folder: Path) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise HuscfError(f"output {folder}: cannot write below {there}")
+
+
+def check_room(module: SplitGAN, num_samples: int, folder: Path) -> None:
+    """Raise a HuscfError where so many samples do not fit into memory or on the folder's disk.
+
+    Counted is the least that they take: twice in memory, once as an archive.
+    """
+    size_bytes = num_samples * (4 * math.prod(_sample_size(module)) + 3 * 8)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    rooms = {"memory": (2 * size_bytes, _free_memory()), "disk": (size_bytes, _free_disk(there))}
+    for name, (needed, free) in rooms.items():
+        if needed > free:
+            raise HuscfError(
+                f"num_samples is {num_samples}: needs {needed / 1e9:.1f} GB of {name}, "
+                f"{free / 1e9:.1f} GB are free; draw fewer at a time, with other seeds"
+            )
+
+
+def _free_memory() -> float:
+    """Return the bytes that the system can give, infinity where it does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else math.inf
+
+
+def _free_disk(folder: Path) -> float:
+    usage = shutil.disk_usage(folder)
+    return usage.free if usage.total else math.inf  # what is no disk has no size
 
 
 def _write_pictures(pixels: Tensor, paths: Sequence[Path]) -> None:

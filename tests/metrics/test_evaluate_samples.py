@@ -8,6 +8,7 @@ from huscf.metrics import (
     ClassifierTraining,
     DomainClassifier,
     EvaluationSettings,
+    InceptionFeatures,
     LabelledSamples,
     RealData,
     RealReference,
@@ -174,6 +175,15 @@ def test_spectrograms_get_a_distance_in_decibels(halves, judge):
     assert near < 3 < far
 
 
+@pytest.fixture
+def inception_like():
+    """Stands where Inception stands, whose weights cannot be had: pixels are the features."""
+    inception = InceptionFeatures("w.pth")
+    # A cached property of a frozen class: this is the extractor, nothing is loaded.
+    vars(inception)["extractor"] = torch.nn.Flatten()
+    return inception
+
+
 def test_what_does_not_fit_is_one_clear_line(halves, judge):
     fresh, reference = halves
     wide = LabelledSamples(torch.zeros(20, 1, 8, 9), torch.zeros(20).long(), 10)
@@ -187,5 +197,25 @@ def test_what_does_not_fit_is_one_clear_line(halves, judge):
     with pytest.raises(HuscfError, match=r"no sample of classes \[0, 1, 2\]"):
         some = fresh.select((fresh.labels > 2).nonzero().flatten())
         evaluate_samples(some, reference, SETTINGS)
-    with pytest.raises(HuscfError, match="k is 5"):
-        evaluate_samples(fresh.select(torch.arange(4)), reference, SETTINGS)
+
+
+def test_figures_that_need_more_samples_than_there_are_are_left_out(halves, judge, inception_like):
+    fresh, reference = halves
+    settings = EvaluationSettings(downstream=None, inception=inception_like)
+    inception = {"fid", "kid"}
+    distances = {"frechet_distance", "frechet_distance_real", "kernel_distance"}
+    neighbours = {"precision", "recall", "density", "coverage"}
+    for count, missing in (
+        (6, set()),
+        (5, neighbours),
+        (2, neighbours),
+        (1, neighbours | distances | inception),
+    ):
+        test = reference.real.test.select(torch.arange(count))
+        few = RealReference(RealData(reference.real.train, test), judge)
+        figures = evaluate_samples(fresh, few, settings)
+        assert set(figures) == (ALWAYS | inception) - missing, count
+        assert all(math.isfinite(value) for value in figures.values())
+    # Few samples of its own are no more of a reason to measure nothing.
+    figures = evaluate_samples(fresh.select(torch.arange(4)), reference, settings)
+    assert set(figures) == (ALWAYS | inception) - neighbours

@@ -1,4 +1,7 @@
+import hashlib
 import logging
+import os
+import stat
 import warnings
 
 import pytest
@@ -152,14 +155,68 @@ def test_file_loads_without_running_code(digits, tmp_path):
     assert torch.load(path, weights_only=True)["test_accuracy"] == judge.test_accuracy
 
 
-def test_failed_write_leaves_no_file(digits, tmp_path, monkeypatch):
+def test_a_judge_that_cannot_be_stored_is_used_and_leaves_no_file(
+    digits, tmp_path, monkeypatch, caplog
+):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
-        load_judge(digits, BRIEF, tmp_path)
+    monkeypatch.setattr("os.replace", fail)
+    with caplog.at_level(logging.WARNING):
+        assert load_judge(digits, BRIEF, tmp_path).test_accuracy > 0
+    assert f"cannot be kept in {tmp_path} (disk full)" in caplog.text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_users_of_a_folder_can_read_what_the_umask_lets_them(digits, tmp_path):
+    before = os.umask(0o027)
+    try:
+        load_judge(digits, BRIEF, tmp_path)
+    finally:
+        os.umask(before)
+    (path,) = tmp_path.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    digits, tmp_path, trainings, caplog, monkeypatch
+):
+    load_judge(digits, BRIEF, tmp_path)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with caplog.at_level(logging.WARNING):
+        load_judge(digits, BRIEF, tmp_path)
+    assert len(trainings) == 2
+    assert "is not yours to read; the judge is trained again" in caplog.text
+    assert "damaged" not in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_will_do_where_it_has_the_judge(
+    digits, tmp_path, trainings, monkeypatch
+):
+    first = load_judge(digits, BRIEF, tmp_path)
+    monkeypatch.setattr("os.access", lambda *args: False)
+    second = load_judge(digits, BRIEF, tmp_path)
+    assert second.inspect(digits.test).features.equal(first.inspect(digits.test).features)
+    swapped = RealData(digits.test, digits.train)
+    with pytest.raises(HuscfError, match="cannot be written; set HUSCF_CACHE"):
+        load_judge(swapped, BRIEF, tmp_path)
+    assert len(trainings) == 1
+
+
+def test_keys_do_not_change_and_need_no_copy_of_the_data(digits):
+    train = LabelledSamples(digits.train.samples[::2], digits.train.labels[::2], 10)
+    real, expected = RealData(train, digits.test), hashlib.sha256()
+    expected.update(f"{judge_cache.CACHE_FORMAT} {BRIEF}".encode())
+    for data in (train, digits.test):
+        expected.update(f"torch.float32 {tuple(data.samples.shape)} 10".encode())
+        expected.update(data.samples.numpy().tobytes() + data.labels.numpy().tobytes())
+    assert judge_cache.content_hash(real, BRIEF) == expected.hexdigest()
+    buffer = judge_cache._as_buffer(digits.test.samples)
+    assert buffer.ctypes.data == digits.test.samples.data_ptr()
 
 
 def test_folder_comes_from_the_environment(tmp_path, monkeypatch):

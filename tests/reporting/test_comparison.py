@@ -1,5 +1,6 @@
 """`huscf compare`: figures, differing keys and curves of several runs."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import yaml
 from PIL import Image
 
 from huscf.__main__ import main
+from huscf.reporting import RunRecord, charts
 from huscf.reporting.comparison import differing_keys
 
 
@@ -82,6 +84,65 @@ def test_runs_that_differ_in_the_seed_alone_have_mean_and_spread(run, tmp_path, 
     assert found["test/digits/fid"] == ["0.625 ± 0.18 (2 of 3)", "-"]
 
 
+def test_unfinished_runs_and_second_runs_of_a_seed_are_not_in_the_mean(run, tmp_path, capsys):
+    folders = [
+        repeat(run, tmp_path / "short", 0, [7.0]),
+        repeat(run, tmp_path / "a", 0, [9.0, 1.0]),
+        repeat(run, tmp_path / "again", 0, [9.0, 5.0]),
+        repeat(run, tmp_path / "b", 1, [9.0, 2.0]),
+        repeat(run, tmp_path / "c", 0, [9.0], generator_lr=0.25),
+        repeat(run, tmp_path / "d", 1, [9.0, 9.0], generator_lr=0.25),
+    ]
+    assert main(["compare", *map(str, folders)]) == 0
+    out = capsys.readouterr().out
+    assert "seeds 0, 1" in out
+    found = spread_lines(out.split("not in the mean")[0])
+    assert found["train/generator_loss"] == ["1.5 ± 0.71"]
+    assert found["round"] == ["2"]
+    assert [line for line in out.splitlines() if line.startswith("not in the mean")] == [
+        "not in the mean over seeds: short, it ends after round 1, others after 2",
+        "not in the mean over seeds: again, seed 0 a second time",
+        "not in the mean over seeds: c, it ends after round 1, others after 2",
+    ]
+
+
+def test_runs_that_a_figure_stops_are_whole_however_short(run, tmp_path, capsys):
+    folders = [repeat(run, tmp_path / name, n, [1.0] * (n + 1)) for n, name in enumerate("ab")]
+    for folder in folders:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        stopping = {"class_path": "huscf.callbacks.RoundEarlyStopping"}
+        config["trainer"]["callbacks"] = [stopping]
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["compare", *map(str, folders)]) == 0
+    out = capsys.readouterr().out
+    assert spread_lines(out)["round"] == ["1.5 ± 0.71"]
+    assert "not in the mean" not in out
+
+
+def test_a_folder_given_twice_is_one_run(run, tmp_path, capsys):
+    folder = repeat(run, tmp_path / "a", 0, [1.0])
+    other = repeat(run, tmp_path / "b", 1, [3.0])
+    twice = str(folder / ".." / "a")
+    assert main(["compare", str(folder), twice, str(other)]) == 0
+    out = capsys.readouterr().out
+    assert spread_lines(out)["train/generator_loss"] == ["2 ± 1.4"]
+    assert "not in the mean" not in out
+
+
+def test_curves_are_of_every_run_and_the_legend_of_what_is_drawn(run, monkeypatch):
+    legends = []
+    monkeypatch.setattr(charts, "to_png", lambda figure: legends.extend(list_legends(figure)))
+    one = RunRecord.read(run)
+    rows = [[{"round": 1.0, f"eval/{name}/label_accuracy": 0.5}] for name in ("digits", "faces")]
+    runs = [dataclasses.replace(one, rows=each) for each in rows]
+    charts.draw_panels(runs, ["run", "run"])
+    assert legends == [["run digits", "run faces"]]
+
+
+def list_legends(figure):
+    return [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes]
+
+
 def test_tests_under_different_judges_are_no_repetitions(run, tmp_path, capsys):
     folders = [repeat(run, tmp_path / name, seed, [1.0]) for seed, name in enumerate("ab")]
     for folder, plain in zip(folders, (False, True), strict=True):
@@ -93,6 +154,13 @@ def test_tests_under_different_judges_are_no_repetitions(run, tmp_path, capsys):
     assert spread_lines(out)["test/digits/fid"] == ["-"]
     assert "huscf test: plain_judge" in out.split("Differing")[1]
     assert "huscf test: round" not in out
+    for folder, extra in zip(folders, ({}, {"data_changed": True}), strict=True):
+        content = {"round": 2, "domains": {"digits": {"together": {"fid": 9.0}}}, **extra}
+        (folder / "metrics.json").write_text(json.dumps(content))
+    assert main(["compare", *map(str, folders)]) == 0
+    out = capsys.readouterr().out
+    assert spread_lines(out)["test/digits/fid"] == ["-"]
+    assert "huscf test: data_changed" in out.split("Differing")[1]
 
 
 def test_runs_of_one_seed_or_of_different_settings_are_no_repetitions(run, tmp_path, capsys):

@@ -1,6 +1,9 @@
 """`huscf generate` as a user meets it, and sample sets as values."""
 
+import shlex
 import wave
+from argparse import ArgumentParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +11,11 @@ import torch
 from PIL import Image
 
 from huscf.__main__ import main
+from huscf.commands import COMMANDS
 from huscf.datamodules import LogMel
 from huscf.errors import HuscfError
 from huscf.randomness import make_generator
-from huscf.sampling import draw_sample_set, load_gan, write_sample_set
+from huscf.sampling import draw_sample_set, load_gan, sample_set, write_sample_set
 
 
 def generate(checkpoint, output, *options):
@@ -30,7 +34,7 @@ def test_samples_are_balanced_and_the_pictures_are_those_of_the_archive(checkpoi
     assert found["samples"].dtype == np.float32
     assert np.abs(found["samples"]).max() <= 1
     assert set(np.bincount(found["labels"])) == {4, 5}
-    assert set(np.bincount(found["client"])) <= {10, 13}
+    assert set(np.bincount(found["client"])) == {10, 11}
     assert found["cluster"].tolist() == [int(c >= 2) for c in found["client"]]
     pictures = sorted((tmp_path / "out").glob("*/*.png"))
     assert len(pictures) == 43
@@ -39,6 +43,85 @@ def test_samples_are_balanced_and_the_pictures_are_those_of_the_archive(checkpoi
         assert path.parent.name == str(found["labels"][index])
         expected = (found["samples"][index, 0] + 1) * 127.5
         assert np.abs(np.asarray(Image.open(path)) - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize("num_chosen", [1, 2, 3, 4, 6, 10])
+@pytest.mark.parametrize("num_clients", [1, 2, 3, 4])
+def test_any_number_of_samples_is_even_over_classes_clients_and_pairs(
+    num_chosen, num_clients, checkpoint
+):
+    saved, chosen = load_gan(checkpoint), list(range(num_chosen))
+    for count in (1, 2, 3, 5, 8, 12, 23, 40, 97):
+        labels, client = sample_set._share_out(saved, count, range(num_clients), chosen)
+        pairs = torch.zeros(num_chosen, num_clients)
+        pairs.index_put_((labels, client), torch.ones(count), accumulate=True)
+        assert pairs.sum() == count
+        for counts in (pairs.sum(0), pairs.sum(1), *pairs):
+            assert counts.max() - counts.min() <= 1
+
+
+def test_three_samples_of_four_clients_are_of_three(checkpoint, tmp_path):
+    assert generate(checkpoint, tmp_path / "out", "--num_samples=3") == 0
+    with np.load(tmp_path / "out" / "samples.npz") as archive:
+        assert archive["client"].tolist() == [0, 1, 2]
+        assert archive["labels"].tolist() == [0, 1, 2]
+        assert archive["cluster"].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("room", ["memory", "disk"])
+def test_samples_that_cannot_fit_are_one_line(room, checkpoint, tmp_path, capsys, monkeypatch):
+    # 280 bytes a sample; in memory twice.
+    free = {"memory": 2 * 280e3, "disk": 280e3}[room]
+    monkeypatch.setattr(sample_set, f"_free_{room}", lambda *args: free)
+    assert generate(checkpoint, tmp_path / "out", "--num_samples=1001") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"num_samples is 1001: needs 0.0 GB of {room}" in line
+    sample_set.check_room(load_gan(checkpoint).module, 1000, tmp_path / "out")
+    assert generate(checkpoint, tmp_path / "out", f"--num_samples={10**30}") == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_last_run_and_a_runs_folder_are_checkpoints(run, tmp_path, capsys, monkeypatch):
+    assert generate(run, tmp_path / "a", "--num_samples=4") == 0
+    assert generate(tmp_path, tmp_path / "none") == 2
+    assert "a folder, and there is no" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert generate("last", tmp_path / "none") == 2
+    assert "no run with a checkpoint below runs; name a file" in capsys.readouterr().err
+    (tmp_path / "runs").symlink_to(run.parent)
+    assert generate("last", tmp_path / "b", "--num_samples=4") == 0
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_classes_are_given_by_number(checkpoint, tmp_path, capsys):
+    assert generate(checkpoint, tmp_path / "out", "--classes", "2", "seven") == 2
+    assert capsys.readouterr().err == (
+        "huscf: error: --classes 2 seven: classes are given by number; there are "
+        "0 0, 1 1, 2 2, 3 3, 4 4, 5 5, 6 6, 7 7, 8 8, 9 9\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["generate", "export", "compare", "report"])
+def test_help_has_an_example_that_parses(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    out = capsys.readouterr().out
+    (line,) = [x.strip() for x in out.splitlines() if x.startswith(f"  huscf {command} ")]
+    assert "clients.csv" in out or command in ("compare", "report")
+    parser = ArgumentParser()
+    COMMANDS[command][0](parser)
+    parser.parse_args(shlex.split(line)[2:])
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux")
+def test_a_place_where_nothing_can_be_made_is_one_line(checkpoint, run, capsys):
+    options = [f"--ckpt_path={checkpoint}", "--output=/proc/x.png"]
+    for command in (["generate", "--num_samples=2"], ["export", "--cluster=0"]):
+        assert main([*command, *options]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("huscf: error: output /proc/x.png: cannot be made (")
+    assert main(["compare", str(run), options[1]]) == 2
+    assert "output /proc/x.png: cannot be made" in capsys.readouterr().err
 
 
 def test_few_samples_come_from_many_clients(checkpoint, tmp_path):

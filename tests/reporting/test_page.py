@@ -2,14 +2,17 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
 
 import pytest
+import yaml
 from PIL import Image
 
 from huscf.__main__ import main
+from huscf.callbacks.score_table import choose_file
 from huscf.reporting import RunRecord, write_page
 from huscf.reporting.federation_history import append_federation, by_round, read_federation
 
@@ -131,6 +134,104 @@ def test_scores_of_a_test_do_not_hide_newer_ones_of_training(run, tmp_path):
         html = write_page(record).read_text()
         assert "0.875" in html and f"From huscf test after round {number}:" in html
         assert ("0.625" in html) == shown
+
+
+def test_the_note_below_the_scores_says_what_they_are_of(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    content = {"together": {"label_accuracy": 0.875}, "num_per_class": 20, "over_clients": {}}
+    scores = {"evaluation_seeds": [0], "data_changed": True, "domains": {"digits": content}}
+    for spread in ({}, {"label_accuracy": {"mean": 0.5, "std": 0.25, "n": 2}}):
+        content |= {"over_clients": spread, "client_num_per_class": 7}
+        (folder / "metrics.json").write_text(json.dumps(scores))
+        html = write_page(RunRecord.read(folder)).read_text()
+        assert "together, 20 samples of each class (one draw, evaluation seed 0" in html
+        assert "against other data than the run was trained on" in html
+        brackets = "in brackets mean ± standard deviation over single clients, 7 samples"
+        assert (brackets in html) == bool(spread)
+
+
+def test_of_many_earlier_rounds_a_few_are_shown_with_all_domains(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    picture = folder / "samples" / "digits-round-0001.png"
+    for number in range(3, 26):
+        for name in ("digits", "negatives"):
+            shutil.copy(picture, folder / "samples" / f"{name}-round-{number:04d}.png")
+    for name in ("digits", "negatives"):
+        shutil.copy(picture, folder / "samples" / f"{name}-round-10000.png")
+    html = write_page(RunRecord.read(folder)).read_text()
+    shown = re.findall(r"<figcaption>(\w+), round (\d+)</figcaption>", html)
+    # 26 rounds: every third.
+    rounds = ["0001", "0004", "0007", "0010", "0013", "0016", "0019", "0022", "0025"]
+    assert shown == [(name, n) for n in rounds for name in ("digits", "negatives")]
+    assert list(RunRecord.read(folder).earlier_grids())[-1] == 10000
+
+
+def test_the_newest_test_is_the_one_of_the_highest_number(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    for at, name in enumerate(("metrics-10", "metrics-9", "metrics", "metrics-old", "metrics2")):
+        content = {"round": at, "domains": {}}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+        os.utime(folder / f"{name}.json", (at, at))
+    assert RunRecord.read(folder).scores["round"] == 0
+    assert choose_file(folder) == folder / "metrics-11.json"
+    assert choose_file(tmp_path) == tmp_path / "metrics.json"
+
+
+HALF_PLAN = "{generator_blocks: 3, discriminator_blocks: 3, clients: [{client: 0}]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("config.yaml", "", "needs keys and values, not NoneType"),
+        ("config.yaml", "data: {}\nmodel: 3\n", "needs keys and values, not int"),
+        ("config.yaml", "data: {}\nmodel: {generator: g, discriminator: d}\n", "no 'class_path'"),
+        ("config.yaml", "model: {}\n", "no 'data' in it"),
+        ("plan.yaml", "", "needs keys and values"),
+        ("plan.yaml", HALF_PLAN, "problem with 'cuts'"),
+        ("metrics.json", "[1]", "needs keys and values, not list"),
+        ("metrics.json", '{"domains": {"digits": {"x": 1}}}', "no 'together' in it"),
+        ("metrics.json", '{"domains": {"dig', "Unterminated string"),
+        ("metrics.csv", "round,x\n1,abc\n", "could not convert string to float: 'abc'"),
+        ("federation.csv", "round,x\n1,2\n", "no 'divergence'"),
+        ("clients.csv", "client,uplink_mbytes\n0,x\n", "could not convert string to float"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(name, content, reason, run, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / name).write_text(content)
+    for command in ("report", "compare"):
+        assert main([command, str(folder)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"huscf: error: {folder / name}: cannot be read: ")
+        assert reason in line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "client,domain,cluster,uplink_mbytes,downlink_mbytes\n0,digits,0,,\n",
+        "client,domain,cluster\n0,digits,0\n1,di",
+    ],
+)
+def test_clients_that_were_not_written_whole_count_as_missing(content, run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "clients.csv").write_text(content)
+    (folder / "metrics.csv").write_text("\0\1\n7\n")
+    record = RunRecord.read(folder)
+    assert [set(c) for c in record.clients] == [{"client", "profile", "cuts"}] * 4
+    assert record.rows == []
+    assert main(["report", str(folder)]) == 0
+
+
+def test_a_plan_without_profiles_is_shown(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    plan = yaml.safe_load((folder / "plan.yaml").read_text())
+    for client in plan["clients"]:
+        del client["profile"]
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
+    assert main(["report", str(folder)]) == 0
+    assert {c["profile"] for c in RunRecord.read(folder).plan["clients"]} == {""}
 
 
 def test_a_run_without_clients_csv_or_rounds_still_has_a_page(run, tmp_path):

@@ -1,6 +1,7 @@
 """`huscf test` and `huscf validate` from a checkpoint alone, and evaluation during training."""
 
 import copy
+import dataclasses
 import json
 import math
 import shutil
@@ -16,7 +17,7 @@ from huscf.errors import CheckpointError, HuscfError
 from huscf.metrics import JudgeSettings, inception_distances
 from huscf.modules import evaluation
 from huscf.modules.evaluation import DomainEvaluator, DomainScores, spread_out
-from huscf.reporting import summarize_scores
+from huscf.reporting import make_score_tables, summarize_scores
 from huscf.reporting.scores import format_spread
 from huscf.saved_config import check_same_config
 from tests.reporting.conftest import fit
@@ -248,6 +249,70 @@ def test_a_domain_that_cannot_be_measured_does_not_end_the_run(tmp_path, small_j
     assert "eval/negatives/label_accuracy" in header
     assert "eval/digits" not in header
     assert not (folder / "report.html").exists()
+
+
+def test_other_data_than_the_runs_own_are_measured_and_said_to_be_so(
+    copied, small_judge, capsys, recwarn
+):
+    checkpoint = f"--ckpt_path={copied}/checkpoints/last.ckpt"
+    quick = [*FEW, "--model.num_evaluated_seeds=1", "--model.num_evaluated_clients=0"]
+    assert main(["test", checkpoint, *quick]) == 0
+    assert json.loads((copied / "metrics.json").read_text())["data_changed"] is False
+    assert not [w for w in recwarn if "trained on" in str(w.message)]
+    other = "--data.init_args.clients_per_domain=[1, 3]"
+    for command in ("validate", "test"):
+        capsys.readouterr()
+        with pytest.warns(UserWarning, match=r"those of 4 clients have changed \(0, 1, 2, 3\)"):
+            assert main([command, checkpoint, *quick, other]) == 0
+        assert "against other data than the run was" in " ".join(capsys.readouterr().out.split())
+    assert json.loads((copied / "metrics-2.json").read_text())["data_changed"] is True
+    assert "against other data than the run was trained on" in (copied / "report.html").read_text()
+
+
+def test_domains_that_cannot_be_scored_are_named_and_the_others_are(
+    copied, small_judge, capsys, monkeypatch
+):
+    real = DomainEvaluator.real.func
+
+    def cut(self):
+        domain = self.domain
+        count = 0 if domain.name == "digits" else 3
+        samples, labels = domain.test_samples[:count], domain.test_labels[:count]
+        self.domain = dataclasses.replace(domain, test_samples=samples, test_labels=labels)
+        return real(self)
+
+    monkeypatch.setattr(DomainEvaluator, "real", property(cut))
+    checkpoint = f"--ckpt_path={copied}/checkpoints/last.ckpt"
+    with pytest.warns(UserWarning, match="digits: not scored: domain digits: no test samples"):
+        assert main(["test", checkpoint, *FEW]) == 0
+    out = capsys.readouterr().out
+    assert "Frechet distance" in out and "coverage" not in out
+    figures = json.loads((copied / "metrics.json").read_text())
+    assert list(figures["domains"]) == ["negatives"]
+    assert list(figures["clients"]) == ["2", "3"]
+    together = figures["domains"]["negatives"]["together"]
+    assert "kernel_distance" in together and "coverage" not in together
+    assert "negatives" in (copied / "report.html").read_text()
+
+
+def test_figures_that_a_domain_lacks_are_dashes():
+    brief = {"label_accuracy": 0.5}
+    scores = [
+        DomainScores("a", {0: brief}, 5, {0: brief}, 1, 5),
+        DomainScores(
+            "b", {0: brief | {"coverage": 0.25}}, 5, {1: brief | {"coverage": 0.75}}, 1, 5
+        ),
+    ]
+    summary = summarize_scores(scores, {0: 0, 1: 0}, seed=4)
+    assert summary["domains"]["a"]["over_seeds"].keys() == {"label_accuracy"}
+    coverage = {"mean": 0.75, "std": 0.0, "n": 1}
+    assert summary["clusters"]["0"]["over_clients"]["coverage"] == coverage
+    table = make_score_tables(summary)[0]
+    cells = [list(column.cells) for column in table.columns]
+    assert cells[1] == ["label accuracy", "coverage"]
+    assert [column[1] for column in cells[2:]] == ["-", "-", "0.250", "0.750"]
+    uneven = DomainScores("a", {0: {"x": 1.0}, 1: {"x": 2.0, "y": 3.0}}, 5, {}, 1, 5)
+    assert uneven.together == {"x": 1.5, "y": 3.0}
 
 
 def test_summary_by_hand():
