@@ -111,7 +111,7 @@ def write_sample_set(
     folder.mkdir(parents=True, exist_ok=True)
     # NumPy dates the archive's members 1980, so equal samples give equal bytes.
     arrays = {name: tensor.numpy() for name, tensor in vars(drawn).items()}
-    np.savez(folder / "samples.npz", allow_pickle=False, **arrays)
+    np.savez(folder / "samples.npz", **arrays)
     pixels = to_uint8(drawn.samples)
     for label in drawn.labels.unique().tolist():
         place = folder / _folder_name(label, class_names)
