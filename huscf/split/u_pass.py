@@ -121,7 +121,8 @@ class UPass:
         at_tails = [lane.tail_input.grad for lane in self.lanes]
         at_heads = self._through_server(self._send_up(at_tails), collected, shares)
         for lane, gradient in zip(self.lanes, self._send_down(at_heads), strict=True):
-            torch.autograd.backward(lane.head_output, gradient)
+            if lane.head_output.requires_grad:  # heads may have no parameters, or frozen ones
+                torch.autograd.backward(lane.head_output, gradient)
         for lane in self.lanes:
             lane.tail_input.grad = None
 

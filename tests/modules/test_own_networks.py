@@ -1,5 +1,6 @@
 """Networks of a user's own: whatever PyTorch makes blocks of goes through a whole round."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -11,12 +12,14 @@ from huscf.models import (
     ConditionalDiscriminator,
     ConditionalGenerator,
     Network,
+    SqueezeLogit,
     check_networks,
 )
 from huscf.modules import SplitGAN
 from huscf.planning import measure_plan_costs
 from huscf.split import ExplicitPlan
 from tests.conftest import SHAPE, make_batch, make_gan, run_step
+from tests.split.test_equality import start, uncut_step
 
 CUTS = {0: [1, 1, 1, 1], 1: [2, 1, 1, 2], 2: [1, 2, 2, 1]}
 
@@ -84,11 +87,15 @@ def make_own(second, third, **options):
         latent_dim=5,
         **options,
     )
+    attach_optimizers(module)
+    return module
+
+
+def attach_optimizers(module):
     optimizers = dict(
         zip(("generator", "discriminator"), module.configure_optimizers(), strict=True)
     )
     module.optimizer = optimizers.__getitem__
-    return module
 
 
 @pytest.mark.parametrize(("second", "third"), BLOCKS)
@@ -98,10 +105,7 @@ def test_own_blocks_train_as_an_uncut_network_would_and_are_federated(second, th
     run_step(module, {0: batch[0]})
     # The same networks, cut elsewhere.
     uncut.apply_plan(ExplicitPlan({c: [2, 2, 1, 1] for c in CUTS}).make_plan(request_of(uncut)))
-    optimizers = dict(
-        zip(("generator", "discriminator"), uncut.configure_optimizers(), strict=True)
-    )
-    uncut.optimizer = optimizers.__getitem__
+    attach_optimizers(uncut)
     run_step(uncut, {0: batch[0]})
     one, other = (m.parties.merged_network("generator", 0).state_dict() for m in (module, uncut))
     for name, value in one.items():
@@ -123,6 +127,58 @@ def request_of(module):
 
     networks = [module.parties.merged_network(n, 0) for n in ("generator", "discriminator")]
     return PlanRequest(*networks, SHAPE, 5, dict.fromkeys(CUTS, 6))
+
+
+class OneHot(nn.Module):
+    """Appends the label, as numbers or planes; nothing to train."""
+
+    def forward(self, inputs, labels):
+        known = nn.functional.one_hot(labels, 3).float()
+        known = known.view(*known.shape, *[1] * (inputs.ndim - 2))
+        return torch.cat([inputs, known.expand(-1, -1, *inputs.shape[2:])], 1)
+
+
+def one_hot_generator(shape, latent_dim):
+    last = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Tanh())
+    return Network([OneHot(), nn.Linear(latent_dim + 3, 32), nn.Linear(32, 64), last])
+
+
+def one_hot_discriminator(shape):
+    last = nn.Sequential(nn.Flatten(), nn.Linear(64, 1), SqueezeLogit())
+    return Network([OneHot(), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 1, 1), last])
+
+
+def make_one_hot(cuts):
+    sizes = dict.fromkeys(cuts, 6)
+    networks = (one_hot_generator, one_hot_discriminator)
+    module = SplitGAN(SHAPE, sizes, sizes, *networks, ExplicitPlan(cuts), latent_dim=5)
+    attach_optimizers(module)
+    return module
+
+
+def test_heads_without_parameters_train_the_rest_as_uncut_networks_would():
+    module = make_one_hot({0: [1, 1, 1, 1]})
+    networks = start(module, make_batch([0]))[0]
+    losses, gradients, _ = uncut_step(networks, copy.copy(module.client(0)))
+    found = run_step(module, make_batch([0]))
+    for name, expected in gradients.items():
+        assert found[name] == pytest.approx(losses[name], abs=1e-5)
+        merged = module.parties.merged_network(name, 0).parameters()
+        for parameter, gradient in zip(merged, expected, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_heads_stay_and_their_gradients_count_as_traffic():
+    frozen, free = (make_gan({0: [1, 1, 1, 1], 1: [1, 1, 1, 1]}) for _ in range(2))
+    heads = [frozen.client(c).segment("discriminator", "head") for c in (0, 1)]
+    for head in heads:
+        head.requires_grad_(False)
+    before = [p.clone() for head in heads for p in head.parameters()]
+    for module in (frozen, free):
+        run_step(module, make_batch([0, 1]))
+    after = [p for head in heads for p in head.parameters()]
+    assert all(map(torch.equal, before, after))
+    assert frozen.exchange.num_bytes == free.exchange.num_bytes
 
 
 @pytest.mark.parametrize(("second", "third"), BLOCKS)
