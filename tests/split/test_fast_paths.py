@@ -8,9 +8,10 @@ from torch import nn
 
 from huscf.loops import GroupThreads, StepExchange, list_phases
 from huscf.models import SqueezeLogit, can_stack, run_stacked, stacked
+from huscf.models.conditional_discriminator import DiscriminatorStem
 from huscf.modules import Segment, server
 from huscf.split import Exchange
-from tests.conftest import make_batch, make_gan, run_step
+from tests.conftest import SHAPE, make_batch, make_gan, run_step
 
 CUTS = {0: [1, 1, 1, 1], 1: [1, 1, 1, 1], 2: [2, 1, 1, 2], 3: [1, 1, 1, 1], 4: [2, 1, 1, 2]}
 
@@ -163,6 +164,51 @@ def test_layers_that_may_mix_samples_are_not_stacked():
     for layer in (*mixing, spectral):
         assert not can_stack([nn.Sequential(nn.Linear(2, 2), layer)])
     assert can_stack([nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU())])
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_layers_with_hooks_are_not_stacked(register):
+    for hooked in (0, 1):
+        block = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        assert can_stack([block])
+        getattr([block, block[0]][hooked], register)(lambda *_: None)
+        assert not can_stack([block])
+
+
+class Tripled(DiscriminatorStem):
+    """Joins otherwise than its base, whose `join_each` does not know."""
+
+    def join(self, samples, labels):
+        return super().join(3 * samples, labels)
+
+
+class Shifted(DiscriminatorStem):
+    def forward(self, samples, labels):
+        return super().forward(samples, labels) + 1
+
+
+def test_a_stems_own_join_is_used_for_several_clients_too():
+    stems = [Tripled(SHAPE, nn.Sequential(nn.Conv2d(2, 4, 3))) for _ in range(2)]
+    samples, labels = torch.randn(5, 2, 1, 8, 8), torch.randint(0, 3, (5, 2))
+    assert can_stack(stems)
+    outputs = run_stacked([[stem] for stem in stems], samples, labels)
+    for which, stem in enumerate(stems):
+        torch.testing.assert_close(outputs[:, which], stem(samples[:, which], labels[:, which]))
+
+
+def test_a_stem_with_a_forward_of_its_own_is_not_stacked():
+    layers = nn.Sequential(nn.Conv2d(2, 4, 3))
+    assert can_stack([DiscriminatorStem(SHAPE, layers)])
+    assert not can_stack([Shifted(SHAPE, layers)])
+
+
+def test_small_linear_layers_run_on_rows_of_tokens():
+    layers = [nn.Linear(4, 3) for _ in range(2)]
+    tokens = torch.randn(5, 2, 6, 4)
+    outputs = run_stacked([[layer] for layer in layers], tokens)
+    assert outputs.shape == (5, 2, 6, 3)
+    for which, layer in enumerate(layers):
+        torch.testing.assert_close(outputs[:, which], layer(tokens[:, which]))
 
 
 def test_batch_norms_in_evaluation_use_running_statistics():
