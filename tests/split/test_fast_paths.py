@@ -211,6 +211,21 @@ def test_small_linear_layers_run_on_rows_of_tokens():
         torch.testing.assert_close(outputs[:, which], layer(tokens[:, which]))
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_weights_that_autocast_keeps_do_not_miss_an_optimisers_step(num_threads):
+    def step(**options):
+        module = make_gan(CUTS, depth=5, norm="group", discriminator_lr=5e-3)
+        for client, (samples, labels) in make_batch(CUTS).items():
+            module.start_step(client, samples, labels, 0)
+        with torch.autocast("cpu", torch.bfloat16, **options):
+            exchange = StepExchange(module, list(CUTS), GroupThreads())
+            assert exchange.num_threads == num_threads
+            return [exchange.run_phase(phase) for phase in list_phases(0.0)]
+
+    torch.set_num_threads(num_threads)
+    assert step() == step(cache_enabled=False)
+
+
 def test_batch_norms_in_evaluation_use_running_statistics():
     norms = [nn.BatchNorm1d(2).eval(), nn.BatchNorm1d(2).eval()]
     norms[1].running_mean += 3
