@@ -83,7 +83,7 @@ class SplitGAN(LightningModule):
             each "client" alone, or all clients that share its blocks "together" (the paper's
             way, by which clients leak into each other's activations).
         on_nonfinite: When a client yields NaN or Inf: "stop" naming it, or "drop" it from the
-            step and count that.
+            step's half, as if it had not been there, and from the rest, and count that.
         num_evaluated_per_class: Samples of each class and domain that validate and test draw.
         num_evaluated_clients: At most so many clients of a domain are tested one by one, which
             gives the spread over clients; 0 leaves that out.

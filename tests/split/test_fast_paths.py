@@ -328,3 +328,51 @@ def test_a_client_with_nan_leaves_its_group_and_the_others_train_on(poison):
     assert all(t.isfinite().all() for t in module.server.state_dict().values())
     assert any(not torch.equal(v, before[k]) for k, v in module.server.state_dict().items())
     assert all(module.client(c).is_finite() for c in (0, 2))
+
+
+class BrokenGradient(nn.Module):
+    """Passes values on; its gradient is NaN."""
+
+    def forward(self, values):
+        return values + (0 * values).sqrt()
+
+
+def break_samples(client):
+    client.samples[0] = torch.nan
+
+
+def break_head(client):
+    next(client.segment("discriminator", "head").parameters()).data.fill_(torch.nan)
+
+
+def break_gradient(client):
+    tail = client.segment("discriminator", "tail").block(3)
+    client.discriminator_tail = Segment({3: nn.Sequential(tail, BrokenGradient())})
+
+
+@pytest.mark.parametrize("poison", [break_samples, break_head, break_gradient])
+@pytest.mark.parametrize("server_gradient", ["uniform", "samples"])
+def test_without_a_client_that_is_dropped_gradients_are_those_of_the_others(
+    poison, server_gradient
+):
+    def gradients_of(clients, poisoned=None):
+        sizes = {client: 30 * (client + 1) for client in clients}
+        options = {"server_gradient": server_gradient, "on_nonfinite": "drop", "norm": "none"}
+        cuts = {client: [1, 1, 1, 1] for client in clients}
+        module = make_gan(cuts, client_sizes=sizes, **options)
+        for client, (samples, labels) in make_batch(range(3)).items():
+            if client in clients:
+                module.start_step(client, samples, labels, 0)
+        if poisoned is not None:
+            poison(module.client(poisoned))
+        exchange = StepExchange(module, list(clients))
+        losses = [exchange.run_phase(phase) for phase in list_phases(0.0)]
+        assert exchange.active == [0, 2]
+        own = [module.server, module.client(0), module.client(2)]
+        return losses, [p.grad for party in own for p in party.parameters()]
+
+    losses, found = gradients_of([0, 1, 2], poisoned=1)
+    expected_losses, expected = gradients_of([0, 2])
+    assert losses == pytest.approx(expected_losses, abs=1e-5)
+    for gradient, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-6)
