@@ -63,7 +63,7 @@ class SplitGAN(LightningModule):
         latent_dim: Length of the noise vector.
         loss: Adversarial loss; None is the non-saturating cross-entropy of the paper.
         exchange: The wire between clients and server; None carries everything unchanged. One that
-            overrides `transmit` runs in one thread, so that what it draws is reproducible.
+            overrides anything runs in one thread, so that what it draws is reproducible.
         generator_lr: Adam's learning rate of all generator parts. Measured: narrow networks
             (width 16) learn faster with 1e-3, the paper's with 5e-4.
         discriminator_lr: Adam's learning rate of all discriminator parts.
