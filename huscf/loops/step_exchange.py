@@ -236,7 +236,7 @@ class StepExchange:
         ends = []
         losses: dict[int, float] = {}
         for lane in judged.lanes:
-            logits = lane.output.float().unbind(1)
+            logits = lane.output.float().flatten(1).unbind(1)  # (B, K), or (B, K, 1)
             values = [loss(*own) for own in zip(lane.client_ids, logits, strict=True)]
             for given in values:
                 if not isinstance(given, Tensor) or given.ndim:

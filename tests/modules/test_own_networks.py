@@ -9,13 +9,15 @@ from torch import nn
 
 from huscf.errors import HuscfError
 from huscf.models import (
+    AdversarialLoss,
     ConditionalDiscriminator,
     ConditionalGenerator,
     Network,
     SqueezeLogit,
     check_networks,
 )
-from huscf.modules import SplitGAN
+from huscf.models.conditional_discriminator import DiscriminatorStem
+from huscf.modules import Segment, SplitGAN
 from huscf.planning import measure_plan_costs
 from huscf.split import ExplicitPlan
 from tests.conftest import SHAPE, make_batch, make_gan, run_step
@@ -232,6 +234,34 @@ def discriminator_with(*blocks):
     return Network([*list(ConditionalDiscriminator(SHAPE, width=4, depth=4)), *blocks])
 
 
+class NoisyStem(DiscriminatorStem):
+    """Draws while it joins, in training alone."""
+
+    def join(self, samples, labels):
+        return super().join(nn.functional.dropout(samples, training=self.training), labels)
+
+
+class NoisyForward(NoisyStem):
+    def forward(self, samples, labels):
+        return super().forward(samples, labels)
+
+
+class Pair(nn.Module):
+    def forward(self, values):
+        return values, values
+
+
+def discriminator_from(stem):
+    others = list(ConditionalDiscriminator(SHAPE, width=4, depth=4))[1:]
+    return Network([stem(SHAPE, nn.Sequential(nn.Conv2d(2, 4, 4, 2, 1))), *others])
+
+
+def tied_discriminator():
+    block, layer = nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1)), nn.ReLU()
+    first, *others = ConditionalDiscriminator(SHAPE, width=4, depth=4)
+    return Network([first, block.append(layer), nn.Sequential(block[0], layer), *others])
+
+
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
@@ -260,12 +290,54 @@ def discriminator_with(*blocks):
             r"discriminator: block 4 \(Linear\) gets one tensor and fails on \(2,\): RuntimeError",
         ),
         ({"discriminator": lambda *_: None}, r"discriminator: needs to be .*, got NoneType"),
+        (
+            {"discriminator": lambda *_: discriminator_with(Pair())},
+            r"discriminator: block 4 \(Pair\) gives tuple, needs to hand on one tensor",
+        ),
+        (
+            {"discriminator": lambda *_: tied_discriminator()},
+            "discriminator: blocks 1 and 2 share a parameter",
+        ),
+        (
+            {"discriminator": lambda *_: discriminator_from(NoisyStem)},
+            r"discriminator: block 0 \(NoisyStem\): join draws random numbers",
+        ),
     ],
 )
 def test_networks_that_break_the_contract_are_refused_when_built(replaced, message):
     with pytest.raises(HuscfError, match=message) as caught:
         SplitGAN(SHAPE, {0: 6}, {0: 60}, latent_dim=5, **replaced)
     assert "\n" not in str(caught.value)
+
+
+def test_a_forward_of_its_own_may_draw():
+    check_networks(generator_with(), discriminator_from(NoisyForward), SHAPE, 5)
+
+
+class Averages(AdversarialLoss):
+    """Writes down what it is given."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def discriminator(self, logits, is_real):
+        self.shapes.append(tuple(logits.shape))
+        return -logits.mean() if is_real else logits.mean()
+
+    def generator(self, logits):
+        return self.discriminator(logits, True)
+
+
+def test_losses_are_given_one_logit_for_each_sample_whatever_the_last_block_gives():
+    loss = Averages()
+    module = make_gan({0: [1, 1, 1, 1], 1: [1, 1, 1, 1]}, loss=loss)
+    for client in (0, 1):
+        tail = module.client(client).segment("discriminator", "tail").block(3)
+        module.client(client).discriminator_tail = Segment(
+            {3: tail.append(nn.Unflatten(0, (-1, 1)))}
+        )
+    run_step(module, make_batch([0, 1]))
+    assert loss.shapes == [(6,)] * 6
 
 
 @pytest.mark.parametrize("blocks", [[], [nn.Unflatten(0, (-1, 1))]], ids=["(B,)", "(B, 1)"])
