@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -172,10 +174,13 @@ def _refuse_draws(name: str, first: nn.Module, inputs: Tensor, labels: Tensor) -
         )
 
 
+@torch.no_grad()
 def initialize_weights(network: nn.Module, std: float) -> None:
-    """Draw every layer's weights from N(0, std); biases 0, norms 1 and 0, embeddings N(0, 1).
+    """Draw the weights of linear layers and convolutions from N(0, std); their biases are 0.
 
-    Embeddings keep unit variance: at 0.02 the samples ignore their labels.
+    What else there is keeps its own: norms 1 and 0, embeddings N(0, 1), as at 0.02 the samples
+    ignore their labels. Parametrised weights are set through their parametrization, if it has an
+    inverse.
 
     Args:
         network: Changed in place; uses torch's global random stream.
@@ -184,6 +189,32 @@ def initialize_weights(network: nn.Module, std: float) -> None:
     weighted = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Conv1d, nn.ConvTranspose1d)
     for module in network.modules():
         if isinstance(module, weighted):
-            nn.init.normal_(module.weight, 0.0, std)
+            if not is_parametrized(module, "weight"):
+                nn.init.normal_(module.weight, 0.0, std)
+            elif all(hasattr(each, "right_inverse") for each in module.parametrizations.weight):  # type: ignore[union-attr]
+                module.weight = nn.init.normal_(torch.empty_like(module.weight), 0.0, std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    renew_spectral_norms(find_spectral_norms(network))
+
+
+def find_spectral_norms(network: nn.Module) -> list[ParametrizationList]:
+    """Return the weights that spectral normalisation divides by an estimate of their norm."""
+    lists = (module for module in network.modules() if isinstance(module, ParametrizationList))
+    return [each for each in lists if any(isinstance(own, _SpectralNorm) for own in each)]
+
+
+@torch.no_grad()
+def renew_spectral_norms(weights: Iterable[ParametrizationList], num_iterations: int = 15) -> None:
+    """Let estimates of norms follow weights that have changed otherwise than by training.
+
+    Args:
+        weights: From `find_spectral_norms`.
+        num_iterations: Power iterations; a pass in training is one, PyTorch begins with 15.
+    """
+    for weight in weights:
+        was_training = weight.training
+        weight.train()
+        for _ in range(num_iterations):
+            weight()
+        weight.train(was_training)
