@@ -268,8 +268,8 @@ def train(
     while step < max(arguments.checkpoints):
         start = time.perf_counter()
         for batch in batches:
-            precision = torch.autocast("cpu", torch.bfloat16) if arguments.bf16 else nullcontext()
-            with precision:
+            mixed = torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
+            with mixed if arguments.bf16 else nullcontext():
                 loop.run_step(module, batch)
             step = loop.trainer.global_step = step + 1
         assignment = federation.assign(module)

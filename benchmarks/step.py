@@ -73,7 +73,7 @@ def in_bf16(step: Step) -> Step:
     """Return the step under bf16 mixed precision, as trainer.precision bf16-mixed runs it."""
 
     def mixed() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
             step()
 
     return mixed

@@ -40,6 +40,7 @@ class RunFolder(Callback):
         self.path: Path | None = None
         self.rows: list[dict[str, float]] = []
         self._sums: dict[str, float] = {}
+        self._num_steps = 0
         self._num_epochs = 0
         self._started = time.monotonic()
         self._num_bytes = 0
@@ -84,12 +85,19 @@ class RunFolder(Callback):
             figures = searched.summarize() if searched and is_running else {}
             pl_module.plan.save(self.path / "plan.yaml", **figures)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather the epoch's losses; at a round's end write its row."""
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Gather the step's losses; Lightning's means begin anew where a run is resumed."""
         assert isinstance(pl_module, SplitGAN)
-        for name, value in trainer.callback_metrics.items():
-            if name.startswith("train/"):
-                self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        for name, value in pl_module.last_losses.items():
+            key = f"train/{name}"
+            self._sums[key] = self._sums.get(key, 0.0) + value
+        self._num_steps += 1
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """At a round's end write its row."""
+        assert isinstance(pl_module, SplitGAN)
         self._num_epochs += 1
         if pl_module.round_metrics:
             self._close_round(trainer, pl_module)
@@ -114,6 +122,7 @@ class RunFolder(Callback):
         return {
             "rows": self.rows,
             "sums": self._sums,
+            "num_steps": self._num_steps,
             "num_epochs": self._num_epochs,
             "num_bytes": self._num_bytes,
         }
@@ -123,6 +132,7 @@ class RunFolder(Callback):
         check_complete(state_dict, self.state_dict())
         self.rows = list(state_dict["rows"])
         self._sums = dict(state_dict["sums"])
+        self._num_steps = state_dict["num_steps"]
         self._num_epochs = state_dict["num_epochs"]
         self._num_bytes = state_dict["num_bytes"]
 
@@ -146,7 +156,7 @@ class RunFolder(Callback):
             "round": module.num_rounds,
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
-            **{name: total / self._num_epochs for name, total in self._sums.items()},
+            **{name: total / self._num_steps for name, total in self._sums.items()},
             **module.round_metrics,
             "traffic/mbytes": (num_bytes - self._num_bytes) / 1e6,
             "dropped_steps": sum(module.num_dropped.values()),
@@ -157,7 +167,7 @@ class RunFolder(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(row, step=trainer.global_step)
         module.round_metrics.clear()
-        self._sums, self._num_epochs = {}, 0
+        self._sums, self._num_steps, self._num_epochs = {}, 0, 0
         self._started, self._num_bytes = now, num_bytes
 
 

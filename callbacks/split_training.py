@@ -1,12 +1,13 @@
 """Puts the U-shaped loop into the trainer."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import HuscfError
+from ..errors import CheckpointError, HuscfError
 from ..loops import UShapedLoop, install_step_loop
 
 
@@ -39,6 +40,18 @@ class SplitTraining(Callback):
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
         install_step_loop(trainer, UShapedLoop(trainer))
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Refuse to go on between an epoch's last step and its end, which Lightning would skip."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        steps = progress["total"]
+        if progress["is_last_batch"] and steps["completed"] < steps["processed"]:
+            raise CheckpointError(
+                "the checkpoint was saved after an epoch's last step and before the epoch's end, "
+                "whose federation would be lost: go on from another, as last.ckpt"
+            )
 
 
 def _check_batch_norm(module: LightningModule, batch_sizes: Mapping[int, int]) -> None:

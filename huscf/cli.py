@@ -125,7 +125,14 @@ class HuscfCLI(LightningCLI):
             callbacks.append(RoundCheckpoint())
         section["callbacks"] = [*callbacks, *_as_list(section.get("callbacks"))]
         plugins = [*_as_list(section.get("plugins")), SafeCheckpointIO()]
-        return super().instantiate_trainer(plugins=plugins, **kwargs)
+        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        # Before any of them is started: each would make a run folder.
+        if (count := trainer.num_devices * trainer.num_nodes) > 1:
+            raise HuscfError(
+                f"trainer.devices, num_nodes: {count} processes, but all clients are simulated in "
+                "one: set both to 1"
+            )
+        return trainer
 
     def instantiate_classes(self) -> None:
         """Say in one line what a class named in the configuration refuses."""

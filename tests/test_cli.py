@@ -114,12 +114,12 @@ def test_two_rounds_equal_one_round_and_a_resumed_one_bit_for_bit(two_rounds, tm
         assert {k: expected[k] for k in columns} == {k: got[k] for k in columns}
 
 
-def test_resuming_in_the_middle_of_an_epoch_is_bit_exact_too(tmp_path):
+def test_resuming_in_the_middle_of_an_epoch_is_bit_exact_too(tmp_path, capsys):
     options = ["--data.init_args.steps_per_epoch=4", "--trainer.max_epochs=2"]
     saver = [
         "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint",
         f"--trainer.callbacks.dirpath={tmp_path / 'steps'}",
-        "--trainer.callbacks.every_n_train_steps=3",
+        "--trainer.callbacks.every_n_train_steps=1",
         "--trainer.callbacks.save_top_k=-1",
         "--trainer.callbacks.filename={step}",
     ]
@@ -131,6 +131,14 @@ def test_resuming_in_the_middle_of_an_epoch_is_bit_exact_too(tmp_path):
     )
     for part in ("state_dict", "optimizer_states", "huscf", "global_step"):
         assert differences(one[part], other[part], part) == []
+    for expected, got in zip(*(rows(tmp_path / x / "quickstart-1") for x in "ab"), strict=True):
+        assert {**expected, "seconds": None} == {**got, "seconds": None}
+    # Lightning would go on with the next epoch, and the first round's federation be lost.
+    capsys.readouterr()
+    last = tmp_path / "steps" / "step=4.ckpt"
+    assert fit(tmp_path / "c", *options, *saver, f"--ckpt_path={last}") == 2
+    (message,) = capsys.readouterr().err.splitlines()
+    assert "after an epoch's last step" in message and "last.ckpt" in message
 
 
 def test_resuming_inside_a_round_leaves_the_same_rows(tmp_path):
@@ -414,6 +422,8 @@ def test_a_second_run_gets_its_own_folder(two_rounds):
         (["--trainer.gradient_clip_val=1"], "trainer.gradient_clip_val: 1 is not supported"),
         (["--trainer.accumulate_grad_batches=2"], "trainer.accumulate_grad_batches: 2 is not"),
         (["--trainer.barebones=true"], "a run needs its callbacks"),
+        (["--trainer.devices=2"], "trainer.devices, num_nodes: 2 processes"),
+        (["--trainer.num_nodes=2"], "trainer.devices, num_nodes: 2 processes"),
         (["--trainer.precision=16-mixed"], "trainer.precision: 16-mixed needs loss scaling"),
         (
             [

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..models import find_spectral_norms, renew_spectral_norms
+
 CopyT = TypeVar("CopyT", bound=Hashable)
 
 
@@ -85,7 +87,7 @@ def mix_blocks(blocks: Sequence[nn.Module], matrix: Tensor) -> None:
     """Replace the state of every copy of a block by weighted means over the copies, in place.
 
     Running statistics are pooled: the variance of the mixture, which is the mean variance and
-    the spread of the means.
+    the spread of the means. Estimates of spectral norms are those of the mixed weights.
 
     Args:
         blocks: C copies.
@@ -106,6 +108,7 @@ def mix_blocks(blocks: Sequence[nn.Module], matrix: Tensor) -> None:
                     [weight * (old - mixed).square() for weight, old in weighted]
                 ).sum(0)
             copies[index].running_var += spreads[which, row]
+        renew_spectral_norms(find_spectral_norms(blocks[index]))
 
 
 def block_tensors(block: nn.Module) -> list[Tensor]:

@@ -61,15 +61,16 @@ class GroupThreads:
             groups: In fixed order.
             count: From `count`; 1 calls work in this thread.
         """
-        if count == 1:
-            return [work(groups)]
-        pool = _make_pool(count, max(1, self.total // count))
         mixed = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
         def run_part(part: Sequence[GroupT]) -> ResultT:
-            with torch.autocast("cpu", mixed[1], enabled=mixed[0]):
+            # Weights that autocast had cached would miss an optimiser's step inside the context.
+            with torch.autocast("cpu", mixed[1], enabled=mixed[0], cache_enabled=False):
                 return work(part)
 
+        if count == 1:
+            return [run_part(groups)]
+        pool = _make_pool(count, max(1, self.total // count))
         futures = [pool.submit(run_part, groups[which::count]) for which in range(count)]
         return [future.result() for future in futures]
 

@@ -138,9 +138,12 @@ class StepExchange:
                 total.add(sums)
             for group in wave:
                 group.follow()
+        active = self.active
+        if 0 < len(active) < len(shares):
+            total.gradients.scale(1 / sum(shares[client_id] for client_id in active))
         total.gradients.write()
         optimizer.step()
-        values = [total.losses[client_id] for client_id in self.active]
+        values = [total.losses[client_id] for client_id in active]
         return sum(values) / len(values) if values else float("nan")
 
     def _size_wave(self) -> int:
@@ -154,25 +157,29 @@ class StepExchange:
     def _run_groups(self, phase: Phase, shares: dict[int, float], groups: Sequence[Group]) -> Sums:
         sums = Sums(shares)
         for group in groups:
-            for source in phase.sources:
-                self._run_source(phase, source, group, sums)
+            self._run_group(phase, group, sums)
         return sums
 
-    def _run_source(self, phase: Phase, source: Source, group: Group, sums: Sums) -> None:
-        """Train on one source; begin again without a client that yields NaN or Inf."""
+    def _run_group(self, phase: Phase, group: Group, sums: Sums) -> None:
+        """Train on all sources; begin again without a client that yields NaN or Inf."""
+        num_finished = len(group.pending)
         while group.lanes:
-            num_finished = len(group.pending)
+            # Apart where they may have to be thrown away; adding them costs a pass over memory.
+            own = sums if self.module.on_nonfinite == "stop" else Sums(sums.shares)
             try:
-                if phase.trains == "discriminator":
-                    losses = self._train_discriminator(phase, source, group, sums)
-                else:
-                    losses = self._train_generator(group, sums)
+                for source in phase.sources:
+                    if phase.trains == "discriminator":
+                        losses = self._train_discriminator(phase, source, group, own)
+                    else:
+                        losses = self._train_generator(group, own)
+                    own.losses.update(losses)
             except NonFiniteError as error:
                 del group.pending[num_finished:]
                 self._drop(error, group)
             else:
                 group.follow_own(num_finished)
-                sums.losses.update(losses)
+                if own is not sums:
+                    sums.add(own)
                 return
 
     def _train_discriminator(
@@ -193,7 +200,6 @@ class StepExchange:
         judge = partial(self._judge, phase, source)
         ends, losses = self._apply_loss(judge, judged, "discriminator")
         judged.backward(ends, [None] * len(ends), sums.gradients, sums.shares_of(group))
-        self._drop_failures(group, judged)
         return losses
 
     def _train_generator(self, group: Group, sums: Sums) -> dict[int, float]:
@@ -204,7 +210,6 @@ class StepExchange:
         gradients = judged.differentiate(ends, samples)
         group.fakes = None
         made.backward(made.outputs, gradients, sums.gradients, sums.shares_of(group))
-        self._drop_failures(group, judged, made)
         return losses
 
     def _judge(self, phase: Phase, source: Source, client_id: int, logits: Tensor) -> Tensor:
@@ -231,7 +236,7 @@ class StepExchange:
         ends = []
         losses: dict[int, float] = {}
         for lane in judged.lanes:
-            logits = lane.output.float().unbind(1)
+            logits = lane.output.float().flatten(1).unbind(1)  # (B, K), or (B, K, 1)
             values = [loss(*own) for own in zip(lane.client_ids, logits, strict=True)]
             for given in values:
                 if not isinstance(given, Tensor) or given.ndim:
@@ -268,16 +273,11 @@ class StepExchange:
         made.exchange = self.module.exchange
         return made
 
-    def _drop_failures(self, group: Group, *passes: UPass) -> None:
-        errors = {error.client_id: error for each in passes for error in each.failures}
-        for error in errors.values():
-            self._drop(error, group)
-
     def _drop(self, error: NonFiniteError, group: Group) -> None:
         """Leave a client out of the rest of the step, or stop the run."""
         if self.module.on_nonfinite == "stop":
             raise error
-        client_id = error.client_id
-        group.remove(client_id)
-        self.module.num_dropped[client_id] += 1
-        self.module.client(client_id).zero_grad(set_to_none=True)
+        for client_id in group.client_ids:
+            self.module.client(client_id).zero_grad(set_to_none=True)
+        group.remove(error.client_id)
+        self.module.num_dropped[error.client_id] += 1

@@ -4,7 +4,15 @@ from .conditional_discriminator import ConditionalDiscriminator
 from .conditional_generator import ConditionalGenerator
 from .layers import LabelledBlock, SqueezeLogit
 from .losses import AdversarialLoss, HingeLoss, LeastSquaresLoss, NonSaturatingLoss
-from .network import Network, SampleShape, check_networks, initialize_weights, run_blocks
+from .network import (
+    Network,
+    SampleShape,
+    check_networks,
+    find_spectral_norms,
+    initialize_weights,
+    renew_spectral_norms,
+    run_blocks,
+)
 from .stacked import BatchStatistics, can_stack, run_stacked
 
 __all__ = [
@@ -21,7 +29,9 @@ __all__ = [
     "SqueezeLogit",
     "can_stack",
     "check_networks",
+    "find_spectral_norms",
     "initialize_weights",
+    "renew_spectral_norms",
     "run_blocks",
     "run_stacked",
 ]

@@ -23,7 +23,10 @@ class LabelledBlock(nn.Module, ABC):
 
     @abstractmethod
     def join(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Return one tensor, (B, ...), of the input, (B, ...), and labels, (B,) int64."""
+        """Return one tensor, (B, ...), of the input, (B, ...), and labels, (B,) int64.
+
+        Draws no random numbers and keeps nothing, as clients may be joined in any order.
+        """
 
     @staticmethod
     def join_each(blocks: "Sequence[LabelledBlock]", inputs: Tensor, labels: Tensor) -> Tensor:

@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ..errors import HuscfError
+from .stacked import can_stack
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,12 @@ def check_networks(
         latent_dim: Length of the noise vector.
 
     Raises:
-        HuscfError: Naming the network, what came out and what is needed.
+        HuscfError: Naming the network, what came out and what is needed, or the blocks that share
+            a parameter, which the copies of every client could not.
     """
     samples = torch.zeros(2, shape.channels, shape.image_size, shape.image_size)
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        _check_blocks(name, network)
     made = _try_out("generator", generator, torch.zeros(2, latent_dim))
     if made != tuple(samples.shape):
         raise HuscfError(f"generator: gives {made} for 2 samples, needs {tuple(samples.shape)}")
@@ -112,37 +118,69 @@ def check_networks(
         )
 
 
-def _try_out(name: str, network: Network, inputs: Tensor) -> tuple[int, ...] | str:
-    """Return the shape of what a copy of the network gives in evaluation mode."""
+def _check_blocks(name: str, network: Network) -> None:
+    """Refuse what is no list of blocks, or whose blocks are not apart."""
     if not isinstance(network, Network):
         raise HuscfError(
             f"{name}: needs to be a huscf.models.Network([block, ...]), got "
             f"{type(network).__name__}"
         )
+    owners: dict[nn.Parameter, int] = {}
+    for index, block in enumerate(network):
+        for parameter in block.parameters():
+            if owners.setdefault(parameter, index) != index:
+                raise HuscfError(
+                    f"{name}: blocks {owners[parameter]} and {index} share a parameter, but each "
+                    "block is copied apart: give each its own, or make one block of them"
+                )
+
+
+def _try_out(name: str, network: Network, inputs: Tensor) -> tuple[int, ...]:
+    """Return the shape of what a copy of the network gives in evaluation mode."""
     values: Any = inputs
     labels = torch.zeros(len(inputs), dtype=torch.int64)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for index, block in enumerate(copy.deepcopy(network).eval()):
+        blocks = copy.deepcopy(network).eval()
+        for index, block in enumerate(blocks):
             given = "one tensor" if index else "(input, labels)"
+            before = tuple(values.shape)
             try:
                 values = block(values) if index else block(values, labels)
             except Exception as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise HuscfError(
                     f"{name}: block {index} ({type(block).__name__}) gets {given} and fails on "
-                    f"{_name_shape(values)}: {reason}"
+                    f"{before}: {reason}"
                 ) from error
-    return _name_shape(values)
+            if not isinstance(values, Tensor):
+                raise HuscfError(
+                    f"{name}: block {index} ({type(block).__name__}) gives "
+                    f"{type(values).__name__}, needs to hand on one tensor"
+                )
+        _refuse_draws(name, blocks[0].train(), inputs, labels)
+    return tuple(values.shape)
 
 
-def _name_shape(values: Any) -> tuple[int, ...] | str:
-    return tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+def _refuse_draws(name: str, first: nn.Module, inputs: Tensor, labels: Tensor) -> None:
+    """Refuse random numbers in a first block that may run in threads, which change their order."""
+    if not can_stack([first]):
+        return
+    before = torch.get_rng_state()
+    first(inputs, labels)
+    if not torch.equal(torch.get_rng_state(), before):
+        raise HuscfError(
+            f"{name}: block 0 ({type(first).__name__}): join draws random numbers, which is not "
+            "reproducible in threads: draw them in a forward of its own"
+        )
 
 
+@torch.no_grad()
 def initialize_weights(network: nn.Module, std: float) -> None:
-    """Draw every layer's weights from N(0, std); biases 0, norms 1 and 0, embeddings N(0, 1).
+    """Draw the weights of linear layers and convolutions from N(0, std); their biases are 0.
 
-    Embeddings keep unit variance: at 0.02 the samples ignore their labels.
+    What else there is keeps its own: norms 1 and 0, embeddings N(0, 1), as at 0.02 the samples
+    ignore their labels. Parametrised weights are set through their parametrization, if it has an
+    inverse.
 
     Args:
         network: Changed in place; uses torch's global random stream.
@@ -151,6 +189,32 @@ def initialize_weights(network: nn.Module, std: float) -> None:
     weighted = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Conv1d, nn.ConvTranspose1d)
     for module in network.modules():
         if isinstance(module, weighted):
-            nn.init.normal_(module.weight, 0.0, std)
+            if not is_parametrized(module, "weight"):
+                nn.init.normal_(module.weight, 0.0, std)
+            elif all(hasattr(each, "right_inverse") for each in module.parametrizations.weight):  # type: ignore[union-attr]
+                module.weight = nn.init.normal_(torch.empty_like(module.weight), 0.0, std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    renew_spectral_norms(find_spectral_norms(network))
+
+
+def find_spectral_norms(network: nn.Module) -> list[ParametrizationList]:
+    """Return the weights that spectral normalisation divides by an estimate of their norm."""
+    lists = (module for module in network.modules() if isinstance(module, ParametrizationList))
+    return [each for each in lists if any(isinstance(own, _SpectralNorm) for own in each)]
+
+
+@torch.no_grad()
+def renew_spectral_norms(weights: Iterable[ParametrizationList], num_iterations: int = 15) -> None:
+    """Let estimates of norms follow weights that have changed otherwise than by training.
+
+    Args:
+        weights: From `find_spectral_norms`.
+        num_iterations: Power iterations; a pass in training is one, PyTorch begins with 15.
+    """
+    for weight in weights:
+        was_training = weight.training
+        weight.train()
+        for _ in range(num_iterations):
+            weight()
+        weight.train(was_training)

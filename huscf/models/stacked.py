@@ -72,9 +72,12 @@ def can_stack(blocks: Iterable[nn.Module]) -> bool:
     """Return whether these blocks may run several clients' batches at once.
 
     True only for layers that are known to treat every sample alone and to draw no random
-    numbers, and for batch norms with running statistics. Subclasses and parametrised layers may
-    do anything, so they do not count as known.
+    numbers, and for batch norms with running statistics. Subclasses, parametrised layers and
+    hooks may do anything, so they do not count as known.
     """
+    blocks = list(blocks)
+    if any(_has_hooks(module) for block in blocks for module in block.modules()):
+        return False
     return all(type(layer) in _RULES and _is_samplewise(layer) for layer in _layers(blocks))
 
 
@@ -100,9 +103,7 @@ def run_stacked(
     """
     count = len(columns)
     if labels is not None:
-        stems = [blocks[0] for blocks in columns]
-        assert isinstance(stems[0], LabelledBlock)
-        inputs = stems[0].join_each(stems, inputs, labels)  # type: ignore[arg-type]
+        inputs = _join([blocks[0] for blocks in columns], inputs, labels)
     stack = _Stack(inputs.squeeze(1) if count == 1 else inputs.flatten(1, 2), count)
     gathered: list[BatchStatistics] = []
     for layers in zip(*map(_layers, columns), strict=True):
@@ -113,6 +114,15 @@ def run_stacked(
     else:
         pending += gathered
     return stack.by_client()
+
+
+def _join(stems: Sequence[nn.Module], inputs: Tensor, labels: Tensor) -> Tensor:
+    """Join by the class's `join_each`, unless that is a base's and `join` has been overridden."""
+    kinds = type(stems[0]).__mro__
+    kind = next(kind for kind in kinds if {"join", "join_each"} & vars(kind).keys())
+    assert issubclass(kind, LabelledBlock)
+    join_each = kind.join_each if "join_each" in vars(kind) else LabelledBlock.join_each
+    return join_each(stems, inputs, labels)  # type: ignore[arg-type]
 
 
 class _Stack:
@@ -227,7 +237,7 @@ def _multiply(stack: _Stack, layers: Layers, _: list[BatchStatistics]) -> None:
         stack.set_apart(layer(stack.apart()))
         return
     each = stack.by_client()
-    if layer.weight.numel() > SMALL_LINEAR:
+    if layer.weight.numel() > SMALL_LINEAR or each.ndim != 3:
         stack.set_beside(
             torch.cat([own(x) for own, x in zip(layers, each.unbind(1), strict=True)], 1)
         )
@@ -296,10 +306,15 @@ def _layers(blocks: Iterable[nn.Module]) -> Iterator[nn.Module]:
     for block in blocks:
         if type(block) is nn.Sequential:
             yield from _layers(block)
-        elif isinstance(block, LabelledBlock):
+        elif isinstance(block, LabelledBlock) and type(block).forward is LabelledBlock.forward:
             yield from _layers(block.layers)
         else:
             yield block
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    ways = ("forward", "forward_pre", "backward", "backward_pre")
+    return any(getattr(module, f"_{way}_hooks") for way in ways)
 
 
 def _is_samplewise(layer: nn.Module) -> bool:

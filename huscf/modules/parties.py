@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..federation import block_tensors, mix_blocks, mixing_matrix
-from ..models import Network
+from ..models import Network, renew_spectral_norms
 from ..split import Cut, CutPlan, NetworkName, cuts_of
 from .client import Client
 from .optimizer_state import Moments, copy_state, forget_state, mix_state
@@ -83,6 +83,8 @@ class Parties(nn.Module):
                 torch._foreach_lerp_(own.floats, theirs.floats, 1 - decay)
             if own.counters:
                 torch._foreach_copy_(own.counters, theirs.counters)
+            for segment in self._segments(network):
+                renew_spectral_norms(segment.spectral_norms, num_iterations=1)
 
     def _segments(self, network: NetworkName) -> list[Segment]:
         segments: list[Segment] = []

@@ -7,7 +7,13 @@ from typing import TypeVar
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from ..models import BatchStatistics, can_stack, run_blocks, run_stacked
+from ..models import (
+    BatchStatistics,
+    can_stack,
+    find_spectral_norms,
+    run_blocks,
+    run_stacked,
+)
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -23,12 +29,14 @@ class Segment(LightningModule):
 
     Attributes:
         is_stackable: Whether several clients may go through the blocks side by side.
+        spectral_norms: Weights with an estimate of their norm.
     """
 
     def __init__(self, blocks: Mapping[int, nn.Module]) -> None:
         super().__init__()
         self.blocks = nn.ModuleDict({str(index): blocks[index] for index in sorted(blocks)})
         self.is_stackable = can_stack(self.blocks.values())
+        self.spectral_norms = tuple(find_spectral_norms(self.blocks))
         # Walking through modules at every step would cost more than what is done with the tensors.
         self._holders = [m for m in self.blocks.modules() if m._parameters or m._buffers]
 

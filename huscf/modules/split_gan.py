@@ -64,7 +64,7 @@ class SplitGAN(LightningModule):
         latent_dim: Length of the noise vector.
         loss: Adversarial loss; None is the non-saturating cross-entropy of the paper.
         exchange: The wire between clients and server; None carries everything unchanged. One that
-            overrides `transmit` runs in one thread, so that what it draws is reproducible.
+            overrides anything runs in one thread, so that what it draws is reproducible.
         generator_lr: Adam's learning rate of all generator parts. Measured: narrow networks
             (width 16) learn faster with 1e-3, the paper's with 5e-4.
         discriminator_lr: Adam's learning rate of all discriminator parts.
@@ -84,7 +84,7 @@ class SplitGAN(LightningModule):
             each "client" alone, or all clients that share its blocks "together" (the paper's
             way, by which clients leak into each other's activations).
         on_nonfinite: When a client yields NaN or Inf: "stop" naming it, or "drop" it from the
-            step and count that.
+            step's half, as if it had not been there, and from the rest, and count that.
         num_evaluated_per_class: Samples of each class and domain that validate and test draw.
         num_evaluated_clients: At most so many clients of a domain are tested one by one, which
             gives the spread over clients; 0 leaves that out.

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..errors import NonFiniteError
+from ..errors import HuscfError, NonFiniteError
 from .cuts import NetworkName
 
 Direction = Literal["uplink", "downlink"]
@@ -50,7 +50,8 @@ def cuts_of(network: NetworkName) -> tuple[Cut, Cut]:
 class Exchange:
     """Carries activations forward and gradients back across the cuts, and counts bytes.
 
-    Subclass it and override `transmit` to add noise, compression or a network. What a federation
+    Subclass it and override `transmit` to add noise, compression or a network; what it returns
+    has the shape and type of what was sent. What a federation
     averages does not pass here: its bytes are counted, and that is all.
 
     Args:
@@ -63,11 +64,15 @@ class Exchange:
 
     @property
     def is_plain(self) -> bool:
-        """Whether everything arrives as it was sent."""
-        return type(self).transmit is Exchange.transmit
+        """Whether everything arrives as it was sent and counts as large as it is."""
+        names = ("transmit", "measure", "send", "count")
+        return all(getattr(type(self), name) is getattr(Exchange, name) for name in names)
 
     def transmit(self, parcel: Parcel) -> Tensor:
-        """Return the content as it arrives at the other end (here: unchanged)."""
+        """Return the content as it arrives at the other end (here: unchanged).
+
+        Of the same shape and type: compress and expand again.
+        """
         return parcel.content
 
     def measure(self, parcel: Parcel) -> int:
@@ -97,6 +102,7 @@ class Exchange:
 
         Raises:
             NonFiniteError: Naming the first client that sends NaN or Inf.
+            HuscfError: Where what `transmit` returns has another shape or type.
         """
         content = tensors.detach()
         if self.check_finite and direction == "uplink" and not is_finite(content):
@@ -106,18 +112,27 @@ class Exchange:
         if self.is_plain:
             num_bytes = content.numel() * content.element_size() // len(client_ids)
             for client_id in client_ids:
-                self.num_bytes[client_id, cut, direction] += num_bytes
+                self.count(client_id, cut, direction, num_bytes)
             return content
         arrived = []
         for client_id, own in zip(client_ids, content.unbind(1), strict=True):
             parcel = Parcel(client_id, cut, kind, direction, own)
-            self.num_bytes[client_id, cut, direction] += self.measure(parcel)
-            arrived.append(self.transmit(parcel))
+            self.count(client_id, cut, direction, self.measure(parcel))
+            arrived.append(self._check(parcel, self.transmit(parcel)))
         return torch.stack(arrived, 1)
 
     def count(self, client_id: int, cut: Cut, direction: Direction, num_bytes: int) -> None:
-        """Count bytes that are moved in bulk, such as a federation's parameters."""
+        """Count bytes: of what is sent, and of what a federation moves in bulk."""
         self.num_bytes[client_id, cut, direction] += num_bytes
+
+    def _check(self, parcel: Parcel, arrived: Any) -> Tensor:
+        sent, got = _name_kind(parcel.content), _name_kind(arrived)
+        if sent != got:
+            raise HuscfError(
+                f"{type(self).__name__}.transmit: needs to return what it is given at "
+                f"{parcel.cut}, {sent}, got {got}"
+            )
+        return arrived
 
     def total_bytes(self, client_id: int | None = None, direction: Direction | None = None) -> int:
         """Sum the bytes so far, of one client or direction or of all (None)."""
@@ -126,6 +141,12 @@ class Exchange:
             for (client, _, way), count in self.num_bytes.items()
             if client_id in (None, client) and direction in (None, way)
         )
+
+
+def _name_kind(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{tuple(value.shape)} {value.dtype}".replace("torch.", "")
 
 
 def is_finite(tensor: Tensor) -> bool:

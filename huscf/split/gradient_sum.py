@@ -44,6 +44,11 @@ class GradientSum:
         """Add another sum."""
         self._add(other._sums, 1.0)
 
+    def scale(self, factor: float) -> None:
+        """Multiply the sums."""
+        for total in self._sums.values():
+            total.mul_(factor)
+
     def write(self) -> None:
         """Leave the sums at the parameters, in their memory layout.
 

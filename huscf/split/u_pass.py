@@ -1,12 +1,11 @@
 """Clients' way through one cut network: heads, server, tails, and back."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import NonFiniteError
 from .cuts import NetworkName
 from .exchange import Exchange, cuts_of
 from .gradient_sum import GradientSum
@@ -47,14 +46,12 @@ class UPass:
         network: Through which network.
         lanes: The participants.
         server_parameters: Of the blocks that they use at the server.
-        failures: Clients that sent a gradient with NaN or Inf; it counted as zero.
     """
 
     exchange: Exchange
     network: NetworkName
     lanes: list[Lane]
     server_parameters: Sequence[nn.Parameter]
-    failures: list[NonFiniteError] = field(default_factory=list)
 
     @classmethod
     def run(
@@ -121,7 +118,8 @@ class UPass:
         at_tails = [lane.tail_input.grad for lane in self.lanes]
         at_heads = self._through_server(self._send_up(at_tails), collected, shares)
         for lane, gradient in zip(self.lanes, self._send_down(at_heads), strict=True):
-            torch.autograd.backward(lane.head_output, gradient)
+            if lane.head_output.requires_grad:  # heads may have no parameters, or frozen ones
+                torch.autograd.backward(lane.head_output, gradient)
         for lane in self.lanes:
             lane.tail_input.grad = None
 
@@ -165,23 +163,14 @@ class UPass:
         return [g / factor for g, factor in zip(found, factors, strict=True)]
 
     def _send_up(self, gradients: Sequence[Tensor | None]) -> list[Tensor]:
-        """Carry the gradients at the tails to the server; broken ones arrive as zeros."""
+        """Carry the gradients at the tails to the server."""
         _, tail_cut = cuts_of(self.network)
         arrived = []
         for lane, gradient in zip(self.lanes, gradients, strict=True):
             assert gradient is not None
-            while True:
-                try:
-                    arrived.append(
-                        self.exchange.send(
-                            lane.client_ids, tail_cut, "gradients", "uplink", gradient
-                        )
-                    )
-                    break
-                except NonFiniteError as error:
-                    self.failures.append(error)
-                    gradient = gradient.clone()
-                    gradient[:, lane.client_ids.index(error.client_id)] = 0
+            arrived.append(
+                self.exchange.send(lane.client_ids, tail_cut, "gradients", "uplink", gradient)
+            )
         return arrived
 
     def _send_down(self, gradients: Sequence[Tensor]) -> list[Tensor]:

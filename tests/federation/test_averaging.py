@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from huscf.federation import block_tensors, mix_blocks, mix_tensors, mixing_matrix
 
@@ -92,6 +93,20 @@ def test_running_statistics_are_those_of_the_mixture():
         torch.testing.assert_close(block[1].running_var, together.var(0, correction=0))
     pairs = zip(block_tensors(blocks[1]), alone, strict=True)
     assert all(torch.equal(after, before) for after, before in pairs)
+
+
+def test_spectral_norms_are_those_of_the_mixed_weights():
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(spectral_norm(nn.Conv2d(4, 8, 3))) for _ in range(3)]
+    matrix = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]).double()
+    alone = [tensor.clone() for tensor in block_tensors(blocks[2])]
+    mix_blocks(blocks, matrix)
+    for block in blocks:
+        norm = torch.linalg.matrix_norm(block.eval()[0].weight.flatten(1), 2).item()
+        assert norm == pytest.approx(1, abs=0.02)
+    one, other = (block_tensors(block) for block in blocks[:2])
+    assert all(map(torch.equal, one, other))
+    assert all(map(torch.equal, alone, block_tensors(blocks[2])))
 
 
 def test_clients_that_left_the_block_are_represented_by_the_servers_copy():

@@ -1,5 +1,8 @@
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+from torch.nn.utils.parametrize import register_parametrization
 
 from huscf.errors import HuscfError
 from huscf.models import (
@@ -60,6 +63,29 @@ def test_initialisation_sets_the_scale_but_leaves_embeddings_alone():
     assert network[0].linear.weight.std().item() == pytest.approx(0.02, rel=0.02)
     assert network[0].linear.bias.abs().max() == 0
     assert torch.equal(network[0].embedding.weight, embedding)
+
+
+class Positive(nn.Module):
+    """A parametrization that cannot be inverted."""
+
+    def forward(self, weight):
+        return weight.exp()
+
+
+def test_initialisation_sets_the_scale_of_parametrised_weights_too():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        spectral_norm(nn.Linear(40, 80)), weight_norm(nn.Conv2d(8, 16, 3)), nn.Linear(40, 80)
+    )
+    register_parametrization(network[2], "weight", Positive())
+    kept = network[2].weight.detach().clone()
+    initialize_weights(network, 0.02)
+    drawn = (network[0].parametrizations.weight.original, network[1].weight, network[0].bias)
+    scales = [value.std().item() for value in drawn]
+    assert scales == pytest.approx([0.02, 0.02, 0], rel=0.05)
+    norm = torch.linalg.matrix_norm(network.eval()[0].weight, 2).item()
+    assert norm == pytest.approx(1, abs=0.1)
+    assert torch.equal(network[2].weight, kept)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Networks of a user's own: whatever PyTorch makes blocks of goes through a whole round."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -8,15 +9,19 @@ from torch import nn
 
 from huscf.errors import HuscfError
 from huscf.models import (
+    AdversarialLoss,
     ConditionalDiscriminator,
     ConditionalGenerator,
     Network,
+    SqueezeLogit,
     check_networks,
 )
-from huscf.modules import SplitGAN
+from huscf.models.conditional_discriminator import DiscriminatorStem
+from huscf.modules import Segment, SplitGAN
 from huscf.planning import measure_plan_costs
 from huscf.split import ExplicitPlan
 from tests.conftest import SHAPE, make_batch, make_gan, run_step
+from tests.split.test_equality import start, uncut_step
 
 CUTS = {0: [1, 1, 1, 1], 1: [2, 1, 1, 2], 2: [1, 2, 2, 1]}
 
@@ -84,11 +89,15 @@ def make_own(second, third, **options):
         latent_dim=5,
         **options,
     )
+    attach_optimizers(module)
+    return module
+
+
+def attach_optimizers(module):
     optimizers = dict(
         zip(("generator", "discriminator"), module.configure_optimizers(), strict=True)
     )
     module.optimizer = optimizers.__getitem__
-    return module
 
 
 @pytest.mark.parametrize(("second", "third"), BLOCKS)
@@ -98,10 +107,7 @@ def test_own_blocks_train_as_an_uncut_network_would_and_are_federated(second, th
     run_step(module, {0: batch[0]})
     # The same networks, cut elsewhere.
     uncut.apply_plan(ExplicitPlan({c: [2, 2, 1, 1] for c in CUTS}).make_plan(request_of(uncut)))
-    optimizers = dict(
-        zip(("generator", "discriminator"), uncut.configure_optimizers(), strict=True)
-    )
-    uncut.optimizer = optimizers.__getitem__
+    attach_optimizers(uncut)
     run_step(uncut, {0: batch[0]})
     one, other = (m.parties.merged_network("generator", 0).state_dict() for m in (module, uncut))
     for name, value in one.items():
@@ -123,6 +129,58 @@ def request_of(module):
 
     networks = [module.parties.merged_network(n, 0) for n in ("generator", "discriminator")]
     return PlanRequest(*networks, SHAPE, 5, dict.fromkeys(CUTS, 6))
+
+
+class OneHot(nn.Module):
+    """Appends the label, as numbers or planes; nothing to train."""
+
+    def forward(self, inputs, labels):
+        known = nn.functional.one_hot(labels, 3).float()
+        known = known.view(*known.shape, *[1] * (inputs.ndim - 2))
+        return torch.cat([inputs, known.expand(-1, -1, *inputs.shape[2:])], 1)
+
+
+def one_hot_generator(shape, latent_dim):
+    last = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Tanh())
+    return Network([OneHot(), nn.Linear(latent_dim + 3, 32), nn.Linear(32, 64), last])
+
+
+def one_hot_discriminator(shape):
+    last = nn.Sequential(nn.Flatten(), nn.Linear(64, 1), SqueezeLogit())
+    return Network([OneHot(), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 1, 1), last])
+
+
+def make_one_hot(cuts):
+    sizes = dict.fromkeys(cuts, 6)
+    networks = (one_hot_generator, one_hot_discriminator)
+    module = SplitGAN(SHAPE, sizes, sizes, *networks, ExplicitPlan(cuts), latent_dim=5)
+    attach_optimizers(module)
+    return module
+
+
+def test_heads_without_parameters_train_the_rest_as_uncut_networks_would():
+    module = make_one_hot({0: [1, 1, 1, 1]})
+    networks = start(module, make_batch([0]))[0]
+    losses, gradients, _ = uncut_step(networks, copy.copy(module.client(0)))
+    found = run_step(module, make_batch([0]))
+    for name, expected in gradients.items():
+        assert found[name] == pytest.approx(losses[name], abs=1e-5)
+        merged = module.parties.merged_network(name, 0).parameters()
+        for parameter, gradient in zip(merged, expected, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_heads_stay_and_their_gradients_count_as_traffic():
+    frozen, free = (make_gan({0: [1, 1, 1, 1], 1: [1, 1, 1, 1]}) for _ in range(2))
+    heads = [frozen.client(c).segment("discriminator", "head") for c in (0, 1)]
+    for head in heads:
+        head.requires_grad_(False)
+    before = [p.clone() for head in heads for p in head.parameters()]
+    for module in (frozen, free):
+        run_step(module, make_batch([0, 1]))
+    after = [p for head in heads for p in head.parameters()]
+    assert all(map(torch.equal, before, after))
+    assert frozen.exchange.num_bytes == free.exchange.num_bytes
 
 
 @pytest.mark.parametrize(("second", "third"), BLOCKS)
@@ -176,6 +234,34 @@ def discriminator_with(*blocks):
     return Network([*list(ConditionalDiscriminator(SHAPE, width=4, depth=4)), *blocks])
 
 
+class NoisyStem(DiscriminatorStem):
+    """Draws while it joins, in training alone."""
+
+    def join(self, samples, labels):
+        return super().join(nn.functional.dropout(samples, training=self.training), labels)
+
+
+class NoisyForward(NoisyStem):
+    def forward(self, samples, labels):
+        return super().forward(samples, labels)
+
+
+class Pair(nn.Module):
+    def forward(self, values):
+        return values, values
+
+
+def discriminator_from(stem):
+    others = list(ConditionalDiscriminator(SHAPE, width=4, depth=4))[1:]
+    return Network([stem(SHAPE, nn.Sequential(nn.Conv2d(2, 4, 4, 2, 1))), *others])
+
+
+def tied_discriminator():
+    block, layer = nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1)), nn.ReLU()
+    first, *others = ConditionalDiscriminator(SHAPE, width=4, depth=4)
+    return Network([first, block.append(layer), nn.Sequential(block[0], layer), *others])
+
+
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
@@ -204,12 +290,54 @@ def discriminator_with(*blocks):
             r"discriminator: block 4 \(Linear\) gets one tensor and fails on \(2,\): RuntimeError",
         ),
         ({"discriminator": lambda *_: None}, r"discriminator: needs to be .*, got NoneType"),
+        (
+            {"discriminator": lambda *_: discriminator_with(Pair())},
+            r"discriminator: block 4 \(Pair\) gives tuple, needs to hand on one tensor",
+        ),
+        (
+            {"discriminator": lambda *_: tied_discriminator()},
+            "discriminator: blocks 1 and 2 share a parameter",
+        ),
+        (
+            {"discriminator": lambda *_: discriminator_from(NoisyStem)},
+            r"discriminator: block 0 \(NoisyStem\): join draws random numbers",
+        ),
     ],
 )
 def test_networks_that_break_the_contract_are_refused_when_built(replaced, message):
     with pytest.raises(HuscfError, match=message) as caught:
         SplitGAN(SHAPE, {0: 6}, {0: 60}, latent_dim=5, **replaced)
     assert "\n" not in str(caught.value)
+
+
+def test_a_forward_of_its_own_may_draw():
+    check_networks(generator_with(), discriminator_from(NoisyForward), SHAPE, 5)
+
+
+class Averages(AdversarialLoss):
+    """Writes down what it is given."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def discriminator(self, logits, is_real):
+        self.shapes.append(tuple(logits.shape))
+        return -logits.mean() if is_real else logits.mean()
+
+    def generator(self, logits):
+        return self.discriminator(logits, True)
+
+
+def test_losses_are_given_one_logit_for_each_sample_whatever_the_last_block_gives():
+    loss = Averages()
+    module = make_gan({0: [1, 1, 1, 1], 1: [1, 1, 1, 1]}, loss=loss)
+    for client in (0, 1):
+        tail = module.client(client).segment("discriminator", "tail").block(3)
+        module.client(client).discriminator_tail = Segment(
+            {3: tail.append(nn.Unflatten(0, (-1, 1)))}
+        )
+    run_step(module, make_batch([0, 1]))
+    assert loss.shapes == [(6,)] * 6
 
 
 @pytest.mark.parametrize("blocks", [[], [nn.Unflatten(0, (-1, 1))]], ids=["(B,)", "(B, 1)"])

@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 
+from huscf.models import ConditionalDiscriminator, find_spectral_norms
 from huscf.modules.optimizer_state import copy_state, mix_state, replace_parameters
+from huscf.modules.parties import Parties
 from huscf.split import ClientCuts, ClientPlan, CutPlan
-from tests.conftest import make_batch, make_gan, run_step
+from tests.conftest import SHAPE, make_batch, make_gan, run_step
 
 OLD = {0: [1, 1, 1, 1], 1: [2, 1, 1, 2], 2: [3, 1, 1, 1]}
 NEW = {0: [3, 1, 2, 1], 1: [1, 1, 1, 1], 2: [3, 1, 1, 2]}
@@ -206,3 +208,17 @@ def test_a_block_that_clusters_come_to_share_at_the_server_is_the_mean_of_its_us
     torch.testing.assert_close(shared, (before[0] + before[2]) / 2)
     kept = next(module.parties.block("generator", 1, 1).parameters())
     assert torch.equal(kept, before[1])
+
+
+def test_a_moving_average_of_normalised_layers_has_the_norms_of_its_own_weights():
+    networks = [
+        ConditionalDiscriminator(SHAPE, width=8, depth=5, spectral_norm=True) for _ in range(2)
+    ]
+    average, other = (Parties(plan_of(OLD), {"discriminator": network}) for network in networks)
+    for _ in range(3):
+        average.follow(other, 0.5)
+    for client in OLD:
+        for block in average.blocks_of("discriminator", client):
+            for weight in find_spectral_norms(block.eval()):
+                norm = torch.linalg.matrix_norm(weight().flatten(1), 2).item()
+                assert norm == pytest.approx(1, abs=0.05)

@@ -3,7 +3,7 @@ import gc
 import pytest
 import torch
 
-from huscf.errors import NonFiniteError
+from huscf.errors import HuscfError, NonFiniteError
 from huscf.split import Exchange, Parcel, is_finite
 from tests.conftest import make_batch, make_gan, run_step
 
@@ -157,3 +157,53 @@ def test_compression_shows_in_the_traffic():
     for module in (plain, halving):
         run_step(module, make_batch([0]))
     assert halving.exchange.total_bytes() == plain.exchange.total_bytes() / 2
+
+
+class OneByteEach(Exchange):
+    def measure(self, parcel):
+        return 1
+
+
+class Reported(Exchange):
+    """Counts nothing itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.reported = 0
+
+    def count(self, client_id, cut, direction, num_bytes):
+        self.reported += num_bytes
+
+
+def test_a_wire_may_count_otherwise_and_carry_everything_unchanged():
+    plain, counting, reporting = (
+        make_gan({0: [1, 1, 1, 1]}, exchange=wire)
+        for wire in (Exchange(), OneByteEach(), Reported())
+    )
+    for module in (plain, counting, reporting):
+        run_step(module, make_batch([0]))
+    assert plain.exchange.is_plain
+    assert not counting.exchange.is_plain and not reporting.exchange.is_plain
+    # One generator pass and three of the discriminator, each over two cuts out and back.
+    assert counting.exchange.total_bytes() == 4 * 4
+    assert reporting.exchange.total_bytes() == 0
+    assert reporting.exchange.reported == plain.exchange.total_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda content: content.half(), r"\(6, 16, 2, 2\) float16"),
+        (lambda content: content[:3], r"\(3, 16, 2, 2\) float32"),
+        (lambda content: None, "NoneType"),
+    ],
+)
+def test_a_wire_that_gives_another_shape_or_type_is_named(change, got):
+    class Changed(Exchange):
+        def transmit(self, parcel):
+            return change(parcel.content)
+
+    message = rf"Changed.transmit: .* at generator_head, \(6, 16, 2, 2\) float32, got {got}"
+    with pytest.raises(HuscfError, match=message) as caught:
+        run_step(make_gan({0: [1, 1, 1, 1]}, exchange=Changed()), make_batch([0]))
+    assert "\n" not in str(caught.value)

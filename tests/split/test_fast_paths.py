@@ -8,9 +8,10 @@ from torch import nn
 
 from huscf.loops import GroupThreads, StepExchange, list_phases
 from huscf.models import SqueezeLogit, can_stack, run_stacked, stacked
+from huscf.models.conditional_discriminator import DiscriminatorStem
 from huscf.modules import Segment, server
 from huscf.split import Exchange
-from tests.conftest import make_batch, make_gan, run_step
+from tests.conftest import SHAPE, make_batch, make_gan, run_step
 
 CUTS = {0: [1, 1, 1, 1], 1: [1, 1, 1, 1], 2: [2, 1, 1, 2], 3: [1, 1, 1, 1], 4: [2, 1, 1, 2]}
 
@@ -165,6 +166,66 @@ def test_layers_that_may_mix_samples_are_not_stacked():
     assert can_stack([nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU())])
 
 
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_layers_with_hooks_are_not_stacked(register):
+    for hooked in (0, 1):
+        block = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        assert can_stack([block])
+        getattr([block, block[0]][hooked], register)(lambda *_: None)
+        assert not can_stack([block])
+
+
+class Tripled(DiscriminatorStem):
+    """Joins otherwise than its base, whose `join_each` does not know."""
+
+    def join(self, samples, labels):
+        return super().join(3 * samples, labels)
+
+
+class Shifted(DiscriminatorStem):
+    def forward(self, samples, labels):
+        return super().forward(samples, labels) + 1
+
+
+def test_a_stems_own_join_is_used_for_several_clients_too():
+    stems = [Tripled(SHAPE, nn.Sequential(nn.Conv2d(2, 4, 3))) for _ in range(2)]
+    samples, labels = torch.randn(5, 2, 1, 8, 8), torch.randint(0, 3, (5, 2))
+    assert can_stack(stems)
+    outputs = run_stacked([[stem] for stem in stems], samples, labels)
+    for which, stem in enumerate(stems):
+        torch.testing.assert_close(outputs[:, which], stem(samples[:, which], labels[:, which]))
+
+
+def test_a_stem_with_a_forward_of_its_own_is_not_stacked():
+    layers = nn.Sequential(nn.Conv2d(2, 4, 3))
+    assert can_stack([DiscriminatorStem(SHAPE, layers)])
+    assert not can_stack([Shifted(SHAPE, layers)])
+
+
+def test_small_linear_layers_run_on_rows_of_tokens():
+    layers = [nn.Linear(4, 3) for _ in range(2)]
+    tokens = torch.randn(5, 2, 6, 4)
+    outputs = run_stacked([[layer] for layer in layers], tokens)
+    assert outputs.shape == (5, 2, 6, 3)
+    for which, layer in enumerate(layers):
+        torch.testing.assert_close(outputs[:, which], layer(tokens[:, which]))
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_weights_that_autocast_keeps_do_not_miss_an_optimisers_step(num_threads):
+    def step(**options):
+        module = make_gan(CUTS, depth=5, norm="group", discriminator_lr=5e-3)
+        for client, (samples, labels) in make_batch(CUTS).items():
+            module.start_step(client, samples, labels, 0)
+        with torch.autocast("cpu", torch.bfloat16, **options):
+            exchange = StepExchange(module, list(CUTS), GroupThreads())
+            assert exchange.num_threads == num_threads
+            return [exchange.run_phase(phase) for phase in list_phases(0.0)]
+
+    torch.set_num_threads(num_threads)
+    assert step() == step(cache_enabled=False)
+
+
 def test_batch_norms_in_evaluation_use_running_statistics():
     norms = [nn.BatchNorm1d(2).eval(), nn.BatchNorm1d(2).eval()]
     norms[1].running_mean += 3
@@ -267,3 +328,51 @@ def test_a_client_with_nan_leaves_its_group_and_the_others_train_on(poison):
     assert all(t.isfinite().all() for t in module.server.state_dict().values())
     assert any(not torch.equal(v, before[k]) for k, v in module.server.state_dict().items())
     assert all(module.client(c).is_finite() for c in (0, 2))
+
+
+class BrokenGradient(nn.Module):
+    """Passes values on; its gradient is NaN."""
+
+    def forward(self, values):
+        return values + (0 * values).sqrt()
+
+
+def break_samples(client):
+    client.samples[0] = torch.nan
+
+
+def break_head(client):
+    next(client.segment("discriminator", "head").parameters()).data.fill_(torch.nan)
+
+
+def break_gradient(client):
+    tail = client.segment("discriminator", "tail").block(3)
+    client.discriminator_tail = Segment({3: nn.Sequential(tail, BrokenGradient())})
+
+
+@pytest.mark.parametrize("poison", [break_samples, break_head, break_gradient])
+@pytest.mark.parametrize("server_gradient", ["uniform", "samples"])
+def test_without_a_client_that_is_dropped_gradients_are_those_of_the_others(
+    poison, server_gradient
+):
+    def gradients_of(clients, poisoned=None):
+        sizes = {client: 30 * (client + 1) for client in clients}
+        options = {"server_gradient": server_gradient, "on_nonfinite": "drop", "norm": "none"}
+        cuts = {client: [1, 1, 1, 1] for client in clients}
+        module = make_gan(cuts, client_sizes=sizes, **options)
+        for client, (samples, labels) in make_batch(range(3)).items():
+            if client in clients:
+                module.start_step(client, samples, labels, 0)
+        if poisoned is not None:
+            poison(module.client(poisoned))
+        exchange = StepExchange(module, list(clients))
+        losses = [exchange.run_phase(phase) for phase in list_phases(0.0)]
+        assert exchange.active == [0, 2]
+        own = [module.server, module.client(0), module.client(2)]
+        return losses, [p.grad for party in own for p in party.parameters()]
+
+    losses, found = gradients_of([0, 1, 2], poisoned=1)
+    expected_losses, expected = gradients_of([0, 2])
+    assert losses == pytest.approx(expected_losses, abs=1e-5)
+    for gradient, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-6)
