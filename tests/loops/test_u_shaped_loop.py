@@ -91,7 +91,8 @@ def test_losses_are_logged_and_parameters_move():
     trainer = fit(module, max_epochs=1)
     assert set(module.last_losses) == {"generator_loss", "discriminator_loss"}
     assert trainer.callback_metrics["train/generator_loss"] > 0
-    moved = [k for k, v in module.state_dict().items() if not torch.equal(v, before[k])]
+    after = module.state_dict()
+    moved = [k for k, v in before.items() if not torch.equal(v, after[k])]
     assert any(k.startswith("parties.clients.0.generator_head") for k in moved)
     assert any(k.startswith("parties.server.discriminator") for k in moved)
 
