@@ -60,8 +60,7 @@ class ClosingSummary(Callback):
 
 def _describe_interrupt(run: RunFolder) -> str:
     """Return what is left of an interrupted run, and the command that goes on with it."""
-    last = run.path and run.path / "checkpoints" / "last.ckpt"
-    if run.path is None or last is None or not last.exists():
+    if run.path is None or not (last := run.path / "checkpoints" / "last.ckpt").exists():
         return "\ninterrupted before a first round was saved"
     command = ["huscf", "fit", "--config", str(run.path / "config.yaml"), "--ckpt_path", str(last)]
     return f"\ninterrupted; rounds saved: {len(run.rows)}; go on with:\n  {shlex.join(command)}"

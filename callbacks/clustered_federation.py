@@ -235,7 +235,7 @@ class ClusteredFederation(Callback):
         if not observed:
             return dict(previous)
         before = np.array([previous[client] for client in observed])
-        is_placed = np.array([self._has_place(client, previous) for client in observed])
+        is_placed = self._have_places(observed, previous)
         is_due = (round_number - self.warmup_rounds) % self.recluster_every_n_rounds == 0
         if is_due or not is_placed.any():
             labels = self._ask_rule(features, seed)
@@ -248,14 +248,14 @@ class ClusteredFederation(Callback):
         self._placed |= self._present
         return match_labels(dict(zip(observed, labels.tolist(), strict=True)), previous)
 
-    def _has_place(self, client: int, previous: Mapping[int, int]) -> bool:
-        """Return whether a client stays where it is, or is to be put to the nearest centre.
+    def _have_places(self, clients: list[int], previous: Mapping[int, int]) -> np.ndarray:
+        """Return, (N,) bool, which clients stay where they are; others go to the nearest centre.
 
         One that returns stays where nobody of its cluster was compared in the last round.
         """
-        fellows = {previous[other] for other in self._present}
-        is_known = client in self._placed and previous[client] not in fellows
-        return client in self._present or is_known
+        compared = {previous[client] for client in self._present}
+        staying = self._present | {c for c in self._placed if previous[c] not in compared}
+        return np.array([client in staying for client in clients])
 
     def _ask_rule(self, features: np.ndarray, seed: int) -> np.ndarray:
         labels = as_array("federation.rule", self.rule(features, seed))

@@ -26,11 +26,7 @@ class SplitTraining(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the loop before the loops' progress is restored."""
-        if trainer.world_size > 1:
-            raise HuscfError(
-                f"trainer.devices: {trainer.world_size} processes, but all clients are simulated "
-                "in one: set trainer.devices to 1"
-            )
+        check_one_process(trainer.world_size)
         if trainer.precision not in ("32-true", "bf16-mixed"):
             raise HuscfError(
                 f"trainer.precision: {trainer.precision} is not supported; use 32-true or "
@@ -52,6 +48,19 @@ class SplitTraining(Callback):
                 "the checkpoint was saved after an epoch's last step and before the epoch's end, "
                 "whose federation would be lost: go on from another, as last.ckpt"
             )
+
+
+def check_one_process(count: int) -> None:
+    """Refuse several processes.
+
+    Raises:
+        HuscfError: Where there are more than one.
+    """
+    if count > 1:
+        raise HuscfError(
+            f"trainer.devices, num_nodes: {count} processes, but all clients are simulated in one: "
+            "set trainer.devices to 1, num_nodes too"
+        )
 
 
 def _check_batch_norm(module: LightningModule, batch_sizes: Mapping[int, int]) -> None:

@@ -27,6 +27,7 @@ from .callbacks import (
     SplitTraining,
     WandbLog,
 )
+from .callbacks.split_training import check_one_process
 from .checkpoint_io import SafeCheckpointIO, read_checkpoint
 from .datamodules import FederatedDataModule
 from .errors import HuscfError, check_complete
@@ -127,11 +128,7 @@ class HuscfCLI(LightningCLI):
         plugins = [*_as_list(section.get("plugins")), SafeCheckpointIO()]
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
         # Before any of them is started: each would make a run folder.
-        if (count := trainer.num_devices * trainer.num_nodes) > 1:
-            raise HuscfError(
-                f"trainer.devices, num_nodes: {count} processes, but all clients are simulated in "
-                "one: set both to 1"
-            )
+        check_one_process(trainer.num_devices * trainer.num_nodes)
         return trainer
 
     def instantiate_classes(self) -> None:
