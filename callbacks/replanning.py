@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ..errors import HuscfError, PlanError
 from ..modules import SplitGAN
@@ -52,6 +53,12 @@ class Replanning(Callback):
                 Replanner(source.make_options(pl_module.seed), 1, self.hysteresis)
             if source.fleet is not None:
                 self.drift.check(source.fleet)
+            planned = source.make_options(pl_module.seed).precision
+            if trainer.precision != planned:
+                rank_zero_warn(
+                    f"the plan is for precision {planned}, the trainer's is {trainer.precision}: "
+                    "its bytes and seconds are off; set model.plan.init_args.precision to it"
+                )
         elif self.every_n_rounds or self.drift.events:
             name = "every_n_rounds" if self.every_n_rounds else "drift"
             raise HuscfError(

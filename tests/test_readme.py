@@ -1,4 +1,4 @@
-"""The README's commands are the ones that CI runs, and what it names is there."""
+"""The README's commands are the ones that CI runs, and what it and the guides name is there."""
 
 import re
 
@@ -24,6 +24,25 @@ def test_every_file_that_the_readme_names_exists():
     assert len(named) > 3
     missing = [name for name in named if not (REPOSITORY / name).exists()]
     assert missing == []
+
+
+def test_every_link_between_documents_leads_to_a_file_and_a_heading():
+    links, broken = 0, []
+    for document in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]:
+        for name, anchor in re.findall(
+            r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", document.read_text()
+        ):
+            links += 1
+            target = document.parent / name if name else document
+            if not target.exists() or (anchor and anchor not in _find_anchors(target)):
+                broken.append(f"{document.name}: {name}#{anchor}")
+    assert links > 20
+    assert broken == []
+
+
+def _find_anchors(document):
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_class_path_that_the_readme_names_imports():

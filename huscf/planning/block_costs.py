@@ -67,6 +67,7 @@ def measure_plan_costs(
     batch_size: int,
     dtype: torch.dtype = torch.float32,
     discriminator_batches: int = 2,
+    in_bf16: bool = False,
 ) -> PlanCosts:
     """Measure generator and discriminator; neither they nor the random state are changed.
 
@@ -77,6 +78,7 @@ def measure_plan_costs(
         batch_size: Samples per step that the costs are for, at least 1.
         dtype: Number format of parameters and activations.
         discriminator_batches: See PlanCosts.
+        in_bf16: See measure_block_costs.
     """
 
     def make_noise(batch: int) -> tuple[Tensor, Tensor]:
@@ -88,14 +90,18 @@ def measure_plan_costs(
 
     generator, discriminator = networks
     return PlanCosts(
-        measure_block_costs(generator, make_noise, batch_size, dtype),
-        measure_block_costs(discriminator, make_samples, batch_size, dtype),
+        measure_block_costs(generator, make_noise, batch_size, dtype, in_bf16),
+        measure_block_costs(discriminator, make_samples, batch_size, dtype, in_bf16),
         discriminator_batches,
     )
 
 
 def measure_block_costs(
-    network: Network, make_inputs: InputMaker, batch_size: int, dtype: torch.dtype = torch.float32
+    network: Network,
+    make_inputs: InputMaker,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
+    in_bf16: bool = False,
 ) -> tuple[BlockCost, ...]:
     """Measure every block of one network, on a copy of it on the CPU.
 
@@ -104,6 +110,8 @@ def measure_block_costs(
         make_inputs: Batch size -> inputs (B, ...) of the given dtype and labels (B,).
         batch_size: Samples per step that the costs are for, at least 1.
         dtype: Number format of parameters and activations.
+        in_bf16: Whether blocks compute in bfloat16 mixed precision, as PyTorch's autocast does it
+            on the CPU; parameters keep their format.
     """
     if batch_size < 1:
         raise PlanError(f"batch_size is {batch_size}, must be >= 1")
@@ -112,7 +120,8 @@ def measure_block_costs(
     # Threads that wait for one another on a busy machine take longer than so little work.
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]):
+        mixed = torch.autocast("cpu", torch.bfloat16, enabled=in_bf16, cache_enabled=False)
+        with torch.random.fork_rng(devices=[]), mixed:
             low, activations = _measure_saved_bytes(trial, *make_inputs(_SMALL_BATCH))
             high, _ = _measure_saved_bytes(trial, *make_inputs(_LARGE_BATCH))
             labels = make_inputs(_SMALL_BATCH)[1]

@@ -118,7 +118,9 @@ def _measure(job: _Job) -> PlanSubject:
         ConditionalGenerator(shape, sizes["latent_dim"], width, depth),
         ConditionalDiscriminator(shape, width, depth),
     )
-    return PlanSubject.measure(networks, shape, sizes["latent_dim"], job.batch_size)
+    return PlanSubject.measure(
+        networks, shape, sizes["latent_dim"], job.batch_size, precision=job.options.precision
+    )
 
 
 def _read_job(arguments: argparse.Namespace) -> _Job:
@@ -264,6 +266,7 @@ def _add_search_options(add: Any) -> None:
     add("--seed", type=int, help="of the search and of which client has which device")
     add("--batch_size", type=int, help="samples per step of every client (default 64)")
     add("--steps_per_round", type=int, help="spread the federation's traffic; 0 leaves it out")
+    add("--precision", choices=("32-true", "bf16-mixed"), help="of the run (default 32-true)")
     add("--time_limit_s", type=float, help="limit of the solver in strategy milp (default 60)")
 
 

@@ -19,6 +19,7 @@ from .profiles import read_number, read_whole
 from .search import SearchSettings, Strategy
 
 LatencyModelName = Literal["corrected", "paper"]
+Precision = Literal["32-true", "bf16-mixed"]
 
 _FILE_KEYS = ("profiles", "server", "assignment", "networks", "batch_size")
 
@@ -46,6 +47,8 @@ class PlanOptions:
         common_boundary: Whether one boundary between two blocks of the discriminator must be at
             the server for all clients. Cluster rules that compare what clients send need it;
             false for those that need no features.
+        precision: What blocks compute in, and so the size of what crosses a cut: "32-true", or
+            "bf16-mixed".
         time_limit_s: Limit of the solver in strategy milp.
     """
 
@@ -63,12 +66,13 @@ class PlanOptions:
     min_discriminator_head: int = 1
     forbidden_cuts: Mapping[str, Sequence[int]] = field(default_factory=dict)
     common_boundary: bool = True
+    precision: Precision = "32-true"
     time_limit_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.latency_model not in get_args(LatencyModelName):
-            known = ", ".join(get_args(LatencyModelName))
-            raise PlanError(f"latency_model is {self.latency_model!r}; known: {known}")
+        for name, kind in (("latency_model", LatencyModelName), ("precision", Precision)):
+            if (value := getattr(self, name)) not in get_args(kind):
+                raise PlanError(f"{name} is {value!r}; known: {', '.join(get_args(kind))}")
         if self.steps_per_round < 0:
             raise PlanError(f"steps_per_round is {self.steps_per_round}, must be >= 0")
         # Built once here, so that a bad value is refused before anything is measured.
@@ -123,11 +127,18 @@ class PlanSubject:
         latent_dim: int,
         batch_size: int,
         discriminator_batches: int = 2,
+        precision: Precision = "32-true",
     ) -> "PlanSubject":
-        """Measure the networks in the number format of their parameters."""
+        """Measure the networks; parameters have the number format that they have."""
         dtype = next(networks[0].parameters()).dtype
         costs = measure_plan_costs(
-            networks, shape, latent_dim, batch_size, dtype, discriminator_batches
+            networks,
+            shape,
+            latent_dim,
+            batch_size,
+            dtype,
+            discriminator_batches,
+            in_bf16=precision == "bf16-mixed",
         )
         return cls(networks, shape, latent_dim, costs)
 
@@ -182,6 +193,8 @@ def _make_model(subject: PlanSubject, options: PlanOptions, move: Move | None) -
         raise PlanError("latency_model paper: cannot count the cost of moving; use corrected")
     if options.steps_per_round:
         raise PlanError("latency_model paper: knows no steps_per_round; use corrected or 0")
+    if options.precision != "32-true":
+        raise PlanError("latency_model paper: knows 32-true only; use corrected")
     return PaperLatency(count_paper_costs(subject.networks, subject.shape, subject.latent_dim))
 
 

@@ -11,6 +11,7 @@ from .planner import (
     LatencyModelName,
     PlanOptions,
     PlanSubject,
+    Precision,
     build_problem,
     read_file_keys,
 )
@@ -24,9 +25,6 @@ class SearchedPlan(PlanSource):
     What `huscf plan` takes from the devices file holds here too, except networks, batch_size and
     seed, which are the run's. An argument that is not None replaces the file's; one that is None
     takes it, or where the file has none the default in brackets.
-
-    The plan is for tensors in the format of the parameters: under trainer.precision bf16-mixed the
-    predicted traffic is that of float32, up to 1.75 times the true one.
 
     Args:
         devices: YAML file with profiles, server and assignment, or the same as a mapping.
@@ -50,6 +48,8 @@ class SearchedPlan(PlanSource):
         common_boundary: Whether one boundary between two blocks of the discriminator must be at
             the server for all clients. Cluster rules that compare what clients send need it;
             false for those that need no features (true).
+        precision: What the trainer computes in, "32-true" or "bf16-mixed": set it as you set
+            trainer.precision ("32-true").
         time_limit_s: Limit of the solver in strategy milp (60).
     """
 
@@ -70,6 +70,7 @@ class SearchedPlan(PlanSource):
         min_discriminator_head: int | None = None,
         forbidden_cuts: Mapping[str, Sequence[int]] | None = None,
         common_boundary: bool | None = None,
+        precision: Precision | None = None,
         time_limit_s: float | None = None,
     ) -> None:
         self.seed = seed
@@ -87,6 +88,7 @@ class SearchedPlan(PlanSource):
             "min_discriminator_head": min_discriminator_head,
             "forbidden_cuts": forbidden_cuts,
             "common_boundary": common_boundary,
+            "precision": precision,
             "time_limit_s": time_limit_s,
         }
         self.devices, options = _read_devices(devices)
@@ -109,6 +111,7 @@ class SearchedPlan(PlanSource):
             request.latent_dim,
             max(request.batch_sizes.values()),
             request.discriminator_batches,
+            options.precision,
         )
         problem = build_problem(self.subject, self.fleet, options)
         self.result = search_plan(problem, options.search_settings)

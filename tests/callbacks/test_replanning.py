@@ -1,6 +1,7 @@
 """Cuts change while training when devices drift; networks, moments and resume survive it."""
 
 import csv
+import warnings
 
 import pytest
 import torch
@@ -169,6 +170,17 @@ def test_devices_that_became_too_small_keep_their_cuts(tmp_path, monkeypatch, ca
     assert fit(tmp_path, 3) == 0
     assert "round 2: cuts kept: client" in capsys.readouterr().out
     assert [row["round"] for row in rows(tmp_path / "runs" / "run-1")] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("planned", ["32-true", "bf16-mixed"])
+def test_a_plan_for_another_precision_than_the_trainers_says_so(tmp_path, planned):
+    options = [f"--model.plan.init_args.precision={planned}", "--trainer.precision=bf16-mixed"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert fit(tmp_path, 1, *options) == 0
+    texts = [str(warning.message) for warning in caught]
+    expected = "the plan is for precision 32-true, the trainer's is bf16-mixed"
+    assert any(expected in text for text in texts) == (planned == "32-true")
 
 
 def test_only_searched_plans_can_be_re_planned(tmp_path):

@@ -78,11 +78,12 @@ def test_half_precision_halves_bytes_only():
         assert one.forward_flops == two.forward_flops
 
 
+@pytest.mark.parametrize("in_bf16", [False, True])
 @pytest.mark.parametrize("batch", [2, 5, 16])
-def test_saved_bytes_equal_a_run_at_that_batch_size(batch):
+def test_saved_bytes_equal_a_run_at_that_batch_size(batch, in_bf16):
     shape = SampleShape(1, 28, 10)
     network = ConditionalDiscriminator(shape, 8)
-    costs = measure_block_costs(network, make_zeros(1, 28, 28), batch)
+    costs = measure_block_costs(network, make_zeros(1, 28, 28), batch, in_bf16=in_bf16)
     own = {p.untyped_storage().data_ptr() for p in network.parameters()}
     storages: dict[int, torch.Tensor] = {}
 
@@ -91,7 +92,8 @@ def test_saved_bytes_equal_a_run_at_that_batch_size(batch):
             storages[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=in_bf16, cache_enabled=False)
+    with mixed, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         outputs = network(*make_zeros(1, 28, 28)(batch))
     expected = sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
     assert batch * sum(block.saved_bytes for block in costs) == pytest.approx(expected)

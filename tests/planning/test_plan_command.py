@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 
 from huscf.models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
@@ -273,6 +274,12 @@ def test_searched_plan_serves_a_training_run():
         SearchedPlan(str(DEVICES)).make_plan(make_request())
     with pytest.raises(ValueError, match="latency_model is 'new'"):
         SearchedPlan(str(DEVICES), latency_model="new")
+    with pytest.raises(ValueError, match="precision is '16-mixed'; known: 32-true, bf16-mixed"):
+        SearchedPlan(str(DEVICES), precision="16-mixed")
+    with pytest.raises(ValueError, match="latency_model paper: knows 32-true only"):
+        devices = {**read_devices(), "assignment": {"shares": {"device1": 1}}}
+        options = {"latency_model": "paper", "precision": "bf16-mixed"}
+        SearchedPlan(devices, **options).make_plan(make_request())
 
 
 def test_searched_plans_keep_the_options_of_the_devices_file(tmp_path):
@@ -294,14 +301,17 @@ def test_searched_plans_keep_the_options_of_the_devices_file(tmp_path):
         SearchedPlan(str(path))
 
 
-@pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_a_step_sends_what_its_plan_says(weight):
+@pytest.mark.parametrize(
+    ("weight", "precision"), [(0.0, "32-true"), (1.0, "32-true"), (0.0, "bf16-mixed")]
+)
+def test_a_step_sends_what_its_plan_says(weight, precision):
     devices = {**read_devices(), "assignment": {"shares": {"device1": 0.5, "device7": 0.5}}}
-    source = SearchedPlan(devices)
+    source = SearchedPlan(devices, precision=precision)
     clients = range(2)
     options = {"mismatched_weight": weight, "mismatched_steps": None}
     module = make_gan(dict.fromkeys(clients, ()), depth=5, plan=source, **options)
-    run_step(module, make_batch(clients))
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        run_step(module, make_batch(clients))
     assert len({entry.cuts for entry in module.plan.clients}) == 2
     assert module.exchange.total_bytes() == source.result.traffic_bytes
 
