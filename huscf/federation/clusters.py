@@ -18,8 +18,9 @@ class EstimatedClusters(ABC):
     """Divides clients into the number of clusters that has the highest mean silhouette.
 
     Of numbers that are about as good the largest counts: averaging two domains harms more than
-    dividing one. As many clusters as clients have no silhouette and are not tried, but for two
-    clients, whom their distance parts.
+    dividing one. It must not leave more clients alone than the best number does: who is alone
+    gains nothing from the others. As many clusters as clients have no silhouette and are not
+    tried, but for two clients, whom their distance parts.
 
     Args:
         num_clusters: Fixed number of clusters, or None to estimate it.
@@ -61,15 +62,18 @@ class EstimatedClusters(ABC):
         if len(features) == 2:
             is_apart = np.linalg.norm(features[0] - features[1]) > self.alone_distance
             return np.arange(2) * int(is_apart)
-        best, least = np.zeros(len(features), dtype=int), self.min_silhouette
+        found = []
         for k in range(2, min(self.max_clusters, len(features) - 1, num_places) + 1):
             labels = self.divide(features, k, seed)
             if len(set(labels)) < k or _smallest_gap(features, labels) < self.min_distance:
                 continue
-            score = mean_silhouette(features, labels)
-            if score > least:
-                best, least = labels, max(least, score - self.tolerance)
-        return best
+            if (score := mean_silhouette(features, labels)) > self.min_silhouette:
+                found.append((score, _count_alone(labels), labels))
+        if not found:
+            return np.zeros(len(features), dtype=int)
+        best, num_alone, _ = max(found, key=lambda entry: entry[0])
+        good = [e for e in found if e[0] >= best - self.tolerance and e[1] <= num_alone]
+        return good[-1][2]
 
     def holds(self, features: np.ndarray, labels: np.ndarray, margin: float) -> bool:
         """Return whether clusters of the last round still count as several.
@@ -224,6 +228,11 @@ def match_labels(labels: Mapping[int, int], previous: Mapping[int, int]) -> dict
     # Labels stay dense: a vanished cluster's number is given to the next one.
     dense = {name: i for i, name in enumerate(sorted(set(matched.values())))}
     return {client: dense[label] for client, label in sorted(matched.items())}
+
+
+def _count_alone(labels: np.ndarray) -> int:
+    """Return how many clusters have a single client."""
+    return int((np.unique(labels, return_counts=True)[1] == 1).sum())
 
 
 def _smallest_gap(features: np.ndarray, labels: np.ndarray) -> float:

@@ -132,6 +132,24 @@ def test_of_numbers_that_are_about_as_good_the_largest_counts():
     assert keep_unless_better(rule, features, three, truth, 0.05) is truth
 
 
+def test_a_larger_number_that_only_leaves_a_client_alone_does_not_count():
+    # Four groups of three, one of whose clients lacks so much that five is about as good.
+    centres = np.array([[0.0, 0.0], [12.0, 0.0], [0.0, 12.0], [12.0, 12.0]])
+    spots = np.array([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]])
+    features = (centres[:, None] + spots).reshape(-1, 2)
+    features[2] -= [5.2, 0.0]
+    truth = np.repeat(np.arange(4), 3)
+    five = np.where(np.arange(12) == 2, 4, truth)
+    lead = mean_silhouette(features, truth) - mean_silhouette(features, five)
+    assert 0 < lead < 0.05
+    for rule in RULES:
+        assert adjusted_rand_score(truth, rule()(features, 0)) == 1.0
+        # Farther still five is the better number, and being alone is right.
+        farther = features.copy()
+        farther[2] -= [20.0, 0.0]
+        assert adjusted_rand_score(five, rule()(farther, 0)) == 1.0
+
+
 def test_a_new_client_goes_to_the_nearest_centre_and_nobody_else_moves():
     features = np.array([[0.0], [1.0], [10.0], [11.0], [7.0], [2.0]])
     labels = np.array([3, 3, 0, 0, 99, 99])
