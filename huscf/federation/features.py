@@ -19,7 +19,7 @@ def describe_clients(summary: ActivationSummary) -> np.ndarray:
     apart however few samples they have.
 
     Deviation: the paper compares mean activation maps by their Euclidean distance. Those found
-    label skew and different cuts rather than domains (docs/results.md).
+    label skew and different cuts rather than domains (docs/ablations.md).
 
     Args:
         summary: Of N clients with finite means.
