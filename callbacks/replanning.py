@@ -49,15 +49,16 @@ class Replanning(Callback):
         assert isinstance(pl_module, SplitGAN)
         source = pl_module.plan_source
         if isinstance(source, SearchedPlan):
+            options = source.make_options(pl_module.seed)
             if self.every_n_rounds:
-                Replanner(source.make_options(pl_module.seed), 1, self.hysteresis)
+                Replanner(options, 1, self.hysteresis)
             if source.fleet is not None:
                 self.drift.check(source.fleet)
-            planned = source.make_options(pl_module.seed).precision
-            if trainer.precision != planned:
+            if options.latency_model == "corrected" and options.precision != trainer.precision:
                 rank_zero_warn(
-                    f"the plan is for precision {planned}, the trainer's is {trainer.precision}: "
-                    "its bytes and seconds are off; set model.plan.init_args.precision to it"
+                    f"the plan is for precision {options.precision}, the trainer's is "
+                    f"{trainer.precision}: its bytes and seconds are off; set "
+                    "model.plan.init_args.precision to it"
                 )
         elif self.every_n_rounds or self.drift.events:
             name = "every_n_rounds" if self.every_n_rounds else "drift"

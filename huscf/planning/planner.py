@@ -47,7 +47,7 @@ class PlanOptions:
         common_boundary: Whether one boundary between two blocks of the discriminator must be at
             the server for all clients. Cluster rules that compare what clients send need it;
             false for those that need no features.
-        precision: What blocks compute in, and so the size of what crosses a cut: "32-true", or
+        precision: What blocks compute in, and so the size of what crosses a cut: "32-true" or
             "bf16-mixed".
         time_limit_s: Limit of the solver in strategy milp.
     """
