@@ -1,7 +1,7 @@
 """Puts the U-shaped loop into the trainer."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import CheckpointError, HuscfError
 from ..loops import UShapedLoop, install_step_loop
+from ..planning import Precision
 
 
 class SplitTraining(Callback):
@@ -27,7 +28,7 @@ class SplitTraining(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the loop before the loops' progress is restored."""
         check_one_process(trainer.world_size)
-        if trainer.precision not in ("32-true", "bf16-mixed"):
+        if trainer.precision not in get_args(Precision):
             raise HuscfError(
                 f"trainer.precision: {trainer.precision} is not supported; use 32-true or "
                 "bf16-mixed"

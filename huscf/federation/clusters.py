@@ -68,12 +68,13 @@ class EstimatedClusters(ABC):
             if len(set(labels)) < k or _smallest_gap(features, labels) < self.min_distance:
                 continue
             if (score := mean_silhouette(features, labels)) > self.min_silhouette:
-                found.append((score, _count_alone(labels), labels))
+                found.append((score, labels))
         if not found:
             return np.zeros(len(features), dtype=int)
-        best, num_alone, _ = max(found, key=lambda entry: entry[0])
-        good = [e for e in found if e[0] >= best - self.tolerance and e[1] <= num_alone]
-        return good[-1][2]
+        best, labels = max(found, key=lambda entry: entry[0])
+        num_alone = _count_alone(labels)
+        good = [each for score, each in found if score >= best - self.tolerance]
+        return [each for each in good if _count_alone(each) <= num_alone][-1]
 
     def holds(self, features: np.ndarray, labels: np.ndarray, margin: float) -> bool:
         """Return whether clusters of the last round still count as several.

@@ -9,7 +9,7 @@ from .genetic import GeneticSettings, search_genetically
 from .latency import LatencyModel
 from .paper_costs import PaperCosts, count_paper_costs
 from .paper_latency import PaperLatency
-from .planner import PlanOptions, PlanSubject, build_problem
+from .planner import PlanOptions, PlanSubject, Precision, build_problem
 from .problem import PlanProblem, make_problem
 from .profiles import DeviceProfile, ServerProfile
 from .replanning import (
@@ -46,6 +46,7 @@ __all__ = [
     "PlanProblem",
     "PlanResult",
     "PlanSubject",
+    "Precision",
     "ReplanDecision",
     "Replanner",
     "SearchSettings",

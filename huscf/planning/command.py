@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..errors import HuscfError, PlanError
 from ..models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
@@ -14,7 +14,14 @@ from ..split import ClientPlan
 from .calibration import calibrate_profile, save_profile
 from .constraints import CUT_NAMES
 from .fleet import DevicesFile, load_mapping
-from .planner import PlanOptions, PlanSubject, build_problem, read_file_keys
+from .planner import (
+    LatencyModelName,
+    PlanOptions,
+    PlanSubject,
+    Precision,
+    build_problem,
+    read_file_keys,
+)
 from .problem import PlanProblem
 from .profiles import read_figure, read_whole
 from .result import PlanResult, check_output
@@ -262,11 +269,11 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _add_search_options(add: Any) -> None:
     add("--strategy", choices=STRATEGIES, help="default genetic; milp proves, exact is for paper")
-    add("--latency_model", choices=("corrected", "paper"), help="paper: the published figures")
+    add("--latency_model", choices=get_args(LatencyModelName), help="paper: the published figures")
     add("--seed", type=int, help="of the search and of which client has which device")
     add("--batch_size", type=int, help="samples per step of every client (default 64)")
     add("--steps_per_round", type=int, help="spread the federation's traffic; 0 leaves it out")
-    add("--precision", choices=("32-true", "bf16-mixed"), help="of the run (default 32-true)")
+    add("--precision", choices=get_args(Precision), help="of the run (default 32-true)")
     add("--time_limit_s", type=float, help="limit of the solver in strategy milp (default 60)")
 
 
