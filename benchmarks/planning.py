@@ -38,7 +38,7 @@ from huscf.planning.best_response import anneal_by_turns
 from huscf.planning.exact_sweep import sweep_thresholds
 from huscf.planning.fleet import scale_profile
 from huscf.planning.linear_program import solve_program
-from huscf.split import NETWORK_NAMES, ClientCuts, ClientPlan, CutPlan, NetworkName
+from huscf.split import NETWORK_NAMES, ClientCuts, ClientPlan, CutPlan, NetworkName, PlanRequest
 
 DEVICES = yaml.safe_load(
     (Path(__file__).parents[1] / "configs" / "paper" / "devices.yaml").read_text()
@@ -73,7 +73,7 @@ def make_subject(depth: int) -> PlanSubject:
         ConditionalGenerator(shape, 100, depth=depth),
         ConditionalDiscriminator(shape, depth=depth),
     )
-    return PlanSubject.measure(networks, shape, 100, 64)
+    return PlanSubject.measure(PlanRequest(*networks, shape, 100, {0: 64}))
 
 
 def make_fleet(number: int = 100) -> Fleet:

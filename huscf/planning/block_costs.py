@@ -65,21 +65,20 @@ def measure_plan_costs(
     shape: SampleShape,
     latent_dim: int,
     batch_size: int,
-    dtype: torch.dtype = torch.float32,
-    discriminator_batches: int = 2,
     in_bf16: bool = False,
 ) -> PlanCosts:
     """Measure generator and discriminator; neither they nor the random state are changed.
 
     Args:
-        networks: Generator and discriminator, on any device.
+        networks: Generator and discriminator, on any device; noise and samples have the number
+            format of the generator's parameters.
         shape: Shape of the samples.
         latent_dim: Length of the noise vector.
         batch_size: Samples per step that the costs are for, at least 1.
-        dtype: Number format of parameters and activations.
-        discriminator_batches: See PlanCosts.
         in_bf16: See measure_block_costs.
     """
+    generator, discriminator = networks
+    dtype = next(generator.parameters()).dtype
 
     def make_noise(batch: int) -> tuple[Tensor, Tensor]:
         return torch.zeros(batch, latent_dim, dtype=dtype), _make_labels(batch)
@@ -88,11 +87,9 @@ def measure_plan_costs(
         size = (batch, shape.channels, shape.image_size, shape.image_size)
         return torch.zeros(size, dtype=dtype), _make_labels(batch)
 
-    generator, discriminator = networks
     return PlanCosts(
-        measure_block_costs(generator, make_noise, batch_size, dtype, in_bf16),
-        measure_block_costs(discriminator, make_samples, batch_size, dtype, in_bf16),
-        discriminator_batches,
+        measure_block_costs(generator, make_noise, batch_size, in_bf16),
+        measure_block_costs(discriminator, make_samples, batch_size, in_bf16),
     )
 
 
@@ -100,22 +97,20 @@ def measure_block_costs(
     network: Network,
     make_inputs: InputMaker,
     batch_size: int,
-    dtype: torch.dtype = torch.float32,
     in_bf16: bool = False,
 ) -> tuple[BlockCost, ...]:
     """Measure every block of one network, on a copy of it on the CPU.
 
     Args:
         network: The full network.
-        make_inputs: Batch size -> inputs (B, ...) of the given dtype and labels (B,).
+        make_inputs: Batch size -> inputs (B, ...) of the network's number format, labels (B,).
         batch_size: Samples per step that the costs are for, at least 1.
-        dtype: Number format of parameters and activations.
         in_bf16: Whether blocks compute in bfloat16 mixed precision, as PyTorch's autocast does it
             on the CPU; parameters keep their format.
     """
     if batch_size < 1:
         raise PlanError(f"batch_size is {batch_size}, must be >= 1")
-    trial = copy.deepcopy(network).to("cpu", dtype).train()
+    trial = copy.deepcopy(network).to("cpu").train()
     num_threads = torch.get_num_threads()
     # Threads that wait for one another on a busy machine take longer than so little work.
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from ..errors import HuscfError, PlanError
 from ..models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
-from ..split import ClientPlan
+from ..split import ClientPlan, PlanRequest
 from .calibration import calibrate_profile, save_profile
 from .constraints import CUT_NAMES
 from .fleet import DevicesFile, load_mapping
@@ -121,13 +121,14 @@ def _measure(job: _Job) -> PlanSubject:
     sizes = job.networks
     shape = SampleShape(sizes["channels"], sizes["image_size"], sizes["num_classes"])
     width, depth = sizes["width"], sizes["depth"]
-    networks = (
+    request = PlanRequest(
         ConditionalGenerator(shape, sizes["latent_dim"], width, depth),
         ConditionalDiscriminator(shape, width, depth),
+        shape,
+        sizes["latent_dim"],
+        {0: job.batch_size},
     )
-    return PlanSubject.measure(
-        networks, shape, sizes["latent_dim"], job.batch_size, precision=job.options.precision
-    )
+    return PlanSubject.measure(request, job.options.precision)
 
 
 def _read_job(arguments: argparse.Namespace) -> _Job:

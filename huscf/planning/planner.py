@@ -1,12 +1,12 @@
 """From options as they stand in YAML or on the command line to a planning problem."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from ..errors import PlanError
 from ..models import Network, SampleShape
-from ..split import ClientCuts
+from ..split import ClientCuts, PlanRequest
 from .block_costs import PlanCosts, measure_plan_costs
 from .constraints import Constraints, Objective
 from .corrected_latency import CorrectedLatency, Move
@@ -120,27 +120,15 @@ class PlanSubject:
     costs: PlanCosts
 
     @classmethod
-    def measure(
-        cls,
-        networks: tuple[Network, Network],
-        shape: SampleShape,
-        latent_dim: int,
-        batch_size: int,
-        discriminator_batches: int = 2,
-        precision: Precision = "32-true",
-    ) -> "PlanSubject":
-        """Measure the networks; parameters have the number format that they have."""
-        dtype = next(networks[0].parameters()).dtype
+    def measure(cls, request: PlanRequest, precision: Precision = "32-true") -> "PlanSubject":
+        """Measure a request's networks at its largest batch size, computing in this precision."""
+        networks = request.generator, request.discriminator
+        batch_size = max(request.batch_sizes.values())
         costs = measure_plan_costs(
-            networks,
-            shape,
-            latent_dim,
-            batch_size,
-            dtype,
-            discriminator_batches,
-            in_bf16=precision == "bf16-mixed",
+            networks, request.shape, request.latent_dim, batch_size, precision == "bf16-mixed"
         )
-        return cls(networks, shape, latent_dim, costs)
+        costs = replace(costs, discriminator_batches=request.discriminator_batches)
+        return cls(networks, request.shape, request.latent_dim, costs)
 
 
 def read_file_keys(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,14 +105,7 @@ class SearchedPlan(PlanSource):
         """Search the plan; `result`, `fleet` and `subject` keep what it was made from."""
         options = self.make_options(request.seed)
         self.fleet = self.devices.make_fleet(request.batch_sizes, options.seed)
-        self.subject = PlanSubject.measure(
-            (request.generator, request.discriminator),
-            request.shape,
-            request.latent_dim,
-            max(request.batch_sizes.values()),
-            request.discriminator_batches,
-            options.precision,
-        )
+        self.subject = PlanSubject.measure(request, options.precision)
         problem = build_problem(self.subject, self.fleet, options)
         self.result = search_plan(problem, options.search_settings)
         return self.result.plan

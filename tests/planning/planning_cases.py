@@ -13,7 +13,7 @@ from huscf.planning import (
     PlanSubject,
     ServerProfile,
 )
-from huscf.split import CutPlan
+from huscf.split import CutPlan, PlanRequest
 
 DEVICES = Path(__file__).parents[2] / "configs" / "paper" / "devices.yaml"
 PAPER_MIX = (15, 15, 14, 14, 14, 14, 14)
@@ -25,7 +25,7 @@ def make_subject(width: int = 64, depth: int = 5, batch_size: int = 64) -> PlanS
         ConditionalGenerator(shape, 100, width, depth),
         ConditionalDiscriminator(shape, width, depth),
     )
-    return PlanSubject.measure(networks, shape, 100, batch_size)
+    return PlanSubject.measure(PlanRequest(*networks, shape, 100, {0: batch_size}))
 
 
 def draw_fleet(number: int, seed: int, has_power: bool = False) -> Fleet:
@@ -54,7 +54,7 @@ def make_apart() -> tuple[PlanSubject, Fleet]:
             + [(2, 2e9, 2e7, 1e8, 0.01)] * 2
         )
     ]
-    subject = PlanSubject.measure(networks, shape, 100, 64)
+    subject = PlanSubject.measure(PlanRequest(*networks, shape, 100, {0: 64}))
     return subject, Fleet(tuple(clients), ServerProfile(6.72e11, 1e9, 1e9))
 
 
