@@ -59,9 +59,11 @@ WORKLOAD = (
     "learning_rate",
     "bf16",
 )
+MAIN_SCORES = ("generation_score", "label_accuracy", "frechet_distance", "downstream_accuracy")
 SCORES = (
-    *("generation_score", "label_accuracy", "frechet_distance", "downstream_accuracy"),
+    *MAIN_SCORES,
     *("plain_generation_score", "plain_label_accuracy"),
+    *(f"each_client_{score}" for score in MAIN_SCORES),
 )
 #: How the paper weighs the members of a cluster.
 PAPER_WEIGHTS = {"divergence": "positions", "beta": 1.0, "size_exponent": 1.0}
@@ -186,6 +188,12 @@ def main() -> None:
     parser.add_argument(
         "--plain_judge", action="store_true", help="score under a plain judge besides (plain_...)"
     )
+    parser.add_argument(
+        "--each_client",
+        action="store_true",
+        help="measure the samples of every client by themselves besides: the mean of a domain's "
+        "clients (each_client_...)",
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -257,11 +265,10 @@ def train(
         options["rule"] = know_domains(list(data.client_domains.values()))
     federation = ClusteredFederation(**options)
     federation.begin(module)
-    evaluators = {name: DomainEvaluator(domain) for name, domain in data.domains.items()}
-    plain = {name: DomainEvaluator(d, plain_judge=True) for name, d in data.domains.items()}
-    max_samples = 10 * arguments.num_per_class
-    quick = EvaluationSettings.quick(max_samples)
-    settings = quick if arguments.no_downstream else EvaluationSettings(max_samples=max_samples)
+    evaluators = {
+        name: (DomainEvaluator(domain), DomainEvaluator(domain, plain_judge=True))
+        for name, domain in data.domains.items()
+    }
     seconds, rand_indices, step = 0.0, [], 0
     loop = UShapedLoop(SimpleNamespace(global_step=0))
     batches = data.train_dataloader()
@@ -278,13 +285,9 @@ def train(
         rand_indices.append(round(rand_index(assignment.clusters, data.client_domains), 3))
         if step in arguments.checkpoints:
             scores = {}
-            for name, evaluator in evaluators.items():
+            for name, pair in evaluators.items():
                 members = [c for c, domain in data.client_domains.items() if domain == name]
-                figures = evaluator.measure(module, members, arguments.num_per_class, settings)
-                if arguments.plain_judge:
-                    again = plain[name].measure(module, members, arguments.num_per_class, quick)
-                    figures |= {f"plain_{key}": value for key, value in again.items()}
-                scores[name] = {key: round(figures[key], 4) for key in SCORES if key in figures}
+                scores[name] = score_domain(arguments, module, members, pair)
             yield {
                 "step": step,
                 "seconds": seconds,
@@ -293,6 +296,37 @@ def train(
                 "sizes": list(data.client_sizes.values()),
                 "scores": scores,
             }
+
+
+def score_domain(
+    arguments: argparse.Namespace,
+    module: SplitGAN,
+    members: list[int],
+    evaluators: tuple[DomainEvaluator, DomainEvaluator],
+) -> dict[str, float]:
+    """Measure what a domain's clients draw together, and what else the options ask for.
+
+    Args:
+        arguments: The options.
+        module: The trained module.
+        members: The domain's clients.
+        evaluators: With our judge and with a plain one.
+    """
+    evaluator, plain = evaluators
+    count = arguments.num_per_class
+    quick = EvaluationSettings.quick(10 * count)
+    settings = quick if arguments.no_downstream else EvaluationSettings(max_samples=10 * count)
+    figures = evaluator.measure(module, members, count, settings)
+    if arguments.plain_judge:
+        again = plain.measure(module, members, count, quick)
+        figures |= {f"plain_{key}": value for key, value in again.items()}
+    if arguments.each_client:
+        single = [evaluator.measure(module, [client], count, settings) for client in members]
+        figures |= {
+            f"each_client_{key}": statistics.fmean(each[key] for each in single)
+            for key in single[0]
+        }
+    return {key: round(figures[key], 4) for key in SCORES if key in figures}
 
 
 def initialize_apart(module: SplitGAN) -> None:

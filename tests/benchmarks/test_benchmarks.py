@@ -56,8 +56,8 @@ def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkey
     options = ["--rows", "clustered", "oracle", "pooled", "paper", "--skews", "iid", "--seeds", "0"]
     options += ["--domains", "digits", "negatives", "--samples_per_client", "100"]
     options += ["--batch_size", "8", "--steps_per_round", "3", "--checkpoints", "9"]
-    options += ["--width", "4", "--num_per_class", "10", "--output", str(output), "--plain_judge"]
-    command = [sys.executable, script, *options]
+    options += ["--width", "4", "--num_per_class", "10", "--output", str(output)]
+    command = [sys.executable, script, *options, "--plain_judge", "--each_client"]
     table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     rows = {line["row"]: line for line in lines}
@@ -69,14 +69,13 @@ def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkey
     assert rows["paper"]["ari"] == [0.0, 0.0, 1.0]
     assert rows["paper"]["sizes"] == [100] * 8
     assert rows["pooled"]["sizes"] == [400] * 2
-    assert rows["clustered"]["scores"]["negatives"].keys() == {
-        "generation_score",
-        "label_accuracy",
-        "frechet_distance",
-        "downstream_accuracy",
-        "plain_generation_score",
-        "plain_label_accuracy",
-    }
+    main = ("generation_score", "label_accuracy", "frechet_distance", "downstream_accuracy")
+    plain = ("plain_generation_score", "plain_label_accuracy")
+    together, single = (rows[name]["scores"]["negatives"] for name in ("clustered", "pooled"))
+    assert together.keys() == {*main, *plain, *(f"each_client_{score}" for score in main)}
+    assert together["each_client_frechet_distance"] != together["frechet_distance"]
+    # One client by itself is all there is of a pooled domain.
+    assert [single[f"each_client_{score}"] for score in main] == [single[score] for score in main]
     assert "negatives plain label accuracy" in table
     assert sum(line.startswith("| iid") for line in table.splitlines()) == 4
     again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
