@@ -30,8 +30,8 @@ class SplitTraining(Callback):
         check_one_process(trainer.world_size)
         if trainer.precision not in get_args(Precision):
             raise HuscfError(
-                f"trainer.precision: {trainer.precision} is not supported; use 32-true or "
-                "bf16-mixed"
+                f"trainer.precision: {trainer.precision} is not supported; use "
+                f"{' or '.join(get_args(Precision))}"
             )
         _check_batch_norm(pl_module, getattr(trainer.datamodule, "batch_sizes", {}))  # type: ignore[attr-defined]
         if self.num_threads:
