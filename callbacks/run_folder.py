@@ -11,7 +11,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ..errors import HuscfError, check_complete
+from ..errors import CheckpointError, HuscfError, check_complete
 from ..modules import SplitGAN
 from ..planning import SearchedPlan
 
@@ -130,7 +130,7 @@ class RunFolder(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the saved rows."""
         check_complete(state_dict, self.state_dict())
-        self.rows = list(state_dict["rows"])
+        self.rows = [{str(k): _as_figure(v) for k, v in row.items()} for row in state_dict["rows"]]
         self._sums = dict(state_dict["sums"])
         self._num_steps = state_dict["num_steps"]
         self._num_epochs = state_dict["num_epochs"]
@@ -196,6 +196,15 @@ def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     os.replace(partial, path)
+
+
+def _as_figure(value: Any) -> float:
+    """Return a saved figure as it is; what a checkpoint holds in its place is no cell of a CSV."""
+    if type(value) not in (int, float):
+        raise CheckpointError(
+            f"the checkpoint's figures of rounds must be numbers, got {value!r:.40}"
+        )
+    return value
 
 
 def _replace(path: Path, text: str) -> None:

@@ -30,6 +30,8 @@ Show all keys, or the configuration that would run:
   huscf fit --config configs/quickstart.yaml --print_config
 Log to Weights & Biases too, offline where there is no key:
   huscf fit --config configs/quickstart.yaml --config configs/wandb.yaml
+Use a checkpoint whose classes are of a package of yours (docs/security.md):
+  huscf test --ckpt_path runs/.../last.ckpt --trust mine.networks
 Go on with the latest run:
   huscf fit --config configs/quickstart.yaml --ckpt_path last
 """

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from .checkpoint_parts import check_parts
 from .errors import CheckpointError, check_complete
 
 
@@ -67,6 +68,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "huscf" not in checkpoint:
         raise CheckpointError(f"checkpoint {file}: not a checkpoint of huscf")
     check_complete(checkpoint, ["state_dict"])
+    check_parts(checkpoint, file)
     return checkpoint
 
 

@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import traceback
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -29,8 +30,9 @@ from .callbacks import (
 )
 from .callbacks.split_training import check_one_process
 from .checkpoint_io import SafeCheckpointIO, read_checkpoint
+from .checkpoint_parts import check_kept_files
 from .datamodules import FederatedDataModule
-from .errors import HuscfError, check_complete
+from .errors import CheckpointError, HuscfError, check_complete
 from .modules import SplitGAN
 from .one_line_parser import OneLineParser
 from .saved_config import (
@@ -40,6 +42,7 @@ from .saved_config import (
     find_last_checkpoint,
     lend_config,
 )
+from .trust import parsing
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -143,6 +146,7 @@ class HuscfCLI(LightningCLI):
         if path := self.config_dump["ckpt_path"]:
             checkpoint = read_checkpoint(path)
             check_complete(checkpoint, RESUMED_KEYS)
+            check_kept_files(checkpoint, path)
             saved, data = checkpoint.get("huscf_config"), checkpoint.get("huscf_data")
             if saved is not None:
                 check_same_config(saved, self.config_dump)
@@ -196,26 +200,45 @@ def run(arguments: list[str]) -> None:
         HuscfError: For input that the user can mend.
     """
     _quieten()
-    arguments = [arguments[0], *lend_config(arguments), *arguments[1:]]
+    lent = lend_config(arguments)
     try:
-        HuscfCLI(
-            SplitGAN,
-            FederatedDataModule,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [ClosingSummary(), ScoreTable()]},
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            parser_class=OneLineParser,
-            parser_kwargs={"prog": "huscf"},
-            args=arguments,
-        )
+        with parsing(lent.trust):
+            HuscfCLI(
+                SplitGAN,
+                FederatedDataModule,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                trainer_defaults={
+                    **TRAINER_DEFAULTS,
+                    "callbacks": [ClosingSummary(), ScoreTable()],
+                },
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                parser_class=OneLineParser,
+                parser_kwargs={"prog": "huscf"},
+                args=lent.arguments,
+            )
     except MisconfigurationException as error:
         raise HuscfError(str(error)) from error
+    except HuscfError:
+        raise
+    except Exception as error:
+        if not _is_from_restoring(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"the checkpoint is damaged or malformed: {type(error).__name__} {reason:.200}"
+        ) from error
     except SIGTERMException:
         # Lightning's own exit code is 0, which says that nothing is left to do.
         sys.exit(128 + signal.SIGTERM)
+
+
+def _is_from_restoring(error: BaseException) -> bool:
+    """Return whether an error arose while Lightning restored a checkpoint."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(Path(f.f_code.co_filename).stem == "checkpoint_connector" for f, _ in frames)
 
 
 def _quieten() -> None:

@@ -50,7 +50,7 @@ def generate(options: Namespace) -> None:
     from .sampling.sample_set import check_empty, check_room
 
     check_empty(options.output)
-    saved = load_gan(_find_checkpoint(options.ckpt_path))
+    saved = load_gan(_find_checkpoint(options.ckpt_path), options.trust)
     clients = saved.select_clients(options.client, options.cluster)
     classes = options.classes and _to_numbers(options.classes, saved.class_names)
     check_room(saved.module, options.num_samples, options.output)
@@ -65,7 +65,7 @@ def export(options: Namespace) -> None:
     """Write a cluster's merged generator as TorchScript, and its tensors beside it."""
     from .sampling import export_generator, load_gan
 
-    saved = load_gan(_find_checkpoint(options.ckpt_path))
+    saved = load_gan(_find_checkpoint(options.ckpt_path), options.trust)
     members = saved.select_clients(options.client, options.cluster)
     if options.client is not None and not saved.config["run"].get("share_generator"):
         raise HuscfError(
@@ -133,6 +133,14 @@ def _add_checkpoint(parser: ArgumentParser) -> None:
         required=True,
         type=Path,
         help="a file such as runs/.../last.ckpt, a run's folder, or last: the newest run in runs/",
+    )
+    parser.add_argument(
+        "--trust",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PACKAGE",
+        help="packages whose networks the checkpoint may name and so run; huscf's own always are",
     )
 
 

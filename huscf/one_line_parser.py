@@ -1,13 +1,14 @@
 """A parser whose errors are one line that helps."""
 
 import difflib
-import importlib
 import inspect
 import re
 import sys
 from typing import Any, ClassVar, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
+
+from .trust import find_denied, refuse
 
 
 class OneLineParser(LightningArgumentParser):
@@ -24,7 +25,10 @@ class OneLineParser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         line = " ".join(message.split())
-        line = _name_missing_methods(line) or line + self._suggest(line)
+        if denied := find_denied(line):
+            line = f"the checkpoint: {refuse(denied)}"
+        else:
+            line = _name_missing_methods(line) or line + self._suggest(line)
         print(f"huscf: error: {line}", file=sys.stderr)
         sys.exit(2)
 
@@ -48,7 +52,9 @@ class OneLineParser(LightningArgumentParser):
 
 def _name_arguments(class_path: str) -> str:
     """Return what the class or function that a class_path names takes."""
-    names = inspect.signature(_import(class_path)).parameters
+    if (named := _import(class_path)) is None:
+        return ""
+    names = inspect.signature(named).parameters
     return f"; {class_path.rpartition('.')[2]} takes: {', '.join(names)}"
 
 
@@ -65,5 +71,6 @@ def _name_missing_methods(line: str) -> str:
 
 
 def _import(class_path: str) -> Any:
+    """Return a class that the parser has imported; nothing is imported for a message."""
     module, _, name = class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    return getattr(sys.modules.get(module), name, None)

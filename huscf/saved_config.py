@@ -3,6 +3,8 @@
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import yaml
 from .checkpoint_io import check_trained, read_checkpoint
 from .errors import CheckpointError, HuscfError
 from .nested_values import flatten
+from .trust import Trust, find_names
 
 #: Sections of the configuration that may differ when a run is resumed.
 FREE_KEYS = (
@@ -106,36 +109,76 @@ def check_same_model(config: dict[str, Any], spectrogram: dict[str, Any] | None)
         )
 
 
-def lend_config(arguments: Sequence[str]) -> list[str]:
-    """Return options that give the configuration of --ckpt_path's run, where none is given.
+@dataclass(frozen=True)
+class LentConfig:
+    """What a checkpoint's configuration adds to a command.
+
+    Args:
+        arguments: The subcommand and its options, with what is lent before the user's own.
+        trust: What the configuration may name, or None where none is lent.
+    """
+
+    arguments: list[str]
+    trust: Trust | None = None
+
+
+def lend_config(arguments: Sequence[str]) -> LentConfig:
+    """Give a command the configuration of --ckpt_path's run, where it has no other.
 
     Args:
         arguments: Subcommand and its options.
 
     Raises:
-        HuscfError: Where a command other than fit has neither.
+        HuscfError: Where a command other than fit has neither, or the checkpoint's configuration
+            names code that the user does not trust.
     """
+    options = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    options.add_argument("--trust", nargs="+", action="extend", default=[])
+    found, own = options.parse_known_args(list(arguments[1:]))
+    trust = Trust(tuple(found.trust), _find_own_names(own))
+    own = [arguments[0], *own]
+    asks_only = any(option.startswith(("-h", "--help", "--print_config")) for option in own)
+    config = None if own[0] == "fit" or asks_only else _read_config(own, trust)
+    if config is None:
+        return LentConfig(own)
+    lent = {key: config[key] for key in LENT_KEYS if key in config}
+    # As one line of YAML: JSON would turn numbers that are keys into strings.
+    text = yaml.safe_dump(lent, default_flow_style=True, width=sys.maxsize)
+    return LentConfig([own[0], "--config", text, *own[1:]], trust)
+
+
+def _read_config(arguments: Sequence[str], trust: Trust) -> dict[str, Any] | None:
+    """Return the checked configuration of the checkpoint that a command is given, if it has one."""
     options = ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--config", "-c")
     options.add_argument("--ckpt_path")
     options.add_argument("--trainer.default_root_dir", dest="root", default="runs", type=Path)
     found, _ = options.parse_known_args(list(arguments[1:]))
-    asks_only = any(option.startswith(("-h", "--help", "--print_config")) for option in arguments)
-    if arguments[0] == "fit" or asks_only:
-        return []
     if found.ckpt_path is None:
         if found.config:
-            return []
+            return None
         raise HuscfError(NEEDS_CHECKPOINT)
     path = find_last_checkpoint(found.root) if found.ckpt_path == "last" else found.ckpt_path
     config = read_checkpoint(path).get("huscf_config")
     if config is None:
         if found.config:
-            return []
+            return None
         raise CheckpointError(f"checkpoint {path}: was not made by huscf fit; give --config too")
-    lent = {key: config[key] for key in LENT_KEYS if key in config}
-    # As one line of YAML: JSON would turn numbers that are keys into strings.
-    return ["--config", yaml.safe_dump(lent, default_flow_style=True, width=sys.maxsize)]
+    trust.check(config, f"checkpoint {path}")
+    return config
+
+
+def _find_own_names(arguments: Sequence[str]) -> frozenset[str]:
+    """Return the import paths in the user's own configuration files and options."""
+    values: list[Any] = []
+    for argument in arguments:
+        text = argument.partition("=")[2] if argument.startswith("--") else argument
+        with suppress(OSError, ValueError, yaml.YAMLError):  # the parser says it better
+            is_file = Path(text).is_file()
+            is_config = is_file and text.endswith((".yaml", ".yml"))
+            content = yaml.safe_load(Path(text).read_text(encoding="utf-8")) if is_config else None
+            values.append(content if is_file else text)
+    return find_names(values)
 
 
 def _is_free(key: str) -> bool:

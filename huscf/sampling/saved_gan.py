@@ -15,6 +15,10 @@ from ..errors import CheckpointError, HuscfError
 from ..models import Network, SampleShape
 from ..modules import SplitGAN
 from ..split import CutPlan, PlanRequest, PlanSource, check_plan_fits
+from ..trust import Trust, find_denied, parsing, refuse
+
+#: What building a network raises where a checkpoint's values do not fit together.
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArgumentError)
 
 
 @dataclass(frozen=True)
@@ -59,27 +63,37 @@ class SavedGAN:
         return list(assignment)
 
 
-def load_gan(path: str | Path) -> SavedGAN:
+def load_gan(path: str | Path, trusted: Sequence[str] = ()) -> SavedGAN:
     """Load a trained GAN.
 
+    Args:
+        path: The checkpoint.
+        trusted: Packages, beside huscf, whose networks the checkpoint may name.
+
     Raises:
-        CheckpointError: Naming the file, where it is damaged, untrained or not of a run.
+        CheckpointError: Naming the file, where it is damaged, untrained or not of a run, or names
+            code that is not trusted.
     """
     checkpoint = read_checkpoint(path)
     config, data = checkpoint.get("huscf_config"), checkpoint.get("huscf_data")
     if config is None or data is None:
         raise CheckpointError(f"checkpoint {path}: was not made by huscf fit")
     check_trained(checkpoint, path)
+    trust = Trust(tuple(trusted))
+    trust.check(config, f"checkpoint {path}")
     try:
-        module = _build_module(config["model"], SampleShape(**data["sample_shape"]), checkpoint)
-    except (KeyError, TypeError, RuntimeError, ArgumentError, HuscfError) as error:
-        reason = str(error).splitlines()[0]
+        with parsing(trust):
+            module = _build_module(config["model"], SampleShape(**data["sample_shape"]), checkpoint)
+        spectrogram = data["spectrogram"] and LogMel(**data["spectrogram"])
+        names = tuple(data["class_names"])
+    except _MALFORMED as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if denied := find_denied(" ".join(str(error).split())):
+            reason = refuse(denied)
         raise CheckpointError(f"checkpoint {path}: cannot be rebuilt: {reason}") from error
-    spectrogram = data["spectrogram"] and LogMel(**data["spectrogram"])
     # Checkpoints of earlier versions do not tell.
     every = dict.fromkeys(module.clusters, module.sample_shape.num_classes)
-    num_classes = data.get("num_classes", every)
-    return SavedGAN(module, config, tuple(data["class_names"]), spectrogram, num_classes)
+    return SavedGAN(module, config, names, spectrogram, data.get("num_classes", every))
 
 
 def check_known(wanted: Sequence[int], known: Sequence[int], kind: str) -> None:
