@@ -28,9 +28,9 @@ from huscf.metrics import (
     measure_kernel_distance,
     measure_label_accuracy,
     measure_neighbour_scores,
-    to_float,
 )
 from huscf.metrics.frechet_distance import compare_features
+from huscf.models import to_float
 
 NOISE = 0.1
 Found = TypeVar("Found")

@@ -15,15 +15,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from yardsticks import attach_optimizers
 
 from huscf.callbacks import ClusteredFederation
-from huscf.callbacks.clustered_federation import rand_index
 from huscf.datamodules import (
     DigitsDataModule,
     IidPartitioner,
@@ -32,13 +29,13 @@ from huscf.datamodules import (
     LabelSampling,
     Partitioner,
 )
-from huscf.federation import EachAlone, OneCluster
-from huscf.loops import UShapedLoop
+from huscf.federation import EachAlone, OneCluster, rand_index
+from huscf.methods import HuscfGan
 from huscf.metrics import EvaluationSettings
+from huscf.metrics.evaluation import DomainEvaluator
 from huscf.models import ConditionalDiscriminator, ConditionalGenerator
-from huscf.modules import SplitGAN
-from huscf.modules.evaluation import DomainEvaluator
 from huscf.split import ProfilePlan
+from huscf.training import SplitModule
 
 #: Cuts of four kinds of devices; the clients of a domain have one each.
 CUTS = {"a": [1, 1, 1, 1], "b": [2, 1, 1, 2], "c": [1, 2, 2, 1], "d": [2, 2, 2, 2]}
@@ -75,7 +72,7 @@ class Row:
 
     Args:
         federation: Arguments of ClusteredFederation.
-        model: Arguments of SplitGAN that differ from the defaults.
+        method: Arguments of HuscfGan that differ from the defaults.
         discriminator: Arguments of ConditionalDiscriminator that differ from the defaults.
         label_sampling: Of the data module.
         knows_domains: Clusters are the true domains.
@@ -84,7 +81,7 @@ class Row:
     """
 
     federation: dict[str, Any] = field(default_factory=dict)
-    model: dict[str, Any] = field(default_factory=dict)
+    method: dict[str, Any] = field(default_factory=dict)
     discriminator: dict[str, Any] = field(default_factory=dict)
     label_sampling: LabelSampling = "natural"
     knows_domains: bool = False
@@ -101,10 +98,11 @@ ROWS = {
     "clustered": Row(),
     "oracle": Row(knows_domains=True),
     "pooled": Row({"rule": EachAlone()}, is_pooled=True),
-    # All that the paper's released code does, which is told the domains.
+    # What the paper's released code does, which is told the domains; but every client is
+    # normalised alone.
     "paper": Row(
         {**PAPER_WEIGHTS, "server": "shared", "warmup_rounds": 2},
-        {"weight_std": None, "ema_decay": 0.0, "server_normalization": "together"},
+        {"weight_std": None, "ema_decay": 0.0},
         knows_domains=True,
         independent_init=True,
     ),
@@ -122,14 +120,13 @@ ROWS = {
     "shared_discriminator": Row({"server": {"generator": [1, 2, 3]}}),
     "average_moments": Row({"moments": "average"}),
     "reset_moments": Row({"moments": "reset"}),
-    "mismatched": Row(model={"mismatched_weight": 1.0}),
-    "mismatched_always": Row(model={"mismatched_weight": 1.0, "mismatched_steps": None}),
-    "server_together": Row(model={"server_normalization": "together"}),
-    "no_average": Row(model={"ema_decay": 0.0}),
-    "average_0.9": Row(model={"ema_decay": 0.9}),
+    "mismatched": Row(method={"mismatched_weight": 1.0}),
+    "mismatched_always": Row(method={"mismatched_weight": 1.0, "mismatched_steps": None}),
+    "no_average": Row(method={"ema_decay": 0.0}),
+    "average_0.9": Row(method={"ema_decay": 0.9}),
     "balanced_labels": Row(label_sampling="balanced"),
     "spectral_norm": Row(discriminator={"spectral_norm": True}),
-    "default_init": Row(model={"weight_std": None}),
+    "default_init": Row(method={"weight_std": None}),
 }
 
 
@@ -243,23 +240,20 @@ def train(
         steps_per_epoch=arguments.steps_per_round,
         label_sampling=row.label_sampling,
     )
-    module = SplitGAN(
-        data.sample_shape,
-        data.batch_sizes,
-        data.client_sizes,
+    method = HuscfGan(
         partial(ConditionalGenerator, width=arguments.width),
         partial(ConditionalDiscriminator, width=arguments.width, **row.discriminator),
-        ProfilePlan(CUTS),
-        seed=seed,
         **{
             "generator_lr": arguments.learning_rate,
             "discriminator_lr": arguments.learning_rate,
-            **row.model,
+            **row.method,
         },
     )
+    sizes = data.batch_sizes, data.client_sizes
+    module = SplitModule(data.sample_shape, *sizes, method, ProfilePlan(CUTS), seed=seed)
     if row.independent_init:
         initialize_apart(module)
-    attach_optimizers(module)
+    module.configure_optimizers()
     options = dict(row.federation)
     if row.knows_domains:
         options["rule"] = know_domains(list(data.client_domains.values()))
@@ -270,19 +264,19 @@ def train(
         for name, domain in data.domains.items()
     }
     seconds, rand_indices, step = 0.0, [], 0
-    loop = UShapedLoop(SimpleNamespace(global_step=0))
     batches = data.train_dataloader()
     while step < max(arguments.checkpoints):
         start = time.perf_counter()
         for batch in batches:
             mixed = torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
             with mixed if arguments.bf16 else nullcontext():
-                loop.run_step(module, batch)
-            step = loop.trainer.global_step = step + 1
-        assignment = federation.assign(module)
-        federation.apply(module, assignment)
+                federation.observe_batch(module, batch)
+                module.engine.run_step(batch, step)
+            step += 1
+        decision = federation.decide(module)
+        federation.apply(module, decision)
         seconds += time.perf_counter() - start
-        rand_indices.append(round(rand_index(assignment.clusters, data.client_domains), 3))
+        rand_indices.append(round(rand_index(decision.clusters, data.client_domains), 3))
         if step in arguments.checkpoints:
             scores = {}
             for name, pair in evaluators.items():
@@ -292,7 +286,7 @@ def train(
                 "step": step,
                 "seconds": seconds,
                 "ari": list(rand_indices),
-                "weights": [round(weight, 3) for weight in assignment.weights.values()],
+                "weights": [round(weight, 3) for weight in decision.weights.values()],
                 "sizes": list(data.client_sizes.values()),
                 "scores": scores,
             }
@@ -300,7 +294,7 @@ def train(
 
 def score_domain(
     arguments: argparse.Namespace,
-    module: SplitGAN,
+    module: SplitModule,
     members: list[int],
     evaluators: tuple[DomainEvaluator, DomainEvaluator],
 ) -> dict[str, float]:
@@ -329,7 +323,7 @@ def score_domain(
     return {key: round(figures[key], 4) for key in SCORES if key in figures}
 
 
-def initialize_apart(module: SplitGAN) -> None:
+def initialize_apart(module: SplitModule) -> None:
     """Draw the weights of every copy of every block anew, at PyTorch's own scale."""
     torch.manual_seed(module.seed)
     for layer in module.modules():

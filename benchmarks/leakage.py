@@ -10,11 +10,11 @@ import argparse
 import json
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from huscf.datamodules import DigitsDataModule, scale_samples
-from huscf.models import ConditionalDiscriminator, run_blocks
+from huscf.models import ConditionalDiscriminator
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
 
 def run_head(network: ConditionalDiscriminator, head: int, joined: Tensor) -> Tensor:
     """Return a head's activations for samples to which the plane of labels is joined."""
-    return run_blocks([network[0].layers, *list(network)[1:head]], joined)
+    return nn.Sequential(network[0].layers, *list(network)[1:head])(joined)
 
 
 def invert(

@@ -16,6 +16,7 @@ import torch
 import yaml
 from scipy.stats import spearmanr
 
+from huscf.methods import HuscfGan, request_plan
 from huscf.models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
 from huscf.planning import (
     ClientDevice,
@@ -34,16 +35,17 @@ from huscf.planning import (
     search_genetically,
     search_plan,
 )
-from huscf.planning.best_response import anneal_by_turns
-from huscf.planning.exact_sweep import sweep_thresholds
-from huscf.planning.fleet import scale_profile
-from huscf.planning.linear_program import solve_program
-from huscf.split import NETWORK_NAMES, ClientCuts, ClientPlan, CutPlan, NetworkName, PlanRequest
+from huscf.planning.devices.fleet import scale_profile
+from huscf.planning.paper.exact_sweep import sweep_thresholds
+from huscf.planning.search.best_response import anneal_by_turns
+from huscf.planning.search.linear_program import solve_program
+from huscf.split import ClientCuts, ClientPlan, CutPlan
 
 DEVICES = yaml.safe_load(
     (Path(__file__).parents[1] / "configs" / "paper" / "devices.yaml").read_text()
 )
 SEEDS = 20
+NETWORKS = ("generator", "discriminator")
 #: The searches themselves; `huscf plan` looks for a common boundary besides where they miss one.
 FREE = PlanOptions(common_boundary=False)
 
@@ -69,11 +71,11 @@ def main() -> None:
 def make_subject(depth: int) -> PlanSubject:
     """Return the paper's networks with so many blocks, measured at batch 64."""
     shape = SampleShape(1, 28, 10)
-    networks = (
-        ConditionalGenerator(shape, 100, depth=depth),
-        ConditionalDiscriminator(shape, depth=depth),
+    method = HuscfGan(
+        partial(ConditionalGenerator, depth=depth), partial(ConditionalDiscriminator, depth=depth)
     )
-    return PlanSubject.measure(PlanRequest(*networks, shape, 100, {0: 64}))
+    networks = method.build_networks(shape)
+    return PlanSubject.measure(request_plan(method, networks, shape, {0: 64}))
 
 
 def make_fleet(number: int = 100) -> Fleet:
@@ -102,7 +104,7 @@ def time_paper(subject: PlanSubject) -> dict[str, Any]:
         problem = build_problem(subject, make_fleet(number), options)
         best, seconds = take_time(partial(sweep_thresholds, problem))
         outcome, genetic_s = take_time(partial(search_genetically, problem, 0))
-        latency = problem.latency_s(np.stack([best, outcome.solution]))
+        latency = problem.latency_s(np.stack([best, outcome]))
         rows[f"paper, {number} clients: exact (s)"] = float(latency[0])
         rows[f"paper, {number} clients: genetic, gap"] = float(latency[1] / latency[0] - 1)
         rows[f"paper, {number} clients: exact, search CPU seconds"] = seconds
@@ -126,7 +128,7 @@ def prove_corrected(subject: PlanSubject) -> dict[str, Any]:
         "corrected, 100 clients: optimum by milp (s)": best,
         "corrected, 100 clients: milp is proven": proof.is_optimal,
         "corrected, 100 clients: milp, CPU seconds": proof_s,
-        "corrected, 100 clients: genetic, gap to optimum": gap(problem, outcome.solution, best),
+        "corrected, 100 clients: genetic, gap to optimum": gap(problem, outcome, best),
         "corrected, 100 clients: genetic, search CPU seconds": genetic_s,
         "corrected, 100 clients: genetic with bound, CPU seconds": whole_s,
         "corrected, 100 clients: linear relaxation, any plan (s)": whole.lower_bound_s,
@@ -153,8 +155,7 @@ def repeat_seeds(subject: PlanSubject) -> dict[str, Any]:
             problem = build_problem(subject, make_fleet(number), options)
             best = solve_program(problem).lower_bound
             worst = max(
-                gap(problem, search_genetically(problem, seed).solution, best)
-                for seed in range(SEEDS)
+                gap(problem, search_genetically(problem, seed), best) for seed in range(SEEDS)
             )
             rows[f"{model}, {number} clients: worst of {SEEDS} seeds, gap"] = worst
     return rows
@@ -164,9 +165,10 @@ def list_named_plans(problem: PlanProblem, subject: PlanSubject) -> dict[str, Cu
     """Return the plans to compare, for the fleet of a problem with the paper's model."""
     clients = problem.fleet.clients
 
-    def make_uniform(*cuts: int) -> CutPlan:
-        entries = (ClientPlan(c.client_id, ClientCuts(*cuts), c.profile.name) for c in clients)
-        return CutPlan(5, 5, tuple(entries))
+    def make_uniform(*counts: int) -> CutPlan:
+        cuts = ClientCuts.from_list(counts, NETWORKS)
+        entries = (ClientPlan(c.client_id, cuts, c.profile.name) for c in clients)
+        return CutPlan(tuple((name, 5) for name in NETWORKS), tuple(entries))
 
     corrected = build_problem(subject, problem.fleet, FREE)
     best = solve_program(corrected).solution
@@ -250,8 +252,8 @@ def simulate_step(subject: PlanSubject, fleet: Fleet, plan: CutPlan) -> float:
     generator's phase begins when all have finished the discriminator's. Server compute and both
     directions of the server's link serve one request at a time, in the order of arrival.
     """
-    passes = {name: list_passes(subject, name) for name in NETWORK_NAMES}
-    generator, discriminator = NETWORK_NAMES
+    passes = {name: list_passes(subject, name) for name in NETWORKS}
+    generator, discriminator = NETWORKS
     order = [[(generator, 0), *[(discriminator, k) for k in (0, 1, 0, 1)]]]
     order.append([(discriminator, 0), (discriminator, 2), (generator, 1)])
     start = 0.0
@@ -260,11 +262,9 @@ def simulate_step(subject: PlanSubject, fleet: Fleet, plan: CutPlan) -> float:
     return start
 
 
-def list_passes(
-    subject: PlanSubject, network: NetworkName
-) -> list[tuple[list[float], list[float], bool]]:
+def list_passes(subject: PlanSubject, network: str) -> list[tuple[list[float], list[float], bool]]:
     """Return (work, boundary bytes, is backward) of forward, full and input-only backward."""
-    blocks = getattr(subject.costs, network)
+    blocks = subject.costs.blocks[network]
     sizes = [block.output_bytes for block in blocks]
     full = [blocks[0].parameter_gradient_flops, *(b.backward_flops for b in blocks[1:])]
     only = [block.input_gradient_flops for block in blocks]
@@ -333,7 +333,7 @@ def plan_different_clients(subject: PlanSubject) -> dict[str, Any]:
     found, seconds = [], []
     for seed in range(3):
         outcome, took = take_time(partial(search_genetically, problem, seed), 1)
-        found.append(float(problem.latency_s(outcome.solution[None])[0]))
+        found.append(float(problem.latency_s(outcome[None])[0]))
         seconds.append(took)
     best, bound = find_best_known(problem), search_plan(problem, SearchSettings("uniform"))
     best = min([best, *found])
@@ -355,7 +355,7 @@ def find_best_known(problem: PlanProblem) -> float:
     best = np.inf
     for seed in range(4):
         settings = GeneticSettings(population=400, generations=400, max_groups=20, polish_sweeps=0)
-        start = search_genetically(problem, 100 + seed, settings).solution
+        start = search_genetically(problem, 100 + seed, settings)
         for schedule in (weights, weights[1:], weights[2:]):
             solution, _ = anneal_by_turns(problem, start, 4, schedule)
             best = min(best, float(problem.latency_s(solution[None])[0]))

@@ -15,8 +15,8 @@ from torch import Tensor
 from yardsticks import Workload, make_module, median_ratio, our_step, time_alternately
 
 from huscf.callbacks import ClusteredFederation
-from huscf.modules import SplitGAN
-from huscf.split import NETWORK_NAMES
+from huscf.engines import Mixture
+from huscf.training import SplitModule
 
 STEPS_PER_ROUND = 50
 
@@ -51,8 +51,8 @@ def measure(workload: Workload, repeats: int) -> dict[str, float]:
     step()
 
     def close_round() -> None:
-        assignment = federation.assign(module)
-        federation.apply(module, assignment)
+        decision = federation.decide(module)
+        federation.apply(module, decision)
 
     weights = dict.fromkeys(module.clusters, 1.0 / workload.num_clients)
     seconds = time_alternately(
@@ -73,16 +73,16 @@ def measure(workload: Workload, repeats: int) -> dict[str, float]:
     }
 
 
-def average_parties(module: SplitGAN, weights: dict[int, float]) -> None:
+def average_parties(module: SplitModule, weights: dict[int, float]) -> None:
     """Average every block over all clients, as a round of one cluster does."""
-    module.parties.federate(dict.fromkeys(weights, 0), weights)
+    module.engine.mix(Mixture(dict.fromkeys(weights, 0), weights))
 
 
 @torch.no_grad()
-def average_naively(module: SplitGAN, weights: dict[int, float]) -> None:
+def average_naively(module: SplitModule, weights: dict[int, float]) -> None:
     """Do the same by looping over clients, keys and tensors of merged state dicts."""
-    for network in NETWORK_NAMES:
-        states = {c: module.parties.merged_network(network, c).state_dict() for c in weights}
+    for network in module.engine.networks:
+        states = {c: module.engine.whole_network(network, c).state_dict() for c in weights}
         average: dict[str, Tensor] = {}
         for key, value in next(iter(states.values())).items():
             if value.is_floating_point():
@@ -91,17 +91,17 @@ def average_naively(module: SplitGAN, weights: dict[int, float]) -> None:
                     torch.zeros_like(value),
                 )
         for client_id in weights:
-            merged = module.parties.merged_network(network, client_id)
+            merged = module.engine.whole_network(network, client_id)
             merged.load_state_dict({**states[client_id], **average})
 
 
 @torch.no_grad()
-def average_by_the_book(module: SplitGAN, weights: dict[int, float]) -> None:
+def average_by_the_book(module: SplitModule, weights: dict[int, float]) -> None:
     """Every client sends a copy of its state dict; the average is sent back to each of them."""
-    for network in NETWORK_NAMES:
+    for network in module.engine.networks:
         states = {}
         for client_id in weights:
-            merged = module.parties.merged_network(network, client_id)
+            merged = module.engine.whole_network(network, client_id)
             states[client_id] = copy.deepcopy(merged.state_dict())
         average = copy.deepcopy(next(iter(states.values())))
         for key, value in average.items():
@@ -110,7 +110,7 @@ def average_by_the_book(module: SplitGAN, weights: dict[int, float]) -> None:
                 for client_id, weight in weights.items():
                     average[key] += states[client_id][key] * weight
         for client_id in weights:
-            module.parties.merged_network(network, client_id).load_state_dict(average)
+            module.engine.whole_network(network, client_id).load_state_dict(average)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
+from itertools import count
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import Adam
 
-from huscf.loops import UShapedLoop
+from huscf.methods import HuscfGan
 from huscf.models import ConditionalDiscriminator, ConditionalGenerator, Network, SampleShape
-from huscf.modules import SplitGAN
-from huscf.split import NETWORK_NAMES
+from huscf.training import SplitModule
 
 LATENT_DIM = 100
 BETAS = (0.5, 0.999)
@@ -76,40 +75,25 @@ class Workload:
         )
 
 
-def make_module(workload: Workload) -> SplitGAN:
+def make_module(workload: Workload) -> SplitModule:
     """Return our module with its defaults, its optimisers outside any trainer."""
     clients = range(workload.num_clients)
-    module = SplitGAN(
-        workload.shape,
-        dict.fromkeys(clients, workload.batch_size),
-        dict.fromkeys(clients, 600),
-        generator=partial(ConditionalGenerator, width=workload.width),
-        discriminator=partial(ConditionalDiscriminator, width=workload.width),
-        latent_dim=LATENT_DIM,
+    method = HuscfGan(
+        partial(ConditionalGenerator, width=workload.width),
+        partial(ConditionalDiscriminator, width=workload.width),
+        LATENT_DIM,
     )
-    attach_optimizers(module)
+    batch_sizes = dict.fromkeys(clients, workload.batch_size)
+    module = SplitModule(workload.shape, batch_sizes, dict.fromkeys(clients, 600), method)
+    module.configure_optimizers()
     return module
 
 
-def attach_optimizers(module: SplitGAN) -> None:
-    """Give a module that no trainer runs its optimisers; federations change their parameters."""
-    optimizers = dict(zip(NETWORK_NAMES, module.configure_optimizers(), strict=True))
-    module.optimizer = optimizers.__getitem__  # type: ignore[assignment, method-assign]
-    module._raw_optimizers = lambda: optimizers  # type: ignore[assignment, method-assign]
-
-
-def our_step(workload: Workload, module: SplitGAN | None = None) -> Step:
+def our_step(workload: Workload, module: SplitModule | None = None) -> Step:
     """Return our step as the loop runs it, moving average and checks included."""
-    trained = module or make_module(workload)
-    batch = workload.make_batch()
-    progress = SimpleNamespace(global_step=0)
-    loop = UShapedLoop(progress)  # type: ignore[arg-type]
-
-    def step() -> None:
-        loop.run_step(trained, batch)
-        progress.global_step += 1
-
-    return step
+    engine = (module or make_module(workload)).engine
+    batch, numbers = workload.make_batch(), count()
+    return lambda: engine.run_step(batch, next(numbers))
 
 
 def limit_step(workload: Workload, channels_last: bool = False) -> Step:

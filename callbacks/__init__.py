@@ -1,12 +1,13 @@
 """Lightning callbacks: thin adapters that decide, compute, and apply."""
 
+from .base import RoundCallback, RoundResult, end_round, is_last_epoch
 from .closing_summary import ClosingSummary
 from .clustered_federation import ClusteredFederation
 from .evaluation import Evaluation
 from .federation_log import FederationLog
 from .replanning import Replanning
 from .round_progress_bar import RoundProgressBar
-from .rounds import RoundCheckpoint, RoundEarlyStopping, is_last_epoch
+from .rounds import RoundCheckpoint, RoundEarlyStopping
 from .run_folder import RunFolder
 from .run_report import RunReport
 from .sample_grid import SampleGrid
@@ -20,14 +21,17 @@ __all__ = [
     "Evaluation",
     "FederationLog",
     "Replanning",
+    "RoundCallback",
     "RoundCheckpoint",
     "RoundEarlyStopping",
     "RoundProgressBar",
+    "RoundResult",
     "RunFolder",
     "RunReport",
     "SampleGrid",
     "ScoreTable",
     "SplitTraining",
     "WandbLog",
+    "end_round",
     "is_last_epoch",
 ]

@@ -5,21 +5,28 @@ import shlex
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ..modules import SplitGAN
-from ..reporting import make_evaluation_table
+from ..checkpoint_io import read_checkpoint
+from ..errors import HuscfError
+from ..reporting import make_evaluation_table, make_usefulness_table
+from ..resuming import find_newest
+from ..training import SplitModule
 from .run_folder import RunFolder
 
 
 class ClosingSummary(Callback):
     """Prints a table of the clusters and the last round's figures, or how to go on."""
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a run without a folder."""
+        RunFolder.of(trainer, self)
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print, once everything is written."""
         from rich.console import Console
         from rich.table import Table
 
-        assert isinstance(pl_module, SplitGAN)
-        run = RunFolder.of(trainer)
+        assert isinstance(pl_module, SplitModule)
+        run = RunFolder.of(trainer, self)
         console = Console(width=max(100, Console().width))
         table = Table("cluster", "clients", "domains (simulation only)", "cuts")
         domains = getattr(trainer.datamodule, "client_domains", {})  # type: ignore[attr-defined]
@@ -33,6 +40,8 @@ class ClosingSummary(Callback):
             last = run.rows[-1]
             if any(name.startswith("eval/") for name in last):
                 console.print(make_evaluation_table(last))
+                if usefulness := make_usefulness_table(last):
+                    console.print(usefulness)
             others = {k: v for k, v in last.items() if not k.startswith(("eval/", "epoch", "sec"))}
             seconds = sum(row["seconds"] for row in run.rows)
             console.print(", ".join(f"{name} {value:.4g}" for name, value in others.items()))
@@ -51,19 +60,22 @@ class ClosingSummary(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Say, where a run is interrupted, what is saved and how to go on."""
-        if trainer.state.fn == "fit" and isinstance(
-            exception, (KeyboardInterrupt, SIGTERMException)
-        ):
-            print(_describe_interrupt(RunFolder.of(trainer)), flush=True)
+        """Say, where a run is interrupted or cannot write, what is saved and how to go on."""
+        ended_by = (KeyboardInterrupt, SIGTERMException, OSError)
+        if trainer.state.fn == "fit" and isinstance(exception, ended_by):
+            print(_describe_interrupt(RunFolder.of(trainer, self)), flush=True)
 
 
 def _describe_interrupt(run: RunFolder) -> str:
     """Return what is left of an interrupted run, and the command that goes on with it."""
-    if run.path is None or not (last := run.path / "checkpoints" / "last.ckpt").exists():
+    if run.path is None or (last := find_newest(run.path)) is None:
         return "\ninterrupted before a first round was saved"
+    try:
+        rounds = read_checkpoint(last)["huscf"]["num_rounds"]
+    except (HuscfError, LookupError, TypeError) as error:
+        return f"\ninterrupted: {error}"
     command = ["huscf", "fit", "--config", str(run.path / "config.yaml"), "--ckpt_path", str(last)]
-    return f"\ninterrupted; rounds saved: {len(run.rows)}; go on with:\n  {shlex.join(command)}"
+    return f"\ninterrupted; rounds saved: {rounds}; go on with:\n  {shlex.join(command)}"
 
 
 def _join(numbers: list[int], limit: int = 12) -> str:

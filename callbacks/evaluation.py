@@ -3,16 +3,16 @@
 import time
 from typing import Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from ..errors import HuscfError
-from ..metrics import EvaluationSettings
-from ..modules import SplitGAN
-from .rounds import is_last_epoch
+from ..errors import HuscfError, check_number
+from ..metrics.evaluation import Effort, EvaluatedData, EvaluationSettings
+from ..training import SplitModule
+from .base import RoundCallback, RoundResult
 
 
-class Evaluation(Callback):
+class Evaluation(RoundCallback):
     """Scores every domain's samples after a round's federation, and once more at the end.
 
     The figures are columns "eval/<domain>/<figure>" of metrics.csv. Scores rest on a classifier
@@ -23,6 +23,9 @@ class Evaluation(Callback):
         num_per_class: Samples drawn of each class, over all clients of a domain.
         level: "quick" scores and distances on a subset, "full" with downstream utility too. The
             end of the run is always evaluated in full.
+        yardstick_clients: A full evaluation trains the downstream classifier of at most so many
+            clients of a domain on their own real data, and on these and their samples, too; 0
+            leaves that out.
         max_time_share: Evaluations between are skipped while they have taken a larger part of
             the run's time than this.
     """
@@ -32,12 +35,15 @@ class Evaluation(Callback):
         every_n_rounds: int = 0,
         num_per_class: int = 500,
         level: Literal["quick", "full"] = "quick",
+        yardstick_clients: int = 2,
         max_time_share: float = 0.1,
     ) -> None:
-        if every_n_rounds < -1 or num_per_class < 2:
-            raise HuscfError("evaluation: every_n_rounds must be >= -1 and num_per_class >= 2")
+        check_number("evaluation.every_n_rounds", every_n_rounds, -1)
+        check_number("evaluation.num_per_class", num_per_class, 2)
+        check_number("evaluation.yardstick_clients", yardstick_clients)
+        check_number("evaluation.max_time_share", max_time_share)
         self.every_n_rounds = every_n_rounds
-        self.num_per_class = num_per_class
+        self.effort = Effort(num_per_class, num_yardstick_clients=yardstick_clients)
         self.level = level
         self.max_time_share = max_time_share
         self._seconds = 0.0
@@ -47,33 +53,28 @@ class Evaluation(Callback):
         """Start the clock of the time share."""
         self._seconds, self._started = 0.0, time.monotonic()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate where a round has just ended."""
-        assert isinstance(pl_module, SplitGAN)
-        is_last = is_last_epoch(trainer)
-        if not pl_module.round_metrics or not self.should_evaluate(pl_module.num_rounds, is_last):
+    def on_round_end(self, trainer: Trainer, module: SplitModule, result: RoundResult) -> None:
+        """Evaluate after a round's federation."""
+        if not self.should_evaluate(result.number, result.is_last):
             return
         started = time.monotonic()
-        full = is_last or self.level == "full"
+        full = result.is_last or self.level == "full"
         settings = EvaluationSettings() if full else EvaluationSettings.quick()
-        domains = trainer.datamodule.client_domains  # type: ignore[attr-defined]
-        for domain in dict.fromkeys(domains.values()):
-            members = [c for c, name in domains.items() if name == domain]
-            self._evaluate(pl_module, domain, members, settings)
+        data: EvaluatedData = trainer.datamodule  # type: ignore[attr-defined]
+        for domain in data.domains:
+            figures = self._measure(module, data, domain, settings)
+            result.figures.update({f"eval/{domain}/{n}": v for n, v in figures.items()})
         self._seconds += time.monotonic() - started
 
-    def _evaluate(
-        self, module: SplitGAN, domain: str, members: list[int], settings: EvaluationSettings
-    ) -> None:
-        """Report a domain's figures; samples that cannot be measured do not end the run."""
+    def _measure(
+        self, module: SplitModule, data: EvaluatedData, domain: str, settings: EvaluationSettings
+    ) -> dict[str, float]:
+        """Return a domain's figures; samples that cannot be measured do not end the run."""
         try:
-            evaluator = module.evaluator(domain)
-            figures = evaluator.measure(module, members, self.num_per_class, settings)
+            return module.score_book.measure(module, data, domain, settings, self.effort).row
         except (HuscfError, OSError) as error:
             rank_zero_warn(f"round {module.num_rounds}, {domain}: not evaluated: {error}")
-            return
-        for name, value in figures.items():
-            module.report(f"eval/{domain}/{name}", value)
+            return {}
 
     def should_evaluate(self, num_rounds: int, is_last: bool) -> bool:
         """Return whether to evaluate after this many rounds."""

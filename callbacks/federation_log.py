@@ -1,28 +1,28 @@
-"""Every round's federation as data and as pictures: clusters, places on a map, weights."""
+"""Every round's federation as data and as pictures: clusters, a map, weights."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from ..errors import HuscfError, check_complete
-from ..federation import align_places
-from ..modules import SplitGAN
+from ..errors import check_complete, check_number
+from ..federation import RoundDecision, align_embedding
 from ..reporting.federation_charts import draw_last_round
 from ..reporting.federation_history import (
     FederationRow,
     append_federation,
-    places_of,
+    embedding_of,
     write_federation,
 )
 from ..reporting.wandb_media import make_media, make_row_table
-from .clustered_federation import Assignment, ClusteredFederation
+from ..training import SplitModule
+from .base import RoundCallback, RoundResult
 from .run_folder import RunFolder
 
 
-class FederationLog(Callback):
+class FederationLog(RoundCallback):
     """Writes federation.csv, a row per client and round, and federation/round-0001.png, ...
 
     A picture shows the cluster map (colour is the found cluster, marker the true domain) and the
@@ -38,8 +38,8 @@ class FederationLog(Callback):
     """
 
     def __init__(self, first_rounds: int = 3, every_n_rounds: int = 5) -> None:
-        if min(first_rounds, every_n_rounds) < 0:
-            raise HuscfError("federation_log: first_rounds and every_n_rounds must be >= 0")
+        check_number("federation_log.first_rounds", first_rounds)
+        check_number("federation_log.every_n_rounds", every_n_rounds)
         self.first_rounds = first_rounds
         self.every_n_rounds = every_n_rounds
         self.rows: list[FederationRow] = []
@@ -57,23 +57,19 @@ class FederationLog(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the rounds before the checkpoint; the file may have later ones, or be missing."""
-        assert isinstance(pl_module, SplitGAN)
-        self._find_federation(trainer)
+        assert isinstance(pl_module, SplitModule)
+        folder = self._folder(trainer)
         if self.rows:
-            write_federation(_folder(trainer) / "federation.csv", self.rows)
+            write_federation(folder / "federation.csv", self.rows)
         self._last_drawn = pl_module.num_rounds
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_round_end(self, trainer: Trainer, module: SplitModule, result: RoundResult) -> None:
         """Log the federation that has just taken place."""
-        assert isinstance(pl_module, SplitGAN)
-        assignment = self._find_federation(trainer).assignment
-        if not pl_module.round_metrics or assignment is None:
-            return
-        rows = self.describe_round(trainer, pl_module, assignment)
-        append_federation(_folder(trainer) / "federation.csv", rows)
+        rows = self.describe_round(trainer, module, result.decision)
+        append_federation(self._folder(trainer) / "federation.csv", rows)
         self.rows += rows
-        _log_to_wandb(trainer, pl_module.num_rounds, "clients", lambda: make_row_table(rows))
-        if self.should_draw(pl_module.num_rounds):
+        _log_to_wandb(trainer, result.number, "clients", lambda: make_row_table(rows))
+        if self.should_draw(result.number):
             self._draw(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -96,11 +92,11 @@ class FederationLog(Callback):
         return num_rounds <= self.first_rounds or is_nth
 
     def describe_round(
-        self, trainer: Trainer, module: SplitGAN, assignment: Assignment
+        self, trainer: Trainer, module: SplitModule, decision: RoundDecision
     ) -> list[FederationRow]:
-        """Return one row per client; places lie as those of the last logged round."""
+        """Return one row per client; points lie as those of the last logged round."""
         domains = getattr(trainer.datamodule, "client_domains", {})  # type: ignore[attr-defined]
-        places = align_places(assignment.places, places_of(self.last_round()))
+        points = align_embedding(decision.embedding_2d, embedding_of(self.last_round()))
         return [
             FederationRow(
                 module.num_rounds,
@@ -108,25 +104,21 @@ class FederationLog(Callback):
                 domains.get(client, ""),
                 cluster,
                 module.client_sizes[client],
-                assignment.divergences.get(client),
-                assignment.weights[client],
-                *places.get(client, (None, None)),
+                decision.divergences.get(client),
+                decision.weights[client],
+                *points.get(client, (None, None)),
             )
-            for client, cluster in sorted(assignment.clusters.items())
+            for client, cluster in sorted(decision.clusters.items())
         ]
 
-    def _find_federation(self, trainer: Trainer) -> ClusteredFederation:
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        for callback in callbacks[: callbacks.index(self)]:
-            if isinstance(callback, ClusteredFederation):
-                return callback
-        raise HuscfError(
-            "the trainer's callbacks need huscf.callbacks.ClusteredFederation before FederationLog"
-        )
+    def _folder(self, trainer: Trainer) -> Path:
+        folder = RunFolder.of(trainer, self).path
+        assert folder is not None
+        return folder
 
     def _draw(self, trainer: Trainer) -> None:
         number = self._last_drawn = self.rows[-1].round
-        pictures = _folder(trainer) / "federation"
+        pictures = self._folder(trainer) / "federation"
         pictures.mkdir(exist_ok=True)
         path = pictures / f"round-{number:04d}.png"
         path.write_bytes(draw_last_round(self.rows))
@@ -137,9 +129,3 @@ def _log_to_wandb(trainer: Trainer, number: int, name: str, make: Callable[[], A
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.log({"round": number, f"federation/{name}": make()})
-
-
-def _folder(trainer: Trainer) -> Path:
-    folder = RunFolder.of(trainer).path
-    assert folder is not None
-    return folder

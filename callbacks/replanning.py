@@ -1,13 +1,14 @@
 """Checks the cuts against the devices as they are, and changes them when that is worthwhile."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from ..errors import HuscfError, PlanError
-from ..modules import SplitGAN
+from ..engines import Move
+from ..errors import HuscfError, PlanError, check_number
 from ..planning import (
     DriftSchedule,
     Fleet,
@@ -16,12 +17,13 @@ from ..planning import (
     SearchedPlan,
     measure_latency,
 )
-from ..split import Cut, CutPlan, NetworkName, cuts_of
-from .clustered_federation import ClusteredFederation
+from ..split import CutPlan
+from ..training import SplitModule
+from .base import RoundCallback, RoundResult
 from .run_folder import RunFolder
 
 
-class Replanning(Callback):
+class Replanning(RoundCallback):
     """After a round's federation: log the plan's latency, and move blocks if devices drifted.
 
     Works with model.plan huscf.planning.SearchedPlan, whose devices and options it uses; with
@@ -40,13 +42,14 @@ class Replanning(Callback):
         if every_n_rounds < 0:
             raise HuscfError(f"replanning.every_n_rounds is {every_n_rounds}, must be >= 0")
         self.every_n_rounds = every_n_rounds
+        check_number("replanning.hysteresis", hysteresis)
         self.hysteresis = hysteresis
         self.drift = DriftSchedule(()) if drift is None else DriftSchedule.load(drift)
         self.previous: list[CutPlan] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what the first re-planning, rounds later, would trip over."""
-        assert isinstance(pl_module, SplitGAN)
+        assert isinstance(pl_module, SplitModule)
         source = pl_module.plan_source
         if isinstance(source, SearchedPlan):
             options = source.make_options(pl_module.seed)
@@ -67,44 +70,46 @@ class Replanning(Callback):
                 "model.plan to huscf.planning.SearchedPlan"
             )
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Decide, apply, log."""
-        assert isinstance(pl_module, SplitGAN)
-        source = pl_module.plan_source
-        if not pl_module.round_metrics or not isinstance(source, SearchedPlan):
+    def on_round_end(self, trainer: Trainer, module: SplitModule, result: RoundResult) -> None:
+        """Decide, move blocks, report the cuts' latency."""
+        source = module.plan_source
+        if not isinstance(source, SearchedPlan):
             return
         assert source.fleet is not None and source.subject is not None
-        fleet = self.drift.apply(pl_module.num_rounds, source.fleet)
-        moved_bytes = 0
-        if self.should_replan(pl_module.num_rounds):
+        fleet = self.drift.apply(result.number, source.fleet)
+        moves: tuple[Move, ...] = ()
+        if self.should_replan(result.number):
+            steps = max(1, trainer.global_step * self.every_n_rounds // result.number)
             try:
-                decision = self.decide(trainer, pl_module, source, fleet)
+                decision = self.decide(module, source, fleet, result, steps)
             except PlanError as error:
                 # As where a device has become too small for any cut.
-                print(f"round {pl_module.num_rounds}: cuts kept: {error}")
+                print(f"round {result.number}: cuts kept: {error}")
             else:
-                moved_bytes = self._apply(trainer, pl_module, decision)
-        options = source.make_options(pl_module.seed)
-        latency = measure_latency(pl_module.plan, source.subject, fleet, options)
-        pl_module.report("plan/latency_s", latency)
-        pl_module.report("plan/moved_mbytes", moved_bytes / 1e6)
+                moves = self._apply(trainer, module, decision)
+        options = source.make_options(module.seed)
+        latency = measure_latency(module.plan, source.subject, fleet, options)
+        result.figures["plan/latency_s"] = latency
+        result.figures["plan/moved_mbytes"] = _sum_bytes(moves) / 1e6
 
     def should_replan(self, num_rounds: int) -> bool:
         """Return whether the plan is reconsidered after this many rounds."""
         return self.every_n_rounds > 0 and num_rounds % self.every_n_rounds == 0
 
     def decide(
-        self, trainer: Trainer, module: SplitGAN, source: SearchedPlan, fleet: Fleet
+        self,
+        module: SplitModule,
+        source: SearchedPlan,
+        fleet: Fleet,
+        result: RoundResult,
+        steps: int,
     ) -> ReplanDecision:
         """Compare the running plan with what the present devices allow."""
         assert source.subject is not None
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        federation = next((c for c in callbacks if isinstance(c, ClusteredFederation)), None)
         options = source.make_options(module.seed)
-        if federation is not None and federation.needs_features:
+        if result.compares_clients:
             options = replace(options, common_boundary=True)
-        steps = max(1, trainer.global_step * self.every_n_rounds // module.num_rounds)
-        keeps_moments = federation is None or federation.moments != "reset"
+        keeps_moments = result.mixture.moments != "reset"
         replanner = Replanner(options, steps, self.hysteresis, keeps_moments)
         return replanner.decide(module.plan, source.subject, fleet, tuple(self.previous))
 
@@ -116,35 +121,27 @@ class Replanning(Callback):
         """Go on with earlier plans."""
         self.previous = [CutPlan.from_dict(values) for values in state_dict["previous"]]
 
-    def _apply(self, trainer: Trainer, module: SplitGAN, decision: ReplanDecision) -> int:
-        """Move the blocks of a decision; return the bytes that changed hands."""
-        self._tell(module.num_rounds, decision)
+    def _apply(
+        self, trainer: Trainer, module: SplitModule, decision: ReplanDecision
+    ) -> tuple[Move, ...]:
+        """Move the blocks of a decision; return what was sent for it."""
         if decision.plan is None:
-            return 0
+            print(f"round {module.num_rounds}: cuts {decision.reason}")
+            return ()
         self.previous = [module.plan, *self.previous][:3]
-        module.apply_plan(decision.plan)
-        for block in decision.moved:
-            cut = _name_cut(decision.plan, block.network, block.block)
-            module.exchange.count(block.client_id, cut, block.direction, block.num_bytes)
+        moves = module.engine.apply_plan(decision.plan)
+        print(
+            f"round {module.num_rounds}: cuts {decision.reason}; {len(decision.moved)} blocks and "
+            f"{_sum_bytes(moves) / 1e6:.2f} MB moved, a step takes "
+            f"{decision.latency_before_s:.3g} -> {decision.latency_after_s:.3g} s"
+        )
         run = [c for c in trainer.callbacks if isinstance(c, RunFolder)]  # type: ignore[attr-defined]
         if run and run[0].path is not None:
             path = run[0].path / f"plan-round-{module.num_rounds:04d}.yaml"
-            moved = [vars(block) for block in decision.moved]
             figures = {"latency_s": decision.latency_after_s, "reason": decision.reason}
-            module.plan.save(path, **figures, moved=moved)
-        return decision.num_bytes
-
-    def _tell(self, num_rounds: int, decision: ReplanDecision) -> None:
-        line = f"round {num_rounds}: cuts {decision.reason}"
-        if decision.plan is not None:
-            line += (
-                f"; {len(decision.moved)} blocks and {decision.num_bytes / 1e6:.2f} MB moved, a "
-                f"step takes {decision.latency_before_s:.3g} -> {decision.latency_after_s:.3g} s"
-            )
-        print(line)
+            module.plan.save(path, **figures, moved=[vars(move) for move in moves])
+        return moves
 
 
-def _name_cut(plan: CutPlan, network: NetworkName, block: int) -> Cut:
-    """Return the cut that moved: the head's if the block lies in the network's first half."""
-    head, tail = cuts_of(network)
-    return head if block < plan.num_blocks(network) / 2 else tail
+def _sum_bytes(moves: Iterable[Move]) -> int:
+    return sum(move.num_bytes for move in moves)

@@ -3,7 +3,7 @@
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from ..modules import SplitGAN
+from ..training import SplitModule
 
 
 class RoundProgressBar(TQDMProgressBar):
@@ -20,7 +20,7 @@ class RoundProgressBar(TQDMProgressBar):
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         """Return the figures behind the bar."""
-        assert isinstance(pl_module, SplitGAN)
+        assert isinstance(pl_module, SplitModule)
         figures: dict[str, int | str | float | dict[str, float]] = {
             "round": pl_module.num_rounds + 1
         }

@@ -1,4 +1,4 @@
-"""When rounds end, the checkpoint of each, and after which training stops."""
+"""The checkpoint of every round, and after which training stops."""
 
 from typing import Literal
 
@@ -6,29 +6,16 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
-from ..modules import SplitGAN
-from .run_folder import RunFolder
+from ..errors import check_number
+from ..training import SplitModule
+from .base import RoundCallback, RoundResult
 
 
-def is_last_epoch(trainer: Trainer) -> bool:
-    """Return, at an epoch's end, whether training ends with it: by epochs, steps, time or request.
-
-    That ends a round too, however short, so that the last steps are federated, evaluated and saved.
-    Lightning asks an EarlyStopping later than other callbacks: a stop of its making is not seen.
-    """
-    epochs, steps = trainer.current_epoch + 1, trainer.global_step
-    if epochs == trainer.max_epochs or steps == trainer.max_steps:
-        return True
-    # Lightning goes on until both minima are reached.
-    has_minimum = epochs >= (trainer.min_epochs or 0) and steps >= (trainer.min_steps or 0)
-    return trainer.should_stop and has_minimum
-
-
-class RoundEarlyStopping(EarlyStopping):
+class RoundEarlyStopping(EarlyStopping, RoundCallback):
     """Stops after a round whose figure has not improved for some rounds.
 
-    Lightning's own asks after every epoch, between rounds too, where the last round's figure would
-    count again, and a stop would leave steps that are in no round.
+    Lightning's own looks after every epoch. Between rounds it would count the last round's figure
+    again, and a stop there would leave steps that belong to no round.
 
     Args:
         monitor: A column of metrics.csv. Rounds without it, as without evaluation, do not count.
@@ -44,26 +31,28 @@ class RoundEarlyStopping(EarlyStopping):
         mode: Literal["min", "max"] = "min",
         min_delta: float = 0.0,
     ) -> None:
+        check_number("early stopping: patience", patience)
+        check_number("early stopping: min_delta", min_delta)
         super().__init__(monitor, min_delta, patience, mode=mode, check_on_train_epoch_end=True)
-        self._num_rounds = 0
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on counting where a checkpoint ends."""
-        self._num_rounds = len(RunFolder.of(trainer).rows)
+        self._names: list[str] = []
+        self._there: list[str] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for a round's end."""
+
+    def on_round_logged(self, trainer: Trainer, module: SplitModule, result: RoundResult) -> None:
         """Look at the figure of a round that has just ended."""
-        rows = RunFolder.of(trainer).rows
-        if len(rows) > self._num_rounds and self.monitor in rows[-1]:
-            super().on_train_epoch_end(trainer, pl_module)
-        self._num_rounds = len(rows)
+        self._names = [name for name in result.figures if name == self.monitor] or self._names
+        if self.monitor in result.figures:
+            super().on_train_epoch_end(trainer, module)
+        elif not self._names:
+            self._there = list(result.figures)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn where there was nothing to look at."""
-        rows = RunFolder.of(trainer).rows
-        if rows and not any(self.monitor in row for row in rows):
+        if not self._names and self._there:
             rank_zero_warn(
-                f"early stopping: no round has {self.monitor}; there are {', '.join(rows[-1])}"
+                f"early stopping: no round has {self.monitor}; there are {', '.join(self._there)}"
             )
 
 
@@ -86,12 +75,12 @@ class RoundCheckpoint(ModelCheckpoint):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on counting where a checkpoint ends."""
-        assert isinstance(pl_module, SplitGAN)
+        assert isinstance(pl_module, SplitModule)
         self._num_rounds = pl_module.num_rounds
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save where a round has just ended."""
-        assert isinstance(pl_module, SplitGAN)
+        assert isinstance(pl_module, SplitModule)
         if pl_module.num_rounds > self._num_rounds:
             self._num_rounds = pl_module.num_rounds
             super().on_train_epoch_end(trainer, pl_module)

@@ -1,7 +1,5 @@
 """What a run leaves behind: one folder with everything that is needed to read or repeat it."""
 
-import csv
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +10,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ..errors import CheckpointError, HuscfError, check_complete
-from ..modules import SplitGAN
 from ..planning import SearchedPlan
+from ..reporting.run_record import write_table
+from ..run_lock import RunLock
+from ..training import SplitModule
+from ..whole_files import write_text
+from .base import RoundCallback, RoundResult
 
 
-class RunFolder(Callback):
+class RunFolder(RoundCallback):
     """Makes the run's folder below trainer.default_root_dir and writes one metrics row a round.
 
     The folder is <default_root_dir>/<name>-<n> with the first free n; a resumed run goes on in
@@ -30,14 +32,21 @@ class RunFolder(Callback):
     Attributes:
         config: The full resolved configuration as plain values, where the command line knows it.
         resumed_from: The checkpoint that the run goes on from, where the command line knows it.
+        changes: What differs from the configuration of that checkpoint, on request.
     """
 
     def __init__(self, name: str = "run", share_generator: bool = False) -> None:
+        if not is_folder_name(name):
+            raise HuscfError(
+                f"run.name is {name!r}, must be the name of one folder, without / or \\"
+            )
         self.name = name
         self.share_generator = share_generator
         self.config: dict[str, Any] | None = None
         self.resumed_from: str | None = None
+        self.changes: list[str] = []
         self.path: Path | None = None
+        self._lock: RunLock | None = None
         self.rows: list[dict[str, float]] = []
         self._sums: dict[str, float] = {}
         self._num_steps = 0
@@ -51,29 +60,37 @@ class RunFolder(Callback):
         return self._num_epochs
 
     @classmethod
-    def of(cls, trainer: Trainer) -> "RunFolder":
+    def of(cls, trainer: Trainer, owner: Callback) -> "RunFolder":
         """Return the trainer's run folder; every run of the command line has one.
 
+        Args:
+            trainer: The trainer.
+            owner: The callback that writes there.
+
         Raises:
-            HuscfError: Where there is none.
+            HuscfError: Where there is none, naming the owner.
         """
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, cls):
                 return callback
-        raise HuscfError("the trainer's callbacks need huscf.callbacks.RunFolder beside the others")
+        raise HuscfError(
+            f"{type(owner).__name__} writes into the run's folder: put huscf.callbacks.RunFolder "
+            "among the trainer's callbacks"
+        )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose and create the folder before checkpoints look for theirs."""
         if stage != "fit":
             return
         self.path = self._choose_folder(trainer)
+        self._lock = RunLock(self.path)
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str((self.path / "checkpoints").resolve())
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write configuration, partition and cut plan."""
-        assert isinstance(pl_module, SplitGAN) and self.path is not None
+        assert isinstance(pl_module, SplitModule) and self.path is not None
         if self.config is not None:
             write_yaml(self.path / "config.yaml", self.config)
         write_yaml(self.path / "partition.yaml", trainer.datamodule.make_manifest())  # type: ignore[attr-defined]
@@ -85,34 +102,51 @@ class RunFolder(Callback):
             figures = searched.summarize() if searched and is_running else {}
             pl_module.plan.save(self.path / "plan.yaml", **figures)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the changes that were asked for."""
+        if not self.changes or self.path is None:
+            return
+        lines = "".join(f"from round {len(self.rows) + 1} on: {one}\n" for one in self.changes)
+        print(lines, end="", flush=True)
+        with (self.path / "changes.txt").open("a", encoding="utf-8") as file:
+            file.write(lines)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Gather the step's losses; Lightning's means begin anew where a run is resumed."""
-        assert isinstance(pl_module, SplitGAN)
+        assert isinstance(pl_module, SplitModule)
         for name, value in pl_module.last_losses.items():
             key = f"train/{name}"
             self._sums[key] = self._sums.get(key, 0.0) + value
         self._num_steps += 1
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """At a round's end write its row."""
-        assert isinstance(pl_module, SplitGAN)
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the epochs of the running round."""
         self._num_epochs += 1
-        if pl_module.round_metrics:
-            self._close_round(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let others go on with the run."""
+        self._release()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Let others go on with the run."""
+        self._release()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the configuration, so that another is refused, and what samples look like."""
-        assert isinstance(pl_module, SplitGAN)
+        assert isinstance(pl_module, SplitModule)
         checkpoint["huscf_config"] = self.config
         data = trainer.datamodule  # type: ignore[attr-defined]
         checkpoint["huscf_data"] = {
             "sample_shape": asdict(pl_module.sample_shape),
             "class_names": list(data.common_class_names),
             "num_classes": data.client_num_classes,
+            "channels": data.client_channels,
             "spectrogram": data.spectrogram and asdict(data.spectrogram),
             "client_digests": data.client_digests,
         }
@@ -136,6 +170,11 @@ class RunFolder(Callback):
         self._num_epochs = state_dict["num_epochs"]
         self._num_bytes = state_dict["num_bytes"]
 
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
     def _choose_folder(self, trainer: Trainer) -> Path:
         if self.resumed_from is not None and (folder := find_run_folder(self.resumed_from)):
             return folder
@@ -149,15 +188,16 @@ class RunFolder(Callback):
                 "choose another with --trainer.default_root_dir"
             ) from error
 
-    def _close_round(self, trainer: Trainer, module: SplitGAN) -> None:
+    def on_round_logged(self, trainer: Trainer, module: SplitModule, result: RoundResult) -> None:
+        """Write the round's row."""
         assert self.path is not None
-        now, num_bytes = time.monotonic(), module.exchange.total_bytes()
+        now, num_bytes = time.monotonic(), module.wire.traffic.total()
         row: dict[str, float] = {
-            "round": module.num_rounds,
+            "round": result.number,
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
             **{name: total / self._num_steps for name, total in self._sums.items()},
-            **module.round_metrics,
+            **result.figures,
             "traffic/mbytes": (num_bytes - self._num_bytes) / 1e6,
             "dropped_steps": sum(module.num_dropped.values()),
             "seconds": now - self._started,
@@ -166,9 +206,14 @@ class RunFolder(Callback):
         write_csv(self.path / "metrics.csv", self.rows)
         for logger in trainer.loggers:
             logger.log_metrics(row, step=trainer.global_step)
-        module.round_metrics.clear()
         self._sums, self._num_steps, self._num_epochs = {}, 0, 0
         self._started, self._num_bytes = now, num_bytes
+
+
+def is_folder_name(name: str) -> bool:
+    """Return whether text is the name of one folder on every system."""
+    is_plain = name.isprintable() and name == name.strip() and not name.startswith(".")
+    return bool(name) and is_plain and not set(name) & set('/\\:*?"<>|')
 
 
 def find_run_folder(checkpoint: str | Path) -> Path | None:
@@ -184,18 +229,12 @@ def find_run_folder(checkpoint: str | Path) -> Path | None:
 def write_yaml(path: Path, values: object) -> None:
     """Write plain values as YAML, replacing the file at once."""
     text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100)
-    _replace(path, text)
+    write_text(path, text)
 
 
 def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
     """Write rows as CSV with the union of their columns, replacing the file at once."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, path)
+    write_table(path, list(dict.fromkeys(name for row in rows for name in row)), rows)
 
 
 def _as_figure(value: Any) -> float:
@@ -205,12 +244,6 @@ def _as_figure(value: Any) -> float:
             f"the checkpoint's figures of rounds must be numbers, got {value!r:.40}"
         )
     return value
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _make_free_folder(root: Path, name: str) -> Path:

@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..modules import SplitGAN
+from ..training import SplitModule
 from .federation_log import FederationLog
 from .run_folder import RunFolder
 
@@ -19,22 +19,30 @@ class RunReport(Callback):
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a run without a folder."""
+        if self.enabled:
+            RunFolder.of(trainer, self)
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files, then the page that shows them."""
         from ..reporting import RunRecord, write_clients, write_page
 
-        assert isinstance(pl_module, SplitGAN)
-        run = RunFolder.of(trainer)
+        assert isinstance(pl_module, SplitModule)
+        if not self.enabled:
+            return
+        run = RunFolder.of(trainer, self)
         folder = run.path
         # Without the configuration, as of a run from Python, there is no page.
-        if not self.enabled or folder is None or run.config is None:
+        if folder is None or run.config is None:
             return
         write_clients(folder / "clients.csv", self.describe_clients(trainer, pl_module))
         write_page(RunRecord.read(folder))
 
-    def describe_clients(self, trainer: Trainer, module: SplitGAN) -> list[dict[str, Any]]:
+    def describe_clients(self, trainer: Trainer, module: SplitModule) -> list[dict[str, Any]]:
         """Return one record per client: cuts, traffic, and what the last round decided."""
         domains = getattr(trainer.datamodule, "client_domains", {})  # type: ignore[attr-defined]
+        traffic = module.wire.traffic
         last_rows = FederationLog.last_rows(trainer)
         records = []
         for plan in module.plan.clients:
@@ -53,8 +61,8 @@ class RunReport(Callback):
                     "num_samples": module.client_sizes[client],
                     "cluster": module.clusters[client],
                     **decided,
-                    "uplink_mbytes": module.exchange.total_bytes(client, "uplink") / 1e6,
-                    "downlink_mbytes": module.exchange.total_bytes(client, "downlink") / 1e6,
+                    "uplink_mbytes": traffic.total(client, "uplink") / 1e6,
+                    "downlink_mbytes": traffic.total(client, "downlink") / 1e6,
                     "dropped_steps": module.num_dropped[client],
                 }
             )

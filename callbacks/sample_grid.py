@@ -3,19 +3,24 @@
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional
 
 from ..datamodules import LogMel
-from ..errors import HuscfError
-from ..metrics.labelled_samples import to_uint8
-from ..modules import SplitGAN
+from ..datamodules.shapes import make_grey
+from ..errors import check_number
+from ..models import to_uint8
 from ..randomness import make_generator
+from ..training import SplitModule
+from .base import RoundCallback, RoundResult
 from .run_folder import RunFolder
 
+#: A sample that is enlarged to more than this a side fills no screen, and the memory.
+MAX_PIXELS = 4096
 
-class SampleGrid(Callback):
+
+class SampleGrid(RoundCallback):
     """Draws every domain's samples with fixed noise, so that progress is visible.
 
     Rows are classes; the columns are shared out over the domain's clients in turn. Where samples
@@ -30,28 +35,31 @@ class SampleGrid(Callback):
     def __init__(
         self, every_n_rounds: int = 5, num_columns: int = 12, min_pixels: int = 32
     ) -> None:
-        if every_n_rounds < 0 or num_columns < 1:
-            raise HuscfError("samples: every_n_rounds must be >= 0 and num_columns >= 1")
+        check_number("samples.every_n_rounds", every_n_rounds)
+        check_number("samples.num_columns", num_columns, 1)
+        check_number("samples.min_pixels", min_pixels, 0, MAX_PIXELS)
         self.every_n_rounds = every_n_rounds
         self.num_columns = num_columns
         self.min_pixels = min_pixels
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a run without a folder."""
+        RunFolder.of(trainer, self)
+
+    def on_round_end(self, trainer: Trainer, module: SplitModule, result: RoundResult) -> None:
         """Draw after every n-th round's federation."""
-        assert isinstance(pl_module, SplitGAN)
-        round_ended = bool(pl_module.round_metrics)
-        if round_ended and self.every_n_rounds and pl_module.num_rounds % self.every_n_rounds == 0:
-            self._write(trainer, pl_module, f"round-{pl_module.num_rounds:04d}")
+        if self.every_n_rounds and result.number % self.every_n_rounds == 0:
+            self._write(trainer, module, f"round-{result.number:04d}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the last state."""
-        assert isinstance(pl_module, SplitGAN)
+        assert isinstance(pl_module, SplitModule)
         self._write(trainer, pl_module, "final")
 
-    def _write(self, trainer: Trainer, module: SplitGAN, suffix: str) -> None:
+    def _write(self, trainer: Trainer, module: SplitModule, suffix: str) -> None:
         from torchvision.utils import save_image
 
-        run = RunFolder.of(trainer)
+        run = RunFolder.of(trainer, self)
         assert run.path is not None
         folder = run.path / "samples"
         folder.mkdir(exist_ok=True)
@@ -59,6 +67,8 @@ class SampleGrid(Callback):
         for domain in data.domains.values():
             members = [c for c, name in data.client_domains.items() if name == domain.name]
             grid = draw_grid(module, members, domain.num_classes, self.num_columns)
+            if data.client_channels[members[0]] == 1 < grid.shape[1]:
+                grid = make_grey(grid)
             scale = max(1, -(-self.min_pixels // grid.shape[-1]))
             large = functional.interpolate(grid, scale_factor=scale, mode="nearest")
             path = folder / f"{domain.name}-{suffix}.png"
@@ -83,7 +93,9 @@ def write_sounds(path: Path, samples: Tensor, spectrogram: LogMel) -> None:
     soundfile.write(path, spaced.flatten().numpy(), spectrogram.sample_rate, "PCM_16")
 
 
-def draw_grid(module: SplitGAN, members: list[int], num_classes: int, num_columns: int) -> Tensor:
+def draw_grid(
+    module: SplitModule, members: list[int], num_classes: int, num_columns: int
+) -> Tensor:
     """Return (num_classes * num_columns, C, H, W) samples, class by class.
 
     Args:

@@ -8,10 +8,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ..checkpoint_io import read_checkpoint
-from ..modules import SplitGAN
-from ..reporting import RunRecord, make_score_tables, summarize_scores, write_page
+from ..metrics.evaluation import find_published
+from ..reporting import (
+    RunRecord,
+    make_published_table,
+    make_score_tables,
+    summarize_scores,
+    write_page,
+)
 from ..reporting.run_record import find_tests
-from ..saved_config import find_changed_clients
+from ..resuming import find_changed_clients
+from ..training import SplitModule
 from .run_folder import find_run_folder
 
 
@@ -38,12 +45,12 @@ class ScoreTable(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the scores of `huscf validate`."""
         if not trainer.training:
-            self._print(pl_module)
+            self._print(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the scores and write them."""
-        assert isinstance(pl_module, SplitGAN)
-        summary = self._print(pl_module)
+        assert isinstance(pl_module, SplitModule)
+        summary = self._print(trainer, pl_module)
         folder = choose_folder(trainer)
         path = choose_file(folder)
         content = {"checkpoint": str(trainer.ckpt_path), "round": pl_module.num_rounds, **summary}
@@ -52,18 +59,45 @@ class ScoreTable(Callback):
         if (folder / "report.html").exists():
             print(f"page, with these figures: {write_page(RunRecord.read(folder))}")
 
-    def _print(self, module: LightningModule) -> dict[str, Any]:
+    def _print(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         from rich.console import Console
 
-        assert isinstance(module, SplitGAN)
+        assert isinstance(module, SplitModule)
         console = Console(width=max(110, Console().width))
+        book = module.score_book
         summary = summarize_scores(
-            module.scores, module.clusters, module.seed, module.inception, module.plain_judge
+            book.scores,
+            module.clusters,
+            module.seed,
+            book.inception,
+            book.plain_judge,
+            book.protocol if trainer.testing else "huscf",
         )
         summary["data_changed"] = self._data_changed
-        for table in make_score_tables(summary):
+        tables = make_score_tables(summary)
+        if summary["protocol"] == "paper":
+            summary["published"] = [r._asdict() for r in find_published(summary["domains"])]
+            summary["budget"] = measure_budget(trainer, module)
+            tables.append(make_published_table(summary))
+        for table in tables:
             console.print(table)
         return summary
+
+
+def measure_budget(trainer: Trainer, module: SplitModule) -> dict[str, int]:
+    """Return what the run whose checkpoint is tested has cost, as plain values."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    steps = read_checkpoint(trainer.ckpt_path)["global_step"] if trainer.ckpt_path else 0
+    drawn_from = module.method.exported or module.plan.networks[0]
+    network = module.engine.whole_network(drawn_from, min(data.client_sizes))
+    return {
+        "rounds": module.num_rounds,
+        "steps": steps,
+        "clients": len(data.client_sizes),
+        "samples": sum(data.client_sizes.values()),
+        "batch_size": max(data.batch_sizes.values()),
+        "generator_parameters": sum(p.numel() for p in network.parameters()),
+    }
 
 
 def warn_of_other_data(trainer: Trainer) -> bool:

@@ -5,15 +5,18 @@ from typing import Any, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import CheckpointError, HuscfError
-from ..loops import UShapedLoop, install_step_loop
 from ..planning import Precision
+from ..training import UShapedLoop, install_step_loop
+from .base import RoundCallback
+from .clustered_federation import ClusteredFederation
 
 
 class SplitTraining(Callback):
-    """Lets the trainer run U-shaped exchanges; every training run needs it.
+    """Lets the trainer run U-shaped steps over all clients; every training run needs it.
 
     Args:
         num_threads: Threads inside PyTorch's operators on the CPU; 0 leaves PyTorch's choice.
@@ -34,6 +37,7 @@ class SplitTraining(Callback):
                 f"{' or '.join(get_args(Precision))}"
             )
         _check_batch_norm(pl_module, getattr(trainer.datamodule, "batch_sizes", {}))  # type: ignore[attr-defined]
+        _warn_of_endless_rounds(trainer)
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
         install_step_loop(trainer, UShapedLoop(trainer))
@@ -61,6 +65,17 @@ def check_one_process(count: int) -> None:
         raise HuscfError(
             f"trainer.devices, num_nodes: {count} processes, but all clients are simulated in one: "
             "set trainer.devices to 1, num_nodes too"
+        )
+
+
+def _warn_of_endless_rounds(trainer: Trainer) -> None:
+    """Say which callbacks wait for rounds that nobody ends."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    waiting = [type(c).__name__ for c in callbacks if isinstance(c, RoundCallback)]
+    if waiting and not any(isinstance(c, ClusteredFederation) for c in callbacks):
+        rank_zero_warn(
+            f"{', '.join(waiting)}: no round ends unless a callback calls "
+            "huscf.callbacks.end_round: put huscf.callbacks.ClusteredFederation among the callbacks"
         )
 
 

@@ -5,17 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 from ..errors import HuscfError
-from ..modules import SplitGAN
 from ..reporting import RunRecord
 from ..reporting.wandb_media import make_media, make_tables
+from ..training import SplitModule
+from .base import RoundCallback, RoundResult
 from .run_folder import RunFolder
 
 
-class WandbLog(Callback):
+class WandbLog(RoundCallback):
     """Logs configuration, rounds, grids, sounds, clusters, plan and traffic to W&B.
 
     Everything stays below the run's folder; an offline run is uploaded later by `wandb sync`. What
@@ -23,8 +24,8 @@ class WandbLog(Callback):
 
     Args:
         enabled: Whether to log to W&B at all.
-        project: The W&B project.
-        entity: The W&B user or team; None is the default one.
+        project: The W&B project; None is that of WANDB_PROJECT, else huscf.
+        entity: The W&B user or team; None is that of WANDB_ENTITY, else the default one.
         offline: None is offline unless there is an API key; WANDB_MODE goes before it.
 
     Raises:
@@ -34,7 +35,7 @@ class WandbLog(Callback):
     def __init__(
         self,
         enabled: bool = False,
-        project: str = "huscf",
+        project: str | None = None,
         entity: str | None = None,
         offline: bool | None = None,
     ) -> None:
@@ -45,7 +46,6 @@ class WandbLog(Callback):
         self.logger: WandbLogger | None = None
         self._run_id: str | None = None
         self._environment: dict[str, str | None] = {}
-        self._last_grids = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the W&B run in the run's folder and hand its logger to the trainer."""
@@ -53,7 +53,7 @@ class WandbLog(Callback):
             return
         import wandb
 
-        run = RunFolder.of(trainer)
+        run = RunFolder.of(trainer, self)
         assert run.path is not None
         self.logger = self._open(run.path)
         try:
@@ -72,25 +72,24 @@ class WandbLog(Callback):
         experiment.define_metric("*", step_metric="round")
         trainer.loggers = [*trainer.loggers, self.logger]
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_round_logged(self, trainer: Trainer, module: SplitModule, result: RoundResult) -> None:
         """Log the grids of the round, where there are new ones."""
-        assert isinstance(pl_module, SplitGAN)
-        folder = RunFolder.of(trainer).path
-        if self.logger is None or folder is None:
+        if self.logger is None:
             return
-        suffix = f"-round-{pl_module.num_rounds:04d}"
-        grids = sorted((folder / "samples").glob(f"*{suffix}.png"))
-        if grids and self._last_grids != pl_module.num_rounds:
-            self._last_grids = pl_module.num_rounds
+        folder = RunFolder.of(trainer, self).path
+        assert folder is not None
+        suffix = f"-round-{result.number:04d}"
+        if grids := sorted((folder / "samples").glob(f"*{suffix}.png")):
             named = {f"samples/{p.stem.removesuffix(suffix)}": p for p in grids}
-            self._log(named, pl_module.num_rounds)
+            self._log(named, result.number)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what the run's folder holds at its end, and close the W&B run."""
-        assert isinstance(pl_module, SplitGAN)
-        folder = RunFolder.of(trainer).path
-        if self.logger is None or folder is None:
+        assert isinstance(pl_module, SplitModule)
+        if self.logger is None:
             return
+        folder = RunFolder.of(trainer, self).path
+        assert folder is not None
         run = RunRecord.read(folder)
         finals = {f"samples/{p.stem.removesuffix('-final')}": p for p in run.grids()}
         sounds = {f"sounds/{p.stem.removesuffix('-final')}": p for p in run.sounds()}
@@ -128,9 +127,9 @@ class WandbLog(Callback):
             os.environ[name] = str(place)
         is_offline = self._is_offline()
         return WandbLogger(
-            name=folder.name,
+            name=os.environ.get("WANDB_NAME") or folder.name,
             save_dir=folder,
-            project=self.project,
+            project=self.project or os.environ.get("WANDB_PROJECT") or "huscf",
             entity=self.entity,
             offline=is_offline,
             id=self._run_id,

@@ -15,13 +15,15 @@ from .recordings import (
     DIGITS,
     RECORDING_SUFFIXES,
     UNREADABLE_SUFFIXES,
+    describe_recording,
     drop_mixed_rates,
     list_audiomnist,
     list_fsdd,
     list_speech_commands,
+    looks_like_recording,
     read_recording,
 )
-from .sources import Source
+from .sources import Source, SourceFile
 
 
 class AudioDataModule(FileDataModule):
@@ -56,6 +58,21 @@ class AudioDataModule(FileDataModule):
     def read_sample(self, path: Path) -> Tensor:
         """Decode one recording to (1, S, S) uint8."""
         return read_recording(path, self.spectrogram)
+
+    def describe_file(self, file: SourceFile) -> str:
+        """Return rate and channels of the file."""
+        return describe_recording(file.path)
+
+    def explain(self) -> list[str]:
+        """Return in sentences what is done to recordings."""
+        made = self.spectrogram
+        loudness = "scaled to the same peak" if made.normalize_peak else "as loud as they are"
+        return [
+            f"recordings are mixed to one channel, resampled to {made.sample_rate} Hz and cut or "
+            f"padded to {made.duration_s} s, {loudness}",
+            f"they become log-mel spectrograms, {made.size} x {made.size}, {made.range_db} dB deep",
+            *super().explain(),
+        ]
 
     def describe_reading(self) -> Mapping[str, Any]:
         """Return the settings of the spectrogram."""
@@ -100,20 +117,29 @@ class AudioFolderDataModule(AudioDataModule):
     The client column of a CSV (speaker, device) is the natural key for NaturalIdPartitioner.
 
     Args:
-        sources: Folder or CSV file (path, label, optionally client and split) of every
+        sources: Folder or CSV file (path, label, optionally client, patient and split) of every
             domain, relative to root and below it, by the domain's name.
         classes: Allowed classes in order of label; None takes the sorted ones of each source.
+        label_from: Of a CSV, another column than label for the class, or one finding of a label
+            that lists several (A|B), told from "no <finding>".
         kwargs: As in AudioDataModule, FileDataModule and FederatedDataModule.
     """
 
     def __init__(
-        self, sources: dict[str, str], classes: list[str] | None = None, **kwargs: Any
+        self,
+        sources: dict[str, str],
+        classes: list[str] | None = None,
+        label_from: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.sources = sources
         self.classes = classes or []
+        self.label_from = label_from
 
     def list_recordings(self) -> list[Source]:
         """List the recordings of every domain."""
         suffixes = [*RECORDING_SUFFIXES, *UNREADABLE_SUFFIXES]
-        return self.list_inside_root(self.sources, suffixes, self.classes)
+        return self.list_inside_root(
+            self.sources, suffixes, self.classes, looks_like_recording, self.label_from
+        )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from .option_checks import check_count
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,7 @@ class Augmentation:
     shift_px: int = 0
 
     def __post_init__(self) -> None:
-        if self.shift_px < 0:
-            raise DataError(f"augmentation: shift_px is {self.shift_px}, must be >= 0")
+        check_count("augmentation.shift_px", self.shift_px, 0)
 
     def __call__(self, samples: Tensor, generator: torch.Generator) -> Tensor:
         """Return changed copies.

@@ -27,6 +27,13 @@ class BadSampleError(DataError):
     """One sample that cannot be used; the message is the reason, without the sample's name."""
 
 
+class PassingError(BadSampleError):
+    """A sample that cannot be used now, but perhaps later: no rights, no decoder, no network.
+
+    It is not kept in the cache.
+    """
+
+
 def settle_bad_data(where: str, bad: Sequence[BadInput], on_bad_data: OnBadData) -> None:
     """Stop or warn, in one line that counts and names what was found; nothing where none was.
 

@@ -66,6 +66,7 @@ class ClientBatches:
         self.participation = participation
         self.step = 0
         self._period: int | None = None
+        self._length = self.steps_per_epoch
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -74,7 +75,7 @@ class ClientBatches:
     def __iter__(self) -> Iterator[dict[int, ClientBatch]]:
         for _ in range(self.steps_per_epoch):
             step = self.step % self._period if self._period else self.step
-            present = self.draw_participants(step // self.steps_per_epoch)
+            present = self.draw_participants(step // self._length)
             batches = {client.client_id: self._take(client, step) for client in present}
             self.step += 1
             yield batches
@@ -94,8 +95,19 @@ class ClientBatches:
         Args:
             limit: How many, or which part of an epoch; as trainer.overfit_batches.
         """
+        self._period = self._count(limit)
+
+    def shorten(self, limit: int | float) -> None:
+        """Let an epoch end early, so that who takes part changes between epochs only.
+
+        Args:
+            limit: How many batches, or which part of an epoch; as trainer.limit_train_batches.
+        """
+        self._length = max(1, self._count(limit))
+
+    def _count(self, limit: int | float) -> int:
         length = self.steps_per_epoch
-        self._period = min(limit, length) if isinstance(limit, int) else int(limit * length)
+        return min(limit, length) if isinstance(limit, int) else int(limit * length)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..metrics import to_float
+from ..models import to_float
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Domain:
         test_labels: (M,) int64.
         keys: (N,) natural client key of each training sample (speaker, hospital), or None.
         class_names: One name per label, or () for the label's number; labels must fit them.
+        patients: (N,) of whom each training sample is, or None; a patient's samples are all one
+            client's. Nobody else learns who it is.
 
     Raises:
         DataError: Naming the domain and the array that does not fit.
@@ -38,6 +40,7 @@ class Domain:
     test_labels: Tensor
     keys: np.ndarray | None = None
     class_names: tuple[str, ...] = field(default=())
+    patients: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.name or any(mark in self.name for mark in "/\\\0"):
@@ -47,17 +50,24 @@ class Domain:
         for name in ("train_samples", "train_labels", "test_samples", "test_labels"):
             self._set(name, self._as_tensor(name, getattr(self, name)))
         self._set("class_names", tuple(map(str, self.class_names)))
-        if self.keys is not None:
-            self._set("keys", self._as_keys(self.keys))
+        for name in ("keys", "patients"):
+            if getattr(self, name) is not None:
+                self._set(name, self._as_keys(name, getattr(self, name)))
         self._check("train", self.train_samples, self.train_labels)
         self._check("test", self.test_samples, self.test_labels)
         if not len(self.train_labels):
             raise DataError(f"domain {self.name}: no training samples")
-        if self.keys is not None and self.keys.shape != self.train_labels.shape:
-            count = "x".join(map(str, self.keys.shape))
-            raise DataError(
-                f"domain {self.name}: {count} keys for {len(self.train_labels)} samples"
-            )
+        for name in ("keys", "patients"):
+            owners = getattr(self, name)
+            if owners is not None and owners.shape != self.train_labels.shape:
+                count = "x".join(map(str, owners.shape))
+                raise DataError(
+                    f"domain {self.name}: {count} {name} for {len(self.train_labels)} samples"
+                )
+        if self.keys is not None and self.patients is not None:
+            pairs = set(zip(self.patients.tolist(), self.keys.tolist(), strict=True))
+            if len(pairs) > len(np.unique(self.patients)):
+                raise DataError(f"domain {self.name}: some patients have two keys")
 
     @property
     def num_classes(self) -> int:
@@ -71,10 +81,10 @@ class Domain:
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    def _as_keys(self, values: Any) -> np.ndarray:
+    def _as_keys(self, name: str, values: Any) -> np.ndarray:
         keys = np.atleast_1d(np.asarray(values, dtype=object))
         if any(key is None or key != key for key in keys.flat):  # only NaN is not itself
-            raise DataError(f"domain {self.name}: some keys are missing (None or NaN)")
+            raise DataError(f"domain {self.name}: some {name} are missing (None or NaN)")
         return np.array(keys.tolist())
 
     def _as_tensor(self, name: str, values: Any) -> Tensor:

@@ -5,7 +5,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,11 +14,15 @@ from ..errors import DataError
 from ..models import SampleShape
 from ..randomness import make_rng
 from .augmentation import Augmentation
-from .bad_data import BadInput, OnBadData
+from .bad_data import BadInput, OnBadData, settle_bad_data
+from .class_numbers import drop_untrained, drop_unused_classes
 from .client_batches import ClientBatches, LabelSampling
 from .domain import ClientData, Domain
 from .log_mel import LogMel
+from .option_checks import check_count, check_number
 from .partitions import IidPartitioner, Partitioner
+from .paths import expand_path
+from .patients import divide
 from .shapes import conform_domains
 
 
@@ -49,6 +52,7 @@ class FederatedDataModule(LightningDataModule, ABC):
 
     Attributes:
         bad_data: What was left out, by domain name.
+        given_shapes: (C, H, W) of a domain's samples before all are brought to one, by its name.
         spectrogram: How samples become sound again; None for pictures.
     """
 
@@ -77,11 +81,16 @@ class FederatedDataModule(LightningDataModule, ABC):
             ("samples_per_client", samples_per_client),
             ("image_size", image_size),
         ):
-            if value is not None and value < 1:
-                raise DataError(f"data.{name} is {value}, must be >= 1")
-        if not 0 < participation <= 1:
-            raise DataError(f"data.participation is {participation}, must be in (0, 1]")
-        self.root = Path(root or os.environ.get("HUSCF_DATA") or "data")
+            if value is not None:
+                check_count(f"data.{name}", value, 1)
+        each = clients_per_domain if isinstance(clients_per_domain, list) else [clients_per_domain]
+        for number in each:
+            check_count("data.clients_per_domain", number, 1)
+        check_count("data.seed", seed, 0)
+        check_number("data.participation", participation, 0, 1, is_open=True)
+        if channels not in (None, 1, 3):
+            raise DataError(f"data.channels is {channels}, must be 1 or 3")
+        self.root = expand_path(root or os.environ.get("HUSCF_DATA") or "data")
         self.clients_per_domain = clients_per_domain
         self.samples_per_client = samples_per_client
         self.batch_size = batch_size
@@ -97,6 +106,7 @@ class FederatedDataModule(LightningDataModule, ABC):
         self.participation = participation
         self.on_bad_data = on_bad_data
         self.bad_data: dict[str, list[BadInput]] = {}
+        self.given_shapes: dict[str, tuple[int, ...]] = {}
 
     @abstractmethod
     def load_domains(self) -> Iterable[Domain]:
@@ -120,10 +130,13 @@ class FederatedDataModule(LightningDataModule, ABC):
         names = [domain.name for domain in domains]
         if not names or len(set(names)) != len(names):
             raise DataError(f"domains need to be one or more with different names, got {names}")
-        return {
-            domain.name: domain
-            for domain in conform_domains(domains, self.image_size, self.channels)
-        }
+        conformed = conform_domains(domains, self.image_size, self.channels)
+        self.given_shapes = {d.name: tuple(d.train_samples.shape[1:]) for d in domains}
+        trained, bad = drop_untrained(conformed)
+        for name, found in bad.items():
+            settle_bad_data(name, found, self.on_bad_data)
+            self.bad_data.setdefault(name, []).extend(found)
+        return {domain.name: domain for domain in drop_unused_classes(trained)}
 
     @cached_property
     def clients(self) -> list[ClientData]:
@@ -163,6 +176,28 @@ class FederatedDataModule(LightningDataModule, ABC):
         """Hidden domain of every client, for evaluation only."""
         return {client.client_id: client.domain.name for client in self.clients}
 
+    def explain(self) -> list[str]:
+        """Return in sentences what is done to the samples; of the domains once they are read.
+
+        A subclass puts what it does itself before these.
+        """
+        lines = []
+        shape = self.sample_shape
+        wanted = (shape.channels, shape.image_size, shape.image_size)
+        for name, given in self.given_shapes.items():
+            if given != wanted:
+                was, now = (" x ".join(map(str, each)) for each in (given, wanted))
+                lines.append(f"{name} is brought from {was} to {now} (channels, rows, columns)")
+        known = [name for name, domain in self.domains.items() if domain.patients is not None]
+        if known:
+            lines.append(f"samples of a patient, or file, are one client's in {', '.join(known)}")
+        if self.augmentation is not None:
+            lines.append(f"training batches are changed at random: {self.augmentation}")
+        if self.label_sampling == "balanced":
+            lines.append("every client draws the classes that it has equally often")
+        lines.append("pixels 0 to 255 become numbers from -1 to 1")
+        return lines
+
     def make_manifest(self) -> dict[str, Any]:
         """Return who owns what and what was left out, as plain values."""
         entries = []
@@ -188,9 +223,21 @@ class FederatedDataModule(LightningDataModule, ABC):
 
     @property
     def common_class_names(self) -> tuple[str, ...]:
-        """Names of the classes where all domains have the same, else ()."""
-        names = {domain.class_names for domain in self.domains.values()}
-        return names.pop() if len(names) == 1 else ()
+        """Names of the classes where all domains have the same, some perhaps fewer, else ()."""
+        names = [domain.class_names for domain in self.domains.values()]
+        longest = max(names, key=len)
+        is_common = all(own and own == longest[: len(own)] for own in names)
+        return longest if is_common else ()
+
+    @property
+    def client_channels(self) -> dict[int, int]:
+        """Channels that a client's samples had before all were brought to one, by client id.
+
+        Who has grey samples in a run in colour is to be shown grey ones: see make_grey.
+        """
+        own = {name: shape[0] for name, shape in self.given_shapes.items()}
+        usual = self.sample_shape.channels
+        return {c.client_id: own.get(c.domain.name, usual) for c in self.clients}
 
     @property
     def client_num_classes(self) -> dict[int, int]:
@@ -224,6 +271,7 @@ class FederatedDataModule(LightningDataModule, ABC):
         )
         if limit := getattr(self.trainer, "overfit_batches", 0):
             self._batches.repeat(limit)
+        self._batches.shorten(getattr(self.trainer, "limit_train_batches", 1.0))
         if position:
             self._batches.load_state_dict(position)
         return self._batches
@@ -264,24 +312,8 @@ class FederatedDataModule(LightningDataModule, ABC):
         return counts
 
     def _divide(self, domain: Domain, position: int, num_clients: int) -> list[np.ndarray]:
-        size = len(domain.train_labels)
-        if num_clients > size:
-            raise DataError(
-                f"domain {domain.name}: {num_clients} clients for {size} samples; "
-                "lower clients_per_domain"
-            )
         rng = make_rng(self.seed, "partition", position)
-        given = self.partitioner.partition(
-            domain.train_labels.numpy(), domain.keys, num_clients, rng
-        )
-        parts = [np.asarray(part, dtype=np.int64) for part in given]
-        together = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
-        is_inside = ((together >= 0) & (together < size)).all()
-        if len(parts) != num_clients or len(np.unique(together)) != len(together) or not is_inside:
-            raise DataError(
-                f"{type(self.partitioner).__name__}: needs {num_clients} parts of positions below "
-                f"{size} without a sample in two of them, gave {len(parts)} parts"
-            )
+        parts = divide(domain, self.partitioner, num_clients, rng)
         if self.samples_per_client is not None:
             limit = self.samples_per_client
             parts = [np.sort(rng.permutation(part)[:limit]) for part in parts]

@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import DataError
+from .option_checks import check_count, check_number
 
+_MAX_RATE, _MAX_SECONDS = 768_000, 3600
 _GRIFFIN_LIM_STEPS = 60
 _MEL_INVERSION_STEPS = 100
 
@@ -39,12 +41,10 @@ class LogMel:
     normalize_peak: bool = True
 
     def __post_init__(self) -> None:
-        is_finite = math.isfinite(self.range_db) and math.isfinite(self.duration_s)
-        if self.size < 8 or self.sample_rate < 1000 or not is_finite or self.range_db <= 0:
-            raise DataError(
-                f"{self}: needs size >= 8, sample_rate >= 1000, a finite duration_s and a finite "
-                "range_db > 0"
-            )
+        check_count("spectrogram.sample_rate", self.sample_rate, 1000, 1_000_000)
+        check_count("spectrogram.size", self.size, 8, 1024)
+        check_number("spectrogram.duration_s", self.duration_s, 0, 600, is_open=True)
+        check_number("spectrogram.range_db", self.range_db, 0, 1000, is_open=True)
         if self.hop < 16:
             raise DataError(
                 f"{self}: frames are {self.hop} samples apart, need 16 or more: raise duration_s "

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from ..errors import DataError
+from .option_checks import check_count, check_number
 
 _ATTEMPTS = 100
 
@@ -73,14 +74,13 @@ class LabelExclusionPartitioner(Partitioner):
         self.missing_classes = missing_classes
         self.shares = shares or {1.0: 1.0}
         self.min_partition_size = min_partition_size
-        _check_size("LabelExclusionPartitioner", min_partition_size)
-        _check_odds("missing_classes", self.missing_classes)
-        _check_odds("shares", self.shares)
-        if min(self.missing_classes) < 0 or not 0 < min(self.shares) <= max(self.shares) <= 1:
-            raise DataError(
-                "LabelExclusionPartitioner: missing_classes are numbers >= 0 and shares are "
-                f"fractions in (0, 1], got {missing_classes} and {shares}"
-            )
+        check_count("LabelExclusionPartitioner.min_partition_size", min_partition_size, 0)
+        _check_odds("LabelExclusionPartitioner.missing_classes", self.missing_classes)
+        _check_odds("LabelExclusionPartitioner.shares", self.shares)
+        for number in self.missing_classes:
+            check_count("LabelExclusionPartitioner.missing_classes", number, 0)
+        for share in self.shares:
+            check_number("LabelExclusionPartitioner.shares", share, 0, 1, is_open=True)
 
     def partition(
         self,
@@ -121,8 +121,8 @@ class DirichletPartitioner(Partitioner):
     """
 
     def __init__(self, alpha: float, min_partition_size: int = 2) -> None:
-        _check_alpha("DirichletPartitioner", alpha)
-        _check_size("DirichletPartitioner", min_partition_size)
+        check_number("DirichletPartitioner.alpha", alpha, 0, is_open=True)
+        check_count("DirichletPartitioner.min_partition_size", min_partition_size, 0)
         self.alpha = alpha
         self.min_partition_size = min_partition_size
 
@@ -158,8 +158,8 @@ class QuantitySkewPartitioner(Partitioner):
     """
 
     def __init__(self, alpha: float, min_partition_size: int = 2) -> None:
-        _check_alpha("QuantitySkewPartitioner", alpha)
-        _check_size("QuantitySkewPartitioner", min_partition_size)
+        check_number("QuantitySkewPartitioner.alpha", alpha, 0, is_open=True)
+        check_count("QuantitySkewPartitioner.min_partition_size", min_partition_size, 0)
         self.alpha = alpha
         self.min_partition_size = min_partition_size
 
@@ -241,18 +241,10 @@ def _proportional_ends(proportions: np.ndarray, total: int) -> np.ndarray:
 
 
 def _check_odds(name: str, odds: dict[int, float] | dict[float, float]) -> None:
-    if not all(0 <= odd < float("inf") for odd in odds.values()) or not any(odds.values()):
+    for odd in odds.values():
+        check_number(f"odds of {name}", odd, 0)
+    if not any(odds.values()):
         raise DataError(f"{name} is {odds}, needs odds >= 0 that are not all 0")
-
-
-def _check_alpha(owner: str, alpha: float) -> None:
-    if not 0 < alpha < float("inf"):
-        raise DataError(f"{owner}: alpha is {alpha}, must be > 0")
-
-
-def _check_size(owner: str, size: int) -> None:
-    if size < 0:
-        raise DataError(f"{owner}: min_partition_size is {size}, must be >= 0")
 
 
 def _too_small(owner: str, size: int) -> DataError:

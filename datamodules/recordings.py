@@ -1,6 +1,7 @@
 """Reads and writes wav files, and lists the layouts of public sets of spoken words."""
 
-import wave as wave_file
+import io
+import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -10,13 +11,25 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .bad_data import BadInput, BadSampleError
+from .bad_data import BadInput, BadSampleError, PassingError
 from .log_mel import LogMel
-from .sources import Source, SourceFile, shorten_path
+from .paths import shorten_path
+from .sources import Source, SourceFile
 
 #: What can be read; other recordings are named as bad input.
 RECORDING_SUFFIXES = [".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au", ".opus"]
 UNREADABLE_SUFFIXES = [".m4a", ".aac", ".wma"]
+
+_FIRST_BYTES = (b"fLaC", b"OggS", b".snd", b"ID3", b"\xff\xfb", b"\xff\xf3")
+_KNOWN_CHUNKS = (b"LIST", b"id3 ", b"ID3 ", b"fact", b"cue ", b"smpl", b"bext")
+
+#: Bytes that headers of wav files promise, at least, where a program did not know how many come.
+_ENDLESS = 0x7FFF0000
+
+_PLAIN = (1, 3, 0xFFFE)  # formats of wav files whose samples have a fixed length
+
+#: Channels whose mean is less than this part of the loudest one cancel each other out.
+_CANCELLED = 0.1
 
 #: Recordings whose loudest sample is below this, -80 dB, hold nothing but a dead microphone.
 _SILENCE = 1e-4
@@ -39,25 +52,103 @@ def read_recording(path: Path, log_mel: LogMel) -> Tensor:
     Raises:
         BadSampleError: Where the file is missing, damaged, cut off, empty or silent, or not finite.
     """
-    import soundfile
-
-    if not path.is_file():
-        raise BadSampleError("file is missing")
-    try:
-        values, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        convert = "; convert it to wav" if path.suffix.lower() in UNREADABLE_SUFFIXES else ""
-        raise BadSampleError(f"recording cannot be decoded{convert}") from error
+    values, sample_rate = _decode(path)
     if len(values) < _declared_length(path):
         raise BadSampleError("recording is cut off")
     if not len(values):
         raise BadSampleError("recording of 0 seconds")
-    wave = torch.from_numpy(values).mean(1)
-    if not wave.isfinite().all():
+    if not values.isfinite().all():
         raise BadSampleError("NaN or infinite values")
+    wave = _mix(values)
     if (wave - wave.mean()).abs().max() < _SILENCE:
         raise BadSampleError("recording of silence")
     return log_mel(log_mel.fit_wave(wave, sample_rate).unsqueeze(0))[0]
+
+
+def looks_like_recording(head: bytes) -> bool:
+    """Whether these first bytes of a file are those of a recording, whatever it is called."""
+    is_wave = head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE"
+    is_aiff = head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")
+    return is_wave or is_aiff or head.startswith(_FIRST_BYTES)
+
+
+def describe_recording(path: Path) -> str:
+    """Return rate and channels of a file, as "8000 Hz, 1 channel, PCM_16"."""
+    import soundfile
+
+    try:
+        info = soundfile.info(path)
+    except (soundfile.SoundFileError, OSError):
+        return "not readable"
+    several = "s" if info.channels > 1 else ""
+    return f"{info.samplerate} Hz, {info.channels} channel{several}, {info.subtype}"
+
+
+def _decode(path: Path) -> tuple[Tensor, int]:
+    """Return (T, C) float32 and the sample rate."""
+    import soundfile
+
+    is_unreadable = path.suffix.lower() in UNREADABLE_SUFFIXES
+    try:
+        if not path.is_file():
+            raise BadSampleError("file is missing")
+        file = _mend_stream(path) or path
+        values, sample_rate = soundfile.read(file, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        if is_unreadable:
+            raise PassingError("recording cannot be decoded; convert it to wav") from error
+        raise BadSampleError("recording cannot be decoded") from error
+    except OSError as error:
+        raise PassingError(f"file cannot be read ({error.strerror})") from error
+    return torch.from_numpy(values), sample_rate
+
+
+def _mix(values: Tensor) -> Tensor:
+    """Return (T,), the mean of (T, C); where channels cancel each other out, the loudest one."""
+    mean = values.mean(1)
+    energy = (values - values.mean(0)).square().mean(0)
+    if (mean - mean.mean()).square().mean() < _CANCELLED**2 * energy.max():
+        return values[:, int(energy.argmax())].contiguous()
+    return mean
+
+
+def _mend_stream(path: Path) -> io.BytesIO | None:
+    """Return a wav file whose header was never finished with one that says how long it is.
+
+    Programs that write to a pipe leave the length at 0; other files need nothing, None.
+    """
+    content, declared, _ = _find_content(path)
+    length = path.stat().st_size - content
+    if not content or declared or length <= 0:
+        return None
+    whole = path.read_bytes()
+    if whole[content : content + 4] in _KNOWN_CHUNKS:
+        return None
+    size, total = (struct.pack("<I", number) for number in (length, content + length - 8))
+    return io.BytesIO(b"RIFF" + total + whole[8 : content - 4] + size + whole[content:])
+
+
+def _find_content(path: Path) -> tuple[int, int, int]:
+    """Return where the samples of a wav file begin, and their bytes in all and at one moment.
+
+    In all are as many as the header promises; at one moment is 0 where that is no fixed number.
+    All three are 0 for other files.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return 0, 0, 0
+        width = 0
+        while len(chunk := stream.read(8)) == 8:
+            name, size = struct.unpack("<4sI", chunk)
+            start = stream.tell()
+            if name == b"data":
+                return start, size, width
+            if name == b"fmt ":
+                tag, width = struct.unpack("<H10xH", stream.read(14).ljust(14, b"\0"))
+                width *= tag in _PLAIN
+            stream.seek(start + size + size % 2)
+    return 0, 0, 0
 
 
 def write_recording(path: Path, wave: Tensor, sample_rate: int) -> None:
@@ -93,15 +184,9 @@ def drop_mixed_rates(source: Source) -> Source:
 
 
 def _declared_length(path: Path) -> int:
-    """Return how many samples the header of a PCM wav file promises, 0 where it does not say."""
-    if path.suffix.lower() != ".wav":
-        return 0
-    try:
-        with wave_file.open(str(path)) as file:
-            is_stream = file.getnframes() * file.getnchannels() * file.getsampwidth() >= 1 << 31
-            return 0 if is_stream else file.getnframes()
-    except (wave_file.Error, EOFError, OSError):
-        return 0
+    """Return how many samples the header of a wav file promises, 0 where it does not say."""
+    _, declared, width = _find_content(path)
+    return declared // width if width and declared < _ENDLESS else 0
 
 
 def _read_rate(path: Path) -> int:

@@ -72,6 +72,11 @@ def fit_samples(samples: Tensor, size: int, channels: int) -> Tensor:
     return _cast(values, samples.dtype)
 
 
+def make_grey(samples: Tensor) -> Tensor:
+    """Return colour samples (N, 3, H, W) with their luminance in all three planes."""
+    return _fit_channels(_fit_channels(samples, 1), 3)
+
+
 def _fit_channels(samples: Tensor, channels: int) -> Tensor:
     own = samples.shape[1]
     if own == channels:

@@ -2,6 +2,8 @@
 
 import errno
 import gc
+import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,10 +11,12 @@ from contextlib import contextmanager
 HELP = """\
 usage: huscf COMMAND [--config FILE] [--KEY VALUE ...]
 
-Trains conditional GANs over many clients which may not share data: each client holds the
-outer blocks of both networks, the server the middle, and clusters of alike clients federate.
+Trains generative models, such as conditional GANs, over many clients which may not share data:
+each client holds the outer blocks of the networks, the server the middle, and clusters of alike
+clients federate.
 
 commands:
+  check-data look at data first        huscf check-data --config mine.yaml
   fit        train                     huscf fit --config configs/quickstart.yaml
   validate   quick scores              huscf validate --ckpt_path runs/.../last.ckpt
   test       all scores                huscf test --ckpt_path runs/.../last.ckpt
@@ -25,19 +29,28 @@ commands:
 
 Every key of a configuration file can be given on the command line, later values win:
   huscf fit --config configs/quickstart.yaml --trainer.max_epochs 10 --data.clients_per_domain 2
-Show all keys, or the configuration that would run:
+Show all keys, those of the method, or the configuration that would run:
   huscf fit --help
+  huscf fit --model.method.help huscf.methods.HuscfGan
   huscf fit --config configs/quickstart.yaml --print_config
 Log to Weights & Biases too, offline where there is no key:
   huscf fit --config configs/quickstart.yaml --config configs/wandb.yaml
 Use a checkpoint whose classes are of a package of yours (docs/security.md):
   huscf test --ckpt_path runs/.../last.ckpt --trust mine.networks
+Measure as the paper does, beside its figures:
+  huscf test --ckpt_path runs/.../last.ckpt --protocol paper
 Go on with the latest run:
   huscf fit --config configs/quickstart.yaml --ckpt_path last
 """
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINER_COMMANDS, "generate", "export", "compare", "report", "plan")
+COMMANDS = (*TRAINER_COMMANDS, "generate", "export", "compare", "report", "plan", "check-data")
+
+#: What the system says where a file cannot be read or written, which the user can mend.
+REFUSALS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,11 +81,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(command: str, arguments: list[str]) -> int:
     from .errors import HuscfError
 
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's code page lacks is no reason to lose a run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if "MPLBACKEND" in os.environ and "matplotlib" not in sys.modules:
+        # A notebook leaves its own way of drawing to its children, which may lack it.
+        os.environ["MPLBACKEND"] = "agg"
     try:
         if command == "plan":
             from .planning.command import main as plan
 
             return plan(arguments[1:])
+        if command == "check-data":
+            from .check_data import main as check_data
+
+            return check_data(arguments[1:])
         if command not in TRAINER_COMMANDS:
             from .commands import run_command
 
@@ -84,14 +108,16 @@ def _run(command: str, arguments: list[str]) -> int:
     except HuscfError as error:
         return _refuse(str(error))
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in REFUSALS:
             raise
         return _refuse(f"{error.filename or 'cannot write'}: {error.strerror}")
     return 0
 
 
 def _refuse(message: str) -> int:
-    print(f"huscf: error: {message}", file=sys.stderr)
+    from .errors import make_printable
+
+    print(f"huscf: error: {make_printable(message)}", file=sys.stderr)
     return 2
 
 

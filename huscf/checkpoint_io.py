@@ -12,6 +12,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from .checkpoint_parts import check_parts
 from .errors import CheckpointError, check_complete
+from .training import check_format
+from .whole_files import replacing
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -23,12 +25,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint so that an interruption leaves the previous file intact."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        with partial.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
+        with replacing(target) as partial:
+            _write(checkpoint, partial)
 
     def load_checkpoint(
         self,
@@ -38,6 +36,26 @@ class SafeCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read a checkpoint; see `read_checkpoint`."""
         return read_checkpoint(path)
+
+
+def _write(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint to a new file, down to the disk.
+
+    Raises:
+        OSError: Where the disk is full, which torch says as a RuntimeError about a position.
+    """
+    try:
+        with path.open("xb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise OSError(cause.errno, cause.strerror) from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -69,6 +87,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint {file}: not a checkpoint of huscf")
     check_complete(checkpoint, ["state_dict"])
     check_parts(checkpoint, file)
+    check_format(checkpoint["huscf"], f"checkpoint {file}")
     return checkpoint
 
 

@@ -38,14 +38,15 @@ def check_parts(checkpoint: Mapping[str, Any], file: Path) -> None:
 
 def _check_clients(state: Mapping[str, Any], file: Path) -> None:
     """Refuse clusters that are not of the plan's clients; the plan's own form is checked later."""
-    clusters, clients = state.get("clusters"), state.get("plan", {}).get("clients")
+    engine = state.get("engine", {})
+    clusters, clients = engine.get("clusters"), engine.get("plan", {}).get("clients")
     if clusters is None or not isinstance(clients, list):
         return
     planned = {client.get("client") for client in clients if isinstance(client, Mapping)}
     if planned != set(clusters):
         raise CheckpointError(
-            f"checkpoint {file}: damaged or not of huscf: huscf/clusters are of other clients than "
-            "huscf/plan"
+            f"checkpoint {file}: damaged or not of huscf: huscf/engine/clusters are of other "
+            "clients than huscf/engine/plan"
         )
 
 
@@ -86,12 +87,16 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, list)
 
 
-def _is_states(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_mapping, value))
-
-
 def _is_named_states(value: Any) -> bool:
     return isinstance(value, Mapping) and all(map(_is_mapping, value.values()))
+
+
+def _is_optimizers(value: Any) -> bool:
+    """Return whether a value is party -> network -> parameter -> state."""
+    return _is_named_states(value) and all(
+        _is_mapping(networks) and all(map(_is_named_states, networks.values()))
+        for networks in value.values()
+    )
 
 
 def _is_section(value: Any) -> bool:
@@ -118,6 +123,10 @@ def _is_stream(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and (value.dtype, value.shape) == (own.dtype, own.shape)
 
 
+def _is_sizes(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(type(size) is float for size in value.values())
+
+
 def _is_names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
 
@@ -142,18 +151,27 @@ _PARTS: dict[str, tuple[Check, str]] = {
     "epoch": _COUNT,
     "loops": _MAPPING,
     "callbacks": (_is_named_states, "a mapping of the callbacks' states"),
-    "optimizer_states": (_is_states, "a list of the optimizers' states"),
+    "optimizer_states": (_is_list, "a list"),
     "lr_schedulers": (_is_list, "a list"),
     "huscf": _MAPPING,
-    "huscf/plan": _MAPPING,
-    "huscf/clusters": (
+    "huscf/engine": _MAPPING,
+    "huscf/engine/plan": _MAPPING,
+    "huscf/engine/clusters": (
         lambda value: bool(value) and _is_client_counts(value),
         "a cluster >= 0 for each of some clients",
     ),
+    "huscf/engine/route": (
+        lambda value: bool(value) and _is_client_counts(value),
+        "a copy >= 0 for each of some clients",
+    ),
+    "huscf/engine/num_dropped": _CLIENTS,
+    "huscf/engine/traffic": _MAPPING,
+    "huscf/engine/traffic/num_bytes": (_is_traffic, "a list of rows, each with its bytes"),
+    "huscf/engine/statistics": _MAPPING,
+    "huscf/engine/guard": _MAPPING,
+    "huscf/engine/guard/usual": (_is_sizes, "numbers by name"),
+    "huscf/engine/optimizers": (_is_optimizers, "a mapping of the parties' states"),
     "huscf/num_rounds": _COUNT,
-    "huscf/num_dropped": _CLIENTS,
-    "huscf/num_bytes": (_is_traffic, "a list of rows, each with its bytes"),
-    "huscf/statistics": _MAPPING,
     "huscf/torch_rng": (_is_stream, "the state of torch's random stream"),
     "huscf_config": _SECTION,
     "huscf_config/model": _MAPPING,

@@ -1,15 +1,18 @@
 """LightningCLI with the project's classes, links from data to model, and run folders."""
 
 import logging
+import secrets
 import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -33,15 +36,16 @@ from .checkpoint_io import SafeCheckpointIO, read_checkpoint
 from .checkpoint_parts import check_kept_files
 from .datamodules import FederatedDataModule
 from .errors import CheckpointError, HuscfError, check_complete
-from .modules import SplitGAN
 from .one_line_parser import OneLineParser
-from .saved_config import (
+from .resuming import (
+    NothingLeft,
     check_same_config,
     check_same_data,
-    check_same_model,
+    check_unfinished,
     find_last_checkpoint,
-    lend_config,
 )
+from .saved_config import check_same_model, complete_command
+from .training import SplitModule
 from .trust import parsing
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -68,7 +72,18 @@ LINKED_KEYS = ("model.seed", "model.sample_shape", "model.batch_sizes", "model.c
 
 
 class HuscfCLI(LightningCLI):
-    """The command line: what the configuration's sections mean and which keys follow others."""
+    """The command line: what the configuration's sections mean and which keys follow others.
+
+    Args:
+        allowed: Keys that may differ from those of the run that goes on.
+        args: As in LightningCLI.
+        kwargs: Likewise.
+    """
+
+    def __init__(self, *args: Any, allowed: Sequence[str] = (), **kwargs: Any) -> None:
+        self.allowed = allowed
+        self._drawn_seed = secrets.randbelow(2**32)
+        super().__init__(*args, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the sections of every run, and the links from data to model."""
@@ -81,8 +96,9 @@ class HuscfCLI(LightningCLI):
         parser.add_lightning_class_args(RunFolder, "run")
         parser.add_lightning_class_args(RunReport, "report")
         parser.add_lightning_class_args(WandbLog, "wandb")
-        parser.link_arguments("seed_everything", "data.init_args.seed")
-        parser.link_arguments("seed_everything", LINKED_KEYS[0])
+        parser.set_defaults({"model.method": {"class_path": "huscf.methods.HuscfGan"}})
+        for key in ("data.init_args.seed", LINKED_KEYS[0]):
+            parser.link_arguments("seed_everything", key, compute_fn=self._choose_seed)
         for key in LINKED_KEYS[1:]:
             source = key.replace("model.", "data.")
             parser.link_arguments(source, key, apply_on="instantiate")
@@ -93,7 +109,29 @@ class HuscfCLI(LightningCLI):
         """Resolve "last"; our checkpoints carry the configuration in the run folder instead."""
         section = self.config[self.config.subcommand]
         if section.get("ckpt_path") == "last":
-            section["ckpt_path"] = find_last_checkpoint(Path(section.trainer.default_root_dir))
+            root = Path(section.trainer.default_root_dir)
+            section["ckpt_path"] = find_last_checkpoint(root, section.run.name)
+        if self.allowed and not section.get("ckpt_path"):
+            raise HuscfError("--allow_changed: needs --ckpt_path, the run that goes on")
+
+    def _choose_seed(self, given: Any) -> Any:
+        """Return a seed that was drawn once where the configuration asks for one."""
+        if isinstance(given, bool):
+            return self._drawn_seed if given else 0  # no seed at all is refused in _set_seed
+        return given
+
+    def _set_seed(self) -> None:
+        """Set the seed, which the run's configuration then has as a number."""
+        section = self.config[self.config.subcommand]
+        seed = section["seed_everything"]
+        if seed is True:
+            seed = section["seed_everything"] = self._drawn_seed
+        if seed is False or not 0 <= seed < 2**32:
+            raise HuscfError(
+                f"seed_everything is {seed}, must be a whole number from 0 to {2**32 - 1}, or "
+                "true, which draws one and saves it"
+            )
+        super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
         """Let the table alone say the scores."""
@@ -105,7 +143,8 @@ class HuscfCLI(LightningCLI):
         """Add what every run has: the loop, safe checkpoints, the bar, and the summary."""
         self._dump_config()
         run = self._get(self.config_init, "run")
-        run.config = self.config_dump
+        # Without the checkpoint: who repeats a run with its config.yaml begins a new one.
+        run.config = {**self.config_dump, "ckpt_path": None}
         run.resumed_from = self.config_dump["ckpt_path"]
         section = self._get(self.config_init, "trainer")
         for option, (accepted, reason) in REFUSED_OPTIONS.items():
@@ -121,18 +160,30 @@ class HuscfCLI(LightningCLI):
             # commands may be given it.
             section["limit_val_batches"] = 0
         callbacks: list[Callback] = []
-        if section.get("enable_progress_bar") is not False:
+        others = _as_list(section.get("callbacks"))
+        if any(isinstance(callback, ProgressBar) for callback in others):
+            section["enable_progress_bar"] = None  # it is the user's own
+        elif section.get("enable_progress_bar") is not False:
             callbacks.append(RoundProgressBar())
         if self.subcommand != "fit":
             section["enable_checkpointing"] = False
         if section.get("enable_checkpointing") is not False:
             callbacks.append(RoundCheckpoint())
-        section["callbacks"] = [*callbacks, *_as_list(section.get("callbacks"))]
+        section["callbacks"] = [*callbacks, *others]
         plugins = [*_as_list(section.get("plugins")), SafeCheckpointIO()]
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
         # Before any of them is started: each would make a run folder.
         check_one_process(trainer.num_devices * trainer.num_nodes)
         return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Name the folder of runs where a disk is full and nothing says which file it was."""
+        try:
+            super()._run_subcommand(subcommand)
+        except OSError as error:
+            if error.filename is None:
+                error.filename = self.trainer.default_root_dir
+            raise
 
     def instantiate_classes(self) -> None:
         """Say in one line what a class named in the configuration refuses."""
@@ -148,10 +199,12 @@ class HuscfCLI(LightningCLI):
             check_complete(checkpoint, RESUMED_KEYS)
             check_kept_files(checkpoint, path)
             saved, data = checkpoint.get("huscf_config"), checkpoint.get("huscf_data")
+            run = self._get(self.config_init, "run")
             if saved is not None:
-                check_same_config(saved, self.config_dump)
+                run.changes = check_same_config(saved, self.config_dump, path, self.allowed)
             if data is not None:
-                check_same_data(data, self.datamodule.client_digests)
+                check_same_data(data, self.datamodule.client_digests, path)
+            check_unfinished(checkpoint, self.trainer, path)
 
     def before_validate(self) -> None:
         """Refuse a checkpoint of another model."""
@@ -200,11 +253,11 @@ def run(arguments: list[str]) -> None:
         HuscfError: For input that the user can mend.
     """
     _quieten()
-    lent = lend_config(arguments)
+    command = complete_command([arguments[0], *map(_spell_out, arguments[1:])])
     try:
-        with parsing(lent.trust):
+        with parsing(command.trust):
             HuscfCLI(
-                SplitGAN,
+                SplitModule,
                 FederatedDataModule,
                 subclass_mode_data=True,
                 save_config_callback=None,
@@ -217,8 +270,11 @@ def run(arguments: list[str]) -> None:
                 load_from_checkpoint_support=False,
                 parser_class=OneLineParser,
                 parser_kwargs={"prog": "huscf"},
-                args=lent.arguments,
+                args=command.arguments,
+                allowed=command.allowed,
             )
+    except NothingLeft as message:
+        print(message)
     except MisconfigurationException as error:
         raise HuscfError(str(error)) from error
     except HuscfError:
@@ -239,6 +295,12 @@ def _is_from_restoring(error: BaseException) -> bool:
     """Return whether an error arose while Lightning restored a checkpoint."""
     frames = traceback.walk_tb(error.__traceback__)
     return any(Path(f.f_code.co_filename).stem == "checkpoint_connector" for f, _ in frames)
+
+
+def _spell_out(option: str) -> str:
+    """Return the key of the configuration that `--protocol` stands for, and all else as it is."""
+    name, mark, value = option.partition("=")
+    return f"--model.protocol{mark}{value}" if name == "--protocol" else option
 
 
 def _quieten() -> None:

@@ -1,11 +1,13 @@
 """The commands that need no trainer: generate, export, compare, report."""
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from .errors import CheckpointError, HuscfError
+from .whole_files import write_bytes
 
 WHO_IS_WHO = "clients.csv in the run's folder says who is in which cluster and of which domain"
 
@@ -89,9 +91,11 @@ def compare(options: Namespace) -> None:
     for folder in options.runs:
         folders.setdefault(folder.resolve(), folder)  # one that is given twice is one run
     runs = [RunRecord.read(folder) for folder in folders.values()]
-    print_comparison(runs)
+    with _showing(*folders.values()):
+        print_comparison(runs)
+        curves = draw_comparison(runs) if options.output is not None else b""
     if options.output is not None:
-        options.output.write_bytes(draw_comparison(runs))
+        write_bytes(options.output, curves)
         print(f"curves: {options.output}")
 
 
@@ -100,21 +104,36 @@ def report(options: Namespace) -> None:
     from .reporting import RunRecord, write_page
 
     for folder in options.runs:
-        print(write_page(RunRecord.read(folder)))
+        run = RunRecord.read(folder)
+        with _showing(folder):
+            print(write_page(run))
+
+
+@contextmanager
+def _showing(*folders: Path) -> Iterator[None]:
+    """Say in one line where the files of runs, which may be anybody's, do not fit together."""
+    try:
+        yield
+    except HuscfError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        named = ", ".join(map(str, folders))
+        raise HuscfError(f"{named}: files that do not fit together: {reason:.200}") from error
 
 
 def _find_checkpoint(path: Path) -> Path:
     """Return the file that is meant by "last", by a run's folder, or by its own path."""
-    from .saved_config import find_last_checkpoint
+    from .resuming import find_last_checkpoint, find_newest
 
     if str(path) == "last":
         return Path(find_last_checkpoint(Path("runs")))
     if not path.is_dir():
         return path
-    last = path / "checkpoints" / "last.ckpt"
-    if not last.is_file():
+    if (newest := find_newest(path)) is None:
+        last = path / "checkpoints" / "last.ckpt"
         raise CheckpointError(f"checkpoint {path}: a folder, and there is no {last}; name a file")
-    return last
+    return newest
 
 
 def _to_numbers(classes: Sequence[str], names: Sequence[str]) -> list[int]:

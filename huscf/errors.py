@@ -1,5 +1,6 @@
 """The errors that a user can mend: each is one line that names the thing and the remedy."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,6 +32,29 @@ class NonFiniteError(HuscfError):
     def __init__(self, client_id: int, what: str) -> None:
         super().__init__(f"client {client_id}: {what}")
         self.client_id = client_id
+
+
+def check_number(name: str, value: float, least: float = 0.0, most: float = math.inf) -> None:
+    """Raise a HuscfError unless a number is finite and within a range.
+
+    Args:
+        name: Of the option, for the message.
+        value: What was given.
+        least: The smallest that is accepted.
+        most: The largest.
+    """
+    if not (math.isfinite(value) and least <= value <= most):
+        limits = [] if math.isinf(least) else [f">= {least:g}"]
+        limits += [] if math.isinf(most) else [f"<= {most:g}"]
+        kind = "" if isinstance(value, int) else "a finite number "
+        raise HuscfError(f"{name} is {value}, must be {kind}{' and '.join(limits)}".rstrip())
+
+
+def make_printable(text: str) -> str:
+    """Return text with signs that steer a terminal, which a file's names may hold, written out."""
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text
+    )
 
 
 def check_complete(saved: Mapping[str, Any], expected: Iterable[str]) -> None:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from .parser_messages import shorten
+from .renamed_keys import explain_renamed
 from .trust import find_denied, refuse
 
 
@@ -28,26 +30,40 @@ class OneLineParser(LightningArgumentParser):
         if denied := find_denied(line):
             line = f"the checkpoint: {refuse(denied)}"
         else:
-            line = _name_missing_methods(line) or line + self._suggest(line)
+            known = explain_renamed(line) or _name_missing_methods(line)
+            short = line if "is not accepted" in line else shorten(line)
+            line = known or _leave_out_null(short) + self._suggest(line)
         print(f"huscf: error: {line}", file=sys.stderr)
         sys.exit(2)
 
     def _suggest(self, line: str) -> str:
         """Return the keys that stand where an unknown one was given, the likeliest first."""
-        if of_class := re.search(r"class_path[ =]'([\w.]+)'.*Option '\w+' is not accepted", line):
-            return _name_arguments(of_class.group(1))
-        if of_class := re.search(r"Option '\w+' is not accepted.*class_path='([\w.]+)'", line):
-            return _name_arguments(of_class.group(1))
+        if of_class := _REFUSED_OPTION.search(line):
+            return _name_arguments(of_class.group(1) or of_class.group(2))
         match = re.search(r"(?:accept option |unrecognized arguments: )'?-*([\w.]+)", line)
         if match is None:
             return ""
         section = match.group(1).rpartition(".")[0]
         there = [key for key in self.known_keys if key.rpartition(".")[0] == section]
-        near = difflib.get_close_matches(match.group(1), there, n=1)
+        near = difflib.get_close_matches(match.group(1), there or self.known_keys, n=1)
         names = ", ".join(key.rpartition(".")[2] for key in there)
         hints = [f"; did you mean {key}?" for key in near]
         hints += [f"; allowed in {section}: {names}"] if section and there else []
         return "".join(hints)
+
+
+#: A class and an option that it does not take, which is named before or behind it.
+_REFUSED_OPTION = re.compile(
+    r"class_path '([\w.]+)': (?:Option '\w+' is not accepted|unrecognized arguments)"
+    r"|Option '\w+' is not accepted.*?class_path='([\w.]+)'"
+)
+
+
+def _leave_out_null(line: str) -> str:
+    """Return an error without the remark that the value is neither null nor a file's path."""
+    line = re.sub(r"Does not validate against any of the Union .*? Errors: - ", "", line)
+    line = re.sub(r"- Expected a path but \S+ either not accessible or invalid - ", "", line)
+    return re.sub(r" - Expected a <class 'NoneType'> Given value.*", "", line)
 
 
 def _name_arguments(class_path: str) -> str:

@@ -1,9 +1,8 @@
-"""The configuration that a checkpoint carries: compared when resuming, lent to later commands."""
+"""The configuration that a checkpoint carries, lent to the commands that use it."""
 
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,78 +11,19 @@ import yaml
 
 from .checkpoint_io import check_trained, read_checkpoint
 from .errors import CheckpointError, HuscfError
-from .nested_values import flatten
+from .resuming import check_same_config, find_last_checkpoint
 from .trust import Trust, find_names
-
-#: Sections of the configuration that may differ when a run is resumed.
-FREE_KEYS = (
-    *("trainer", "training", "run", "samples", "evaluation", "report", "wandb"),
-    *("federation_log", "ckpt_path", "weights_only"),
-)
 
 #: Sections that a checkpoint's run lends to validate, test and predict.
 LENT_KEYS = ("seed_everything", "model", "data", "federation", "evaluation", "samples", "run")
 
-#: Keys of the model that only say how it is evaluated: they may differ always.
-EVALUATION_KEYS = (
-    "num_evaluated_per_class",
-    "num_evaluated_clients",
-    "num_evaluated_seeds",
-    "plain_judge",
-    "inception",
+#: Sections that are mappings of keys.
+SECTIONS = (
+    *("trainer", "model", "training", "federation", "federation_log", "replanning"),
+    *("evaluation", "samples", "run", "report", "wandb"),
 )
 
 NEEDS_CHECKPOINT = "this command needs --ckpt_path runs/.../last.ckpt"
-
-
-def find_last_checkpoint(root: Path) -> str:
-    """Return the newest last.ckpt of the runs below a folder.
-
-    Raises:
-        CheckpointError: Where there is none.
-    """
-    found = sorted(root.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise CheckpointError(
-            f"--ckpt_path last: no run with a checkpoint below {root}; "
-            "name a file, or (fit, validate, test) the folder with --trainer.default_root_dir"
-        )
-    return str(found[-1])
-
-
-def check_same_config(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Raise a CheckpointError that lists the differences between two configurations."""
-    old, new = flatten(saved), flatten(current)
-    differing = [
-        f"{key}: {old.get(key, '-')} -> {new.get(key, '-')}"
-        for key in sorted(old.keys() | new.keys())
-        if not _is_free(key) and old.get(key) != new.get(key)
-    ]
-    if differing:
-        raise CheckpointError(
-            "the checkpoint belongs to other hyper-parameters (checkpoint -> now): "
-            + "; ".join(differing)
-        )
-
-
-def check_same_data(saved: dict[str, Any], digests: Mapping[int, str]) -> None:
-    """Raise a CheckpointError that names the clients whose data a run did not begin with.
-
-    Args:
-        saved: What a checkpoint says of its data.
-        digests: The present clients', from `FederatedDataModule.client_digests`.
-    """
-    if changed := find_changed_clients(saved, digests):
-        raise CheckpointError(
-            f"the checkpoint belongs to other data: that of {len(changed)} clients has changed, "
-            f"of client {changed[0]} first; give the run's own data, or begin a new run"
-        )
-
-
-def find_changed_clients(saved: dict[str, Any], digests: Mapping[int, str]) -> list[int]:
-    """Return the clients whose data are not those that a run began with; see check_same_data."""
-    before = saved.get("client_digests", digests)
-    return [c for c in sorted(before.keys() | digests.keys()) if before.get(c) != digests.get(c)]
 
 
 def check_same_model(config: dict[str, Any], spectrogram: dict[str, Any] | None) -> None:
@@ -106,23 +46,26 @@ def check_same_model(config: dict[str, Any], spectrogram: dict[str, Any] | None)
         check_same_config(
             {"model": saved["model"], "spectrogram": own},
             {"model": config["model"], "spectrogram": spectrogram},
+            config["ckpt_path"],
         )
 
 
 @dataclass(frozen=True)
-class LentConfig:
-    """What a checkpoint's configuration adds to a command.
+class Command:
+    """A command's options, completed.
 
     Args:
-        arguments: The subcommand and its options, with what is lent before the user's own.
-        trust: What the configuration may name, or None where none is lent.
+        arguments: The subcommand and its options, with what a checkpoint lends before the user's.
+        trust: What the lent configuration may name, or None where none is lent.
+        allowed: Keys that may differ from those of the run that goes on.
     """
 
     arguments: list[str]
     trust: Trust | None = None
+    allowed: tuple[str, ...] = ()
 
 
-def lend_config(arguments: Sequence[str]) -> LentConfig:
+def complete_command(arguments: Sequence[str]) -> Command:
     """Give a command the configuration of --ckpt_path's run, where it has no other.
 
     Args:
@@ -132,57 +75,99 @@ def lend_config(arguments: Sequence[str]) -> LentConfig:
         HuscfError: Where a command other than fit has neither, or the checkpoint's configuration
             names code that the user does not trust.
     """
-    options = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    options = ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--trust", nargs="+", action="extend", default=[])
+    options.add_argument("--allow_changed", nargs="+", action="extend", default=[])
     found, own = options.parse_known_args(list(arguments[1:]))
-    trust = Trust(tuple(found.trust), _find_own_names(own))
+    read = _read_config_files(own)
+    _check_sections(own, read)
+    files = list(read.values())
+    trust = Trust(tuple(found.trust), _find_own_names(own, files))
     own = [arguments[0], *own]
+    allowed = tuple(found.allow_changed)
+    if allowed and own[0] != "fit":
+        raise HuscfError("--allow_changed: only fit goes on with a run")
     asks_only = any(option.startswith(("-h", "--help", "--print_config")) for option in own)
-    config = None if own[0] == "fit" or asks_only else _read_config(own, trust)
-    if config is None:
-        return LentConfig(own)
+    lender = None if own[0] == "fit" or asks_only else _find_lender(own, files)
+    if lender is None:
+        return Command(own, allowed=allowed)
+    path, config = lender
+    trust.check(config, f"checkpoint {path}")
     lent = {key: config[key] for key in LENT_KEYS if key in config}
     # As one line of YAML: JSON would turn numbers that are keys into strings.
     text = yaml.safe_dump(lent, default_flow_style=True, width=sys.maxsize)
-    return LentConfig([own[0], "--config", text, *own[1:]], trust)
+    return Command([own[0], "--config", text, *own[1:], "--ckpt_path", path], trust)
 
 
-def _read_config(arguments: Sequence[str], trust: Trust) -> dict[str, Any] | None:
-    """Return the checked configuration of the checkpoint that a command is given, if it has one."""
+def _find_lender(
+    arguments: Sequence[str], files: Sequence[Any]
+) -> tuple[str, dict[str, Any]] | None:
+    """Return the checkpoint that a command is given and its configuration, if it has one."""
     options = ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--config", "-c")
     options.add_argument("--ckpt_path")
+    options.add_argument("--run.name", dest="name", default=_find_run_name(files))
     options.add_argument("--trainer.default_root_dir", dest="root", default="runs", type=Path)
     found, _ = options.parse_known_args(list(arguments[1:]))
     if found.ckpt_path is None:
         if found.config:
             return None
         raise HuscfError(NEEDS_CHECKPOINT)
-    path = find_last_checkpoint(found.root) if found.ckpt_path == "last" else found.ckpt_path
+    path = found.ckpt_path
+    if path == "last":
+        path = find_last_checkpoint(found.root, found.name)
     config = read_checkpoint(path).get("huscf_config")
     if config is None:
         if found.config:
             return None
         raise CheckpointError(f"checkpoint {path}: was not made by huscf fit; give --config too")
-    trust.check(config, f"checkpoint {path}")
-    return config
+    return path, config
 
 
-def _find_own_names(arguments: Sequence[str]) -> frozenset[str]:
-    """Return the import paths in the user's own configuration files and options."""
-    values: list[Any] = []
+def _read_config_files(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the content of the user's configuration files by path.
+
+    Raises:
+        HuscfError: Naming the file that is no YAML, and where it is not.
+    """
+    found: dict[str, Any] = {}
     for argument in arguments:
-        text = argument.partition("=")[2] if argument.startswith("--") else argument
-        with suppress(OSError, ValueError, yaml.YAMLError):  # the parser says it better
-            is_file = Path(text).is_file()
-            is_config = is_file and text.endswith((".yaml", ".yml"))
-            content = yaml.safe_load(Path(text).read_text(encoding="utf-8")) if is_config else None
-            values.append(content if is_file else text)
-    return find_names(values)
+        path = Path(argument.partition("=")[2] if argument.startswith("--") else argument)
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+            continue
+        try:
+            found[str(path)] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise HuscfError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            raise HuscfError(f"{path}{where}: not YAML: {error.problem}") from error
+        except (yaml.YAMLError, RecursionError) as error:
+            raise HuscfError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    return found
 
 
-def _is_free(key: str) -> bool:
-    section, _, rest = key.partition(".")
-    return section in FREE_KEYS or (
-        section == "model" and rest.partition(".")[0] in EVALUATION_KEYS
-    )
+def _check_sections(arguments: Sequence[str], files: Mapping[str, Any]) -> None:
+    """Refuse a section that is no mapping, which the parser would take for its defaults."""
+    options = ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--config", "-c", action="append", default=[])
+    for path in options.parse_known_args(list(arguments))[0].config:
+        content = files.get(str(Path(path)))
+        for key, value in content.items() if isinstance(content, Mapping) else ():
+            if key in SECTIONS and not isinstance(value, (Mapping, str, type(None))):
+                raise HuscfError(f"{path}: {key} is {value!r:.80}, must be a mapping of its keys")
+
+
+def _find_run_name(files: Sequence[Any]) -> str | None:
+    """Return the name that the last of some configurations gives to the run."""
+    runs = [file.get("run") for file in files if isinstance(file, Mapping)]
+    names = [run.get("name") for run in runs if isinstance(run, Mapping)]
+    return next((str(name) for name in reversed(names) if name is not None), None)
+
+
+def _find_own_names(arguments: Sequence[str], files: Sequence[Any]) -> frozenset[str]:
+    """Return the import paths in the user's own configuration files and options."""
+    texts = [a.partition("=")[2] if a.startswith("--") else a for a in arguments]
+    names = find_names([*texts, *files])
+    return frozenset(name for name in names if not Path(name).exists())

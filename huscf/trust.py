@@ -15,7 +15,17 @@ from jsonargparse import set_parsing_settings
 from .errors import CheckpointError, HuscfError
 
 #: Packages whose public classes a checkpoint may name; no class in them acts when it is made.
-OWN_PACKAGES = ("models", "split", "planning", "federation", "metrics", "datamodules", "callbacks")
+OWN_PACKAGES = (
+    "models",
+    "methods",
+    "split",
+    "wire",
+    "planning",
+    "federation",
+    "metrics",
+    "datamodules",
+    "callbacks",
+)
 #: Of these, the packages of whose functions the same is true.
 OWN_FUNCTIONS = ("models", "federation")
 #: More values than a configuration has, and deeper ones; a file of few bytes can hold more.

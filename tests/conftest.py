@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from huscf.loops import StepExchange, list_phases
+from huscf.methods import HuscfGan
 from huscf.models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
-from huscf.modules import SplitGAN
 from huscf.split import ExplicitPlan
+from huscf.training import SplitModule
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 SHAPE = SampleShape(1, 8, 3)
+#: Every engine gives what the first gives.
+ENGINES = ("serial", "stacked")
 
 
 @pytest.fixture(autouse=True)
@@ -26,24 +28,26 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+#: Arguments of the root module; all others of `make_gan` are the method's.
+MODULE_OPTIONS = ("engine", "wire", "server_gradient", "on_nonfinite", "seed")
+
+
 def make_gan(
     cuts: Mapping[int, Sequence[int]], depth: int = 4, norm: str = "batch", **kwargs
-) -> SplitGAN:
+) -> SplitModule:
     """A small GAN on 8x8 samples of three classes, with its optimisers outside any trainer."""
-    module = SplitGAN(
-        kwargs.pop("shape", SHAPE),
-        dict.fromkeys(cuts, 6),
-        kwargs.pop("client_sizes", dict.fromkeys(cuts, 60)),
-        generator=partial(ConditionalGenerator, width=4, depth=depth, norm=norm),
-        discriminator=partial(ConditionalDiscriminator, width=4, depth=depth, norm=norm),
-        plan=kwargs.pop("plan", None) or ExplicitPlan(cuts),
-        latent_dim=5,
-        **kwargs,
-    )
-    optimizers = dict(
-        zip(("generator", "discriminator"), module.configure_optimizers(), strict=True)
-    )
-    module.optimizer = optimizers.__getitem__
+    options = {name: kwargs.pop(name) for name in MODULE_OPTIONS if name in kwargs}
+    shape = kwargs.pop("shape", SHAPE)
+    sizes = kwargs.pop("client_sizes", dict.fromkeys(cuts, 60))
+    plan = kwargs.pop("plan", None) or ExplicitPlan(cuts)
+    networks = {
+        "generator": partial(ConditionalGenerator, width=4, depth=depth, norm=norm),
+        "discriminator": partial(ConditionalDiscriminator, width=4, depth=depth, norm=norm),
+    }
+    method_class = kwargs.pop("method_class", HuscfGan)
+    method = method_class(**{"latent_dim": 5, **networks, **kwargs})
+    module = SplitModule(shape, dict.fromkeys(cuts, 6), sizes, method, plan, **options)
+    module.configure_optimizers()
     return module
 
 
@@ -59,12 +63,6 @@ def make_batch(client_ids, seed: int = 0, size: int = 6):
     }
 
 
-def run_step(module: SplitGAN, batch, step: int = 0) -> dict[str, float]:
-    """One whole step without a trainer."""
-    for client, (samples, labels) in batch.items():
-        module.start_step(client, samples, labels, step)
-    exchange = StepExchange(module, list(batch))
-    return {
-        phase.trains: exchange.run_phase(phase)
-        for phase in list_phases(module.weigh_mismatched(step))
-    }
+def run_step(module: SplitModule, batch, step: int = 0) -> dict[str, float]:
+    """One whole step without a trainer; the losses by phase."""
+    return module.engine.run_step(batch, step).losses

@@ -12,23 +12,33 @@ LAYERS = [
     "randomness",
     "nested_values",
     "cache_folder",
+    "whole_files",
+    "bounded_files",
+    "run_lock",
     "trust",
     "models",
     "split",
+    "wire",
+    "metrics",
+    "methods",
     "planning",
     "federation",
-    "metrics",
-    "modules",
-    "loops",
+    "parties",
+    "engines",
+    "training",
     "checkpoint_parts",
     "checkpoint_io",
+    "resuming",
     "saved_config",
+    "renamed_keys",
+    "parser_messages",
     "one_line_parser",
     "datamodules",
     "sampling",
     "reporting",
     "callbacks",
     "commands",
+    "check_data",
     "cli",
     "__main__",
 ]
@@ -38,9 +48,11 @@ PLAIN = (
     "nested_values",
     "models",
     "split",
+    "wire",
+    "metrics",
+    "methods",
     "planning",
     "federation",
-    "metrics",
 )
 
 
@@ -74,6 +86,55 @@ def test_plain_packages_import_no_lightning(layer):
             assert not name.startswith(("lightning", "pytorch_lightning")), path
 
 
+#: What a package knows nothing of, though it could import it.
+UNKNOWN = {
+    "methods": ("torch.distributed", "threading", "huscf.planning", "huscf.federation"),
+    "parties": ("torch.distributed", "threading", "huscf.planning"),
+    "wire": ("torch.distributed", "threading", "huscf.split"),
+    "engines": ("lightning", "huscf.planning", "huscf.metrics"),
+}
+
+
+@pytest.mark.parametrize("layer", UNKNOWN)
+def test_packages_stay_ignorant(layer):
+    for path in files(layer):
+        for name in imports(path, layer):
+            assert not f"{name}.".startswith(tuple(f"{n}." for n in UNKNOWN[layer])), path
+
+
+#: Each with its use of the layers above: a method knows no engine, an engine no callback.
+ABOVE = {
+    "methods": ("parties", "engines", "training", "callbacks"),
+    "engines": ("training", "reporting", "callbacks"),
+}
+
+
+@pytest.mark.parametrize("layer", ABOVE)
+def test_a_method_knows_no_engine_and_an_engine_no_callback(layer):
+    assert all(LAYERS.index(above) > LAYERS.index(layer) for above in ABOVE[layer])
+    imported = {name for path in files(layer) for name in imports(path, layer)}
+    assert not imported & {f"huscf.{above}" for above in ABOVE[layer]}
+
+
+def test_what_only_speed_needs_is_imported_in_one_place():
+    """`engines/stacked` can be deleted without touching another room."""
+    room = folder("engines") / "stacked"
+    users = [
+        path
+        for layer in LAYERS
+        for path in files(layer)
+        if room not in path.parents and any("stacked" in line for line in import_lines(path))
+    ]
+    assert users == [folder("engines") / "__init__.py"]
+
+
+def import_lines(path):
+    """The modules and names of a file's imports, one text for each import."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield ".".join([getattr(node, "module", None) or "", *(a.name for a in node.names)])
+
+
 @pytest.mark.parametrize("layer", LAYERS[:-1])
 def test_imports_go_only_to_lower_layers(layer):
     allowed = LAYERS[: LAYERS.index(layer)]
@@ -85,7 +146,7 @@ def test_imports_go_only_to_lower_layers(layer):
 
 
 def test_private_lightning_stands_in_one_file():
-    compat = folder("loops") / "lightning_compat.py"
+    compat = folder("training") / "lightning_compat.py"
     for layer in LAYERS:
         for path in files(layer):
             if path == compat:

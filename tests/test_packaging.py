@@ -16,9 +16,8 @@ def setup():
 
 
 def packages_on_disk():
-    top = {"huscf"} | {
-        f"huscf.{p.parent.name}" for p in (REPOSITORY / "huscf").glob("*/__init__.py")
-    }
+    files = (REPOSITORY / "huscf").rglob("__init__.py")
+    top = {".".join(path.parent.relative_to(REPOSITORY).parts) for path in files}
     moved = {f"huscf.{n}" for n in ("callbacks", "datamodules")}
     return top | moved
 

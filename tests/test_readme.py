@@ -1,5 +1,6 @@
 """The README's commands are the ones that CI runs, and what it and the guides name is there."""
 
+import ast
 import re
 
 from tests.conftest import REPOSITORY
@@ -26,7 +27,8 @@ def test_every_configuration_that_the_readme_names_exists():
 
 def test_every_link_between_documents_leads_to_a_file_and_a_heading():
     links, broken = 0, []
-    for document in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]:
+    documents = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
+    for document in [*documents, *(REPOSITORY / "docs").glob("*.md")]:
         for name, anchor in re.findall(
             r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", document.read_text()
         ):
@@ -51,3 +53,31 @@ def test_every_class_path_that_the_readme_names_imports():
     for path in paths:
         module, name = path.rsplit(".", 1)
         assert hasattr(importlib.import_module(module), name), path
+
+
+def test_what_the_architecture_document_names_is_there():
+    text = (REPOSITORY / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`([A-Z]\w+)(?:\.(\w+))?(?:\([\w, ]*\))?`", text))
+    methods = _list_methods()
+    assert len(named) > 60
+    assert [name for name, _ in named if name not in methods and name not in CONSTANTS] == []
+    assert [f"{name}.{one}" for name, one in named if one and one not in methods[name]] == []
+    paths = re.findall(r"`((?:huscf|callbacks|datamodules|tests)/[\w/]+\.py)`", text)
+    assert len(paths) > 20
+    assert [path for path in paths if not (REPOSITORY / path).exists()] == []
+
+
+#: What the document names beside classes.
+CONSTANTS = {"ENGINES"}
+
+
+def _list_methods():
+    """Names of methods by class, of every class of the package."""
+    found = {}
+    for folder in ("huscf", "callbacks", "datamodules"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    own = {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
+                    found[node.name] = found.get(node.name, set()) | own
+    return found

@@ -21,11 +21,14 @@ data:
   class_path: huscf.datamodules.DigitsDataModule
   init_args: {clients_per_domain: 1, batch_size: 4, steps_per_epoch: 1, samples_per_client: 8}
 model:
-  generator: {class_path: huscf.models.ConditionalGenerator, init_args: {width: 2, depth: 4}}
-  discriminator:
-    class_path: huscf.models.ConditionalDiscriminator
-    init_args: {width: 2, depth: 4}
-  latent_dim: 2
+  method:
+    class_path: huscf.methods.HuscfGan
+    init_args:
+      generator: {class_path: huscf.models.ConditionalGenerator, init_args: {width: 2, depth: 4}}
+      discriminator:
+        class_path: huscf.models.ConditionalDiscriminator
+        init_args: {width: 2, depth: 4}
+      latent_dim: 2
 evaluation: {every_n_rounds: -1}
 samples: {every_n_rounds: 0}
 report: {enabled: false}
@@ -117,15 +120,17 @@ SHAPES = {
         "init_args": {"args": ["fit", "--config", "evil.yaml"]},
     },
     "a private function": lambda m: {
-        "class_path": "huscf.callbacks.run_folder._replace",
-        "init_args": {"path": str(m), "text": "harm"},
+        "class_path": "huscf.callbacks.run_folder._as_figure",
+        "init_args": {"value": str(m)},
     },
     "a name without a module": lambda m: {"class_path": "Popen"},
     "no name at all": lambda m: {"class_path": 3},
 }
+GENERATOR_KEY = "model.method.init_args.generator"
+LOSS = "model.method.init_args.loss"
 PLACES = (
-    *("federation.rule", "federation.weighting", "model.loss", "model.plan", "model.exchange"),
-    *("model.generator", "data", "evaluation.level", "run.name", "samples"),
+    *("federation.rule", "federation.weighting", LOSS, "model.plan", "model.wire"),
+    *(GENERATOR_KEY, "model.method", "data", "evaluation.level", "run.name", "samples"),
 )
 
 
@@ -175,8 +180,9 @@ def test_nothing_is_run_wherever_it_is_named(good, tmp_path, monkeypatch, capsys
     [
         ("federation.rule", "os.system"),
         ("federation.weighting", "torch.hub.load"),
-        ("model.generator", "huscf.cli.run"),
-        ("model.loss", "torch.nn.Linear"),
+        (GENERATOR_KEY, "huscf.cli.run"),
+        (LOSS, "torch.nn.Linear"),
+        ("model.method", "huscf.cli.run"),
     ],
 )
 def test_a_function_named_in_text_is_refused(good, tmp_path, capsys, command, key, name):
@@ -185,7 +191,7 @@ def test_a_function_named_in_text_is_refused(good, tmp_path, capsys, command, ke
     assert f"names {name}" in line and "checkpoint" in line
 
 
-@pytest.mark.parametrize("key", ["model.generator", "federation.rule", "model.plan"])
+@pytest.mark.parametrize("key", [GENERATOR_KEY, "model.method", "federation.rule", "model.plan"])
 def test_a_file_that_a_checkpoint_refers_to_is_no_way_round(
     good, tmp_path, monkeypatch, capsys, key
 ):
@@ -200,7 +206,7 @@ def test_a_file_that_a_checkpoint_refers_to_is_no_way_round(
 @pytest.mark.parametrize("shape", SHAPES)
 def test_generate_and_export_make_nothing_that_a_checkpoint_names(good, tmp_path, capsys, shape):
     marker = tmp_path / "marker"
-    stranger = make_stranger(good, tmp_path, "model.generator", SHAPES[shape](marker))
+    stranger = make_stranger(good, tmp_path, GENERATOR_KEY, SHAPES[shape](marker))
     for command in (["generate"], ["export", "--cluster", "0"]):
         options = ["--ckpt_path", str(stranger), "--output", str(tmp_path / "out")]
         assert "stranger.ckpt" in refuse([*command, *options], capsys)
@@ -263,7 +269,7 @@ def mine(tmp_path, monkeypatch):
     ],
 )
 def test_ones_own_package_is_run_where_it_is_trusted_only(good, mine, capsys, generator):
-    make_stranger(good, mine, "model.generator", generator)
+    make_stranger(good, mine, GENERATOR_KEY, generator)
     checkpoint = ["--ckpt_path", "stranger.ckpt"]
     draw = ["generate", *checkpoint, "--num_samples", "4", "--output"]
     for command in (["predict", *checkpoint], [*draw, "refused"]):
@@ -279,11 +285,12 @@ def test_ones_own_package_is_run_where_it_is_trusted_only(good, mine, capsys, ge
 
 
 def test_naming_a_class_oneself_is_trusting_it(good, mine):
-    make_stranger(good, mine, "model.generator", GENERATOR)
-    Path("own.yaml").write_text(yaml.safe_dump({"model": {"generator": GENERATOR}}))
+    make_stranger(good, mine, GENERATOR_KEY, GENERATOR)
+    method = {"class_path": "huscf.methods.HuscfGan", "init_args": {"generator": GENERATOR}}
+    Path("own.yaml").write_text(yaml.safe_dump({"model": {"method": method}}))
     command = ["predict", "--ckpt_path", "stranger.ckpt"]
     assert main([*command, "--config", "own.yaml"]) == 0
-    assert main([*command, "--model.generator", "mine.networks.Generator"]) == 0
+    assert main([*command, f"--{GENERATOR_KEY}", "mine.networks.Generator"]) == 0
     assert main([*command, "--trust=mine", "--trainer.callbacks=DeviceStatsMonitor"]) == 0
 
 
@@ -391,18 +398,30 @@ MALFORMED = [
     ("huscf_config.model", None, "huscf_config/model must be a mapping, got nothing"),
     ("huscf_config.data", torch.zeros(1), "huscf_config/data must be a mapping"),
     ("huscf", [], "huscf must be a mapping, got a list of 0"),
-    ("huscf.clusters", {}, "huscf/clusters must be a cluster"),
-    ("huscf.clusters", {0: -1, 1: 0}, "huscf/clusters must be a cluster"),
-    ("huscf.clusters", {"0": 0, "1": 0}, "huscf/clusters must be a cluster"),
+    ("huscf.engine.clusters", {}, "huscf/engine/clusters must be a cluster"),
+    ("huscf.engine.clusters", {0: -1, 1: 0}, "huscf/engine/clusters must be a cluster"),
+    ("huscf.engine.clusters", {"0": 0, "1": 0}, "huscf/engine/clusters must be a cluster"),
     ("huscf.torch_rng", None, "huscf/torch_rng must be the state"),
     ("huscf.torch_rng", torch.zeros(5, dtype=torch.uint8), "huscf/torch_rng must be the state"),
     ("huscf.num_rounds", -1, "huscf/num_rounds must be a whole number >= 0, got -1"),
     ("huscf.num_rounds", 1.5, "huscf/num_rounds must be a whole number >= 0, got 1.5"),
-    ("huscf.num_dropped", {0: -3}, "huscf/num_dropped must be whole numbers >= 0 by client"),
-    ("huscf.num_bytes", [[0, "a", "uplink", -1]], "huscf/num_bytes must be a list of rows"),
-    ("huscf.num_bytes", None, "huscf/num_bytes must be a list of rows"),
-    ("huscf.statistics", None, "huscf/statistics must be a mapping"),
-    ("huscf.plan", "uniform", "huscf/plan must be a mapping, got 'uniform'"),
+    (
+        "huscf.engine.num_dropped",
+        {0: -3},
+        "huscf/engine/num_dropped must be whole numbers >= 0 by client",
+    ),
+    (
+        "huscf.engine.traffic.num_bytes",
+        [[0, "a", "uplink", -1]],
+        "traffic/num_bytes must be a list of rows",
+    ),
+    (
+        "huscf.engine.traffic.num_bytes",
+        None,
+        "huscf/engine/traffic/num_bytes must be a list of rows",
+    ),
+    ("huscf.engine.statistics", None, "huscf/engine/statistics must be a mapping"),
+    ("huscf.engine.plan", "uniform", "huscf/engine/plan must be a mapping, got 'uniform'"),
     ("global_step", -4, "global_step must be a whole number >= 0, got -4"),
     ("epoch", "two", "epoch must be a whole number >= 0, got 'two'"),
     ("state_dict", {"a": "text"}, "state_dict must be tensors by name"),
@@ -411,7 +430,10 @@ MALFORMED = [
     ("callbacks", [1], "callbacks must be a mapping"),
     ("callbacks.ClusteredFederation", None, "callbacks must be a mapping"),
     ("optimizer_states", None, "optimizer_states must be a list"),
-    ("optimizer_states", [], "optimizer_states must be a list"),
+    ("huscf.engine", None, "huscf/engine must be a mapping, got nothing"),
+    ("huscf.engine.optimizers", [], "huscf/engine/optimizers must be a mapping of the parties"),
+    ("huscf.engine.optimizers.server", 3, "huscf/engine/optimizers must be a mapping of the"),
+    ("huscf.engine.guard.usual", {"a": "b"}, "huscf/engine/guard/usual must be numbers by name"),
     ("huscf_data", "x", "huscf_data must be a mapping"),
     ("huscf_data.sample_shape", 3, "huscf_data/sample_shape must be a mapping"),
     ("huscf_data.class_names", [1, 2], "huscf_data/class_names must be a list of names"),
@@ -435,18 +457,40 @@ def test_malformed_parts_of_a_checkpoint_are_one_line(good, tmp_path, capsys, ke
 
 
 @pytest.mark.parametrize(
+    ("number", "age"), [(None, "an earlier"), (1, "an earlier"), (3, "a later")]
+)
+def test_checkpoints_of_other_versions_are_one_line(good, tmp_path, capsys, number, age):
+    checkpoint = read(good)
+    checkpoint["huscf_config"]["model"]["generator"] = checkpoint["huscf_config"]["model"].pop(
+        "method"
+    )
+    del checkpoint["huscf"]["engine"]
+    checkpoint["huscf"]["format"] = number
+    if number is None:
+        del checkpoint["huscf"]["format"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    (tmp_path / "mini.yaml").write_text(MINI)
+    generate = ["generate", "--output", str(tmp_path / "out")]
+    for command in (["fit", "--config", str(tmp_path / "mini.yaml")], ["test"], generate):
+        line = refuse([*command, "--ckpt_path", str(tmp_path / "old.ckpt")], capsys)
+        assert f"old.ckpt was made by {age} version" in line
+        assert f"(format {number or 1}, here 2)" in line
+    assert {p.name for p in tmp_path.iterdir()} == {"old.ckpt", "mini.yaml"}
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("huscf.plan", {"generator_blocks": 4}),
-        ("huscf.plan.clients", []),
-        ("huscf.clusters", {5: 0}),
-        ("huscf.route", None),
-        ("huscf.per_cluster", "x"),
-        ("huscf.statistics", {}),
+        ("huscf.engine.plan", {"blocks": {"generator": 4}}),
+        ("huscf.engine.plan.clients", []),
+        ("huscf.engine.clusters", {5: 0}),
+        ("huscf.engine.route", None),
+        ("huscf.engine.per_cluster", "x"),
+        ("huscf.engine.statistics", {}),
         ("huscf_data.sample_shape", {"channels": -1, "image_size": 8, "num_classes": 10}),
-        ("huscf_config.model.latent_dim", "many"),
-        ("huscf_config.model.generator", {"class_path": "huscf.split.UniformPlan"}),
-        ("huscf_config.model.generator", {"class_path": "huscf.models.NoSuchGenerator"}),
+        ("huscf_config.model.method.init_args.latent_dim", "many"),
+        (f"huscf_config.{GENERATOR_KEY}", {"class_path": "huscf.split.UniformPlan"}),
+        (f"huscf_config.{GENERATOR_KEY}", {"class_path": "huscf.models.NoSuchGenerator"}),
     ],
 )
 def test_values_that_do_not_fit_together_are_one_line(good, tmp_path, capsys, key, value):
@@ -466,11 +510,12 @@ def test_values_that_do_not_fit_together_are_one_line(good, tmp_path, capsys, ke
     [
         ("loops", {"fit_loop": None}),
         ("loops", {"fit_loop": {"epoch_progress": 3}}),
-        ("optimizer_states", [{"state": 3}, {"state": 4}]),
+        ("huscf.engine.optimizers", {"0": {"generator": 3}}),
+        ("huscf.engine.optimizers", {"server": {"generator": {"state": 3}}}),
         ("callbacks.RunFolder", {"rows": "x"}),
         ("callbacks.RunFolder.rows", [{"round": "=HYPERLINK(1)"}]),
         ("callbacks.RunFolder.sums", 3),
-        ("huscf.statistics", {"clients": 3, "second_moments": None}),
+        ("huscf.engine.statistics", {"clients": 3, "second_moments": None}),
     ],
 )
 def test_what_lightning_cannot_restore_is_one_line(good, tmp_path, capsys, key, value):
@@ -479,7 +524,8 @@ def test_what_lightning_cannot_restore_is_one_line(good, tmp_path, capsys, key, 
     torch.save(checkpoint, tmp_path / "bad.ckpt")
     (tmp_path / "mini.yaml").write_text(MINI)
     fit = ["fit", "--config", str(tmp_path / "mini.yaml"), f"--trainer.default_root_dir={tmp_path}"]
-    options = ["--trainer.max_epochs=2", "--ckpt_path", str(tmp_path / "bad.ckpt")]
+    # More epochs than other tests go on with this run for.
+    options = ["--trainer.max_epochs=9", "--ckpt_path", str(tmp_path / "bad.ckpt")]
     assert "checkpoint" in refuse([*fit, *options], capsys)
 
 

@@ -1,6 +1,7 @@
 """Clusters, weights, and averaging by block over unequal cuts. Plain torch and NumPy."""
 
-from .averaging import block_tensors, mix_blocks, mix_tensors, mixing_matrix
+from .averaging import mix_states, mixing_matrix
+from .clustered_policy import ClusteredPolicy
 from .clusters import (
     AgglomerativeClusters,
     ClusterRule,
@@ -8,14 +9,25 @@ from .clusters import (
     EstimatedClusters,
     KMeansClusters,
     OneCluster,
+    assign_to_nearest,
     keep_unless_better,
     match_labels,
     mean_silhouette,
-    place_clients,
+    rand_index,
 )
+from .embedding import Point2D, align_embedding, embed_2d
 from .features import describe_clients
-from .places import Place, align_places, locate_clients
-from .statistics import ActivationStatistics, ActivationSummary
+from .memory import find_loud, remember
+from .merging import MergedClusters
+from .policy import FederationPolicy, PolicyMemory, RoundDecision, RoundView
+from .reference import ReferenceBlocks, ReferenceObserver
+from .server_copies import ServerCopies, check_server_copies
+from .statistics import (
+    ActivationStatistics,
+    ActivationSummary,
+    limit_covariances,
+    pool_covariances,
+)
 from .weights import (
     Divergence,
     Weighting,
@@ -31,27 +43,40 @@ __all__ = [
     "ActivationSummary",
     "AgglomerativeClusters",
     "ClusterRule",
+    "ClusteredPolicy",
     "Divergence",
     "EachAlone",
     "EstimatedClusters",
+    "FederationPolicy",
     "KMeansClusters",
+    "MergedClusters",
     "OneCluster",
-    "Place",
+    "Point2D",
+    "PolicyMemory",
+    "ReferenceBlocks",
+    "ReferenceObserver",
+    "RoundDecision",
+    "RoundView",
+    "ServerCopies",
     "WeightRule",
     "Weighting",
-    "align_places",
+    "align_embedding",
     "as_array",
-    "block_tensors",
+    "assign_to_nearest",
+    "check_server_copies",
     "describe_clients",
+    "embed_2d",
+    "find_loud",
     "gaussian_divergences",
     "keep_unless_better",
-    "locate_clients",
+    "limit_covariances",
     "match_labels",
     "mean_silhouette",
     "member_weights",
-    "mix_blocks",
-    "mix_tensors",
+    "mix_states",
     "mixing_matrix",
-    "place_clients",
+    "pool_covariances",
     "position_divergences",
+    "rand_index",
+    "remember",
 ]

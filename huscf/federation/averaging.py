@@ -1,12 +1,10 @@
 """Averages copies of one block over unequal holders: Theta <- A Theta."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
-
-from ..models import find_spectral_norms, renew_spectral_norms
+from torch import Tensor
 
 CopyT = TypeVar("CopyT", bound=Hashable)
 
@@ -46,75 +44,53 @@ def mixing_matrix(
 
 
 @torch.no_grad()
-def mix_tensors(copies: Sequence[Sequence[Tensor]], matrix: Tensor) -> None:
-    """Replace the tensors of every copy by weighted means over the copies, in place.
+def mix_states(
+    states: Sequence[Mapping[str, Tensor]], matrix: Tensor
+) -> list[dict[str, Tensor] | None]:
+    """Return weighted means over the states of C copies of a block.
 
     Every distinct row is computed once, as a running mean: m <- m + w / W * (x - m), W being the
-    sum of the weights so far. So every copy is read once per row that weighs it and written
-    once, no copy of all of them is made, and equal copies stay equal bit for bit. Tensors that
-    are not floating point (counters) are left alone.
+    sum of the weights so far. So equal rows share their tensors, and equal copies stay equal bit
+    for bit. Running statistics are pooled: the variance is that of the mixture, which is the mean
+    variance and the spread of the means.
 
     Args:
-        copies: For each of C copies the same T tensors.
+        states: By name the same tensors of every copy. Those that are not floating point
+            (counters) are left out of the result.
         matrix: (C, C), entries >= 0, rows sum to 1.
+
+    Returns:
+        For every copy its new state, None where its row leaves it as it is.
     """
-    floats = [[t for t in tensors if t.is_floating_point()] for tensors in copies]
-    if not any(floats):
-        return
-    receivers: dict[tuple[float, ...], list[int]] = {}
-    for index, row in enumerate(matrix.tolist()):
-        if row[index] != 1.0:
-            receivers.setdefault(tuple(row), []).append(index)
-    means = {row: _weighted_mean(floats, row) for row in receivers}
-    for row, indices in receivers.items():
-        for index in indices:
-            torch._foreach_copy_(floats[index], means[row])
+    floats = [{n: t for n, t in state.items() if t.is_floating_point()} for state in states]
+    found: dict[tuple[float, ...], dict[str, Tensor]] = {}
+    mixed: list[dict[str, Tensor] | None] = []
+    for index, row in enumerate(map(tuple, matrix.tolist())):
+        if row[index] == 1.0:
+            mixed.append(None)
+            continue
+        if row not in found:
+            found[row] = _weighted_mean(floats, row)
+        mixed.append(found[row])
+    return mixed
 
 
-def _weighted_mean(copies: Sequence[Sequence[Tensor]], row: Sequence[float]) -> list[Tensor]:
+def _weighted_mean(
+    states: Sequence[Mapping[str, Tensor]], row: Sequence[float]
+) -> dict[str, Tensor]:
     # A copy that nobody weighs may hold NaN, and 0 * NaN is NaN: leave it out.
     first, *others = [index for index, weight in enumerate(row) if weight > 0]
-    mean = [tensor.clone() for tensor in copies[first]]
+    mean = {name: tensor.clone() for name, tensor in states[first].items()}
     total = row[first]
     for index in others:
         total += row[index]
-        torch._foreach_lerp_(mean, list(copies[index]), row[index] / total)
+        if mean:  # PyTorch refuses empty lists
+            values = [states[index][name] for name in mean]
+            torch._foreach_lerp_(list(mean.values()), values, row[index] / total)
+    for name in mean:
+        if name.endswith("running_mean"):
+            variance = mean[name.removesuffix("mean") + "var"]
+            weighted = [(row[index], states[index][name]) for index in (first, *others)]
+            spread = [weight * (own - mean[name]).square() for weight, own in weighted]
+            variance += torch.stack(spread).sum(0)
     return mean
-
-
-@torch.no_grad()
-def mix_blocks(blocks: Sequence[nn.Module], matrix: Tensor) -> None:
-    """Replace the state of every copy of a block by weighted means over the copies, in place.
-
-    Running statistics are pooled: the variance of the mixture, which is the mean variance and
-    the spread of the means. Estimates of spectral norms are those of the mixed weights.
-
-    Args:
-        blocks: C copies.
-        matrix: (C, C), entries >= 0, rows sum to 1.
-    """
-    norms = list(zip(*(_tracking_norms(block) for block in blocks), strict=True))
-    means = [[norm.running_mean.clone() for norm in copies] for copies in norms]
-    mix_tensors([block_tensors(block) for block in blocks], matrix)
-    spreads: dict[tuple[int, tuple[float, ...]], Tensor] = {}
-    for index, row in enumerate(map(tuple, matrix.tolist())):
-        if row[index] == 1.0:
-            continue
-        for which, copies in enumerate(norms):
-            if (which, row) not in spreads:
-                weighted = [(w, old) for w, old in zip(row, means[which], strict=True) if w > 0]
-                mixed = copies[index].running_mean
-                spreads[which, row] = torch.stack(
-                    [weight * (old - mixed).square() for weight, old in weighted]
-                ).sum(0)
-            copies[index].running_var += spreads[which, row]
-        renew_spectral_norms(find_spectral_norms(blocks[index]))
-
-
-def block_tensors(block: nn.Module) -> list[Tensor]:
-    """Return the parameters and buffers of a block, always in the same order."""
-    return [*block.parameters(), *block.buffers()]
-
-
-def _tracking_norms(block: nn.Module) -> list[Any]:
-    return [m for m in block.modules() if getattr(m, "running_mean", None) is not None]

@@ -7,7 +7,10 @@ from typing import Any, Literal
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ..errors import HuscfError
+from ..errors import HuscfError, check_number
+
+#: So many more clusters are tried after the best number so far.
+_PATIENCE = 8
 
 #: Maps features, (N, D) from `describe_clients`, and a seed to (N,) integer labels. A rule with
 #: a false attribute `needs_features` also runs where clients cannot be compared, on (N, 0).
@@ -17,14 +20,15 @@ ClusterRule = Callable[..., Any]
 class EstimatedClusters(ABC):
     """Divides clients into the number of clusters that has the highest mean silhouette.
 
-    Of numbers that are about as good the largest counts: averaging two domains harms more than
-    dividing one. It must not leave more clients alone than the best number does: who is alone
-    gains nothing from the others. As many clusters as clients have no silhouette and are not
-    tried, but for two clients, whom their distance parts.
+    Among the numbers whose silhouette is within `tolerance` of the best, the largest wins, because
+    averaging two domains does more harm than splitting one. It must not leave more clients alone
+    than the best number does, because a client alone gains nothing from the others. As many
+    clusters as clients have no silhouette and are not tried; two clients are parted by distance.
 
     Args:
         num_clusters: Fixed number of clusters, or None to estimate it.
-        max_clusters: Largest number tried when estimating; never more than clients - 1.
+        max_clusters: Largest number tried when estimating; never more than clients - 1. None has
+            no limit: larger numbers are tried until eight in a row were no better.
         min_silhouette: Below this all count as one cluster. Measured: clients of one domain with
             skewed labels reach at most 0.31, different domains at least 0.35.
         min_distance: Clusters whose centres are closer, in units of the spread of samples within a
@@ -32,13 +36,13 @@ class EstimatedClusters(ABC):
             1.4 apart, clusters of different domains at least 2.
         alone_distance: Two clients that are farther apart are a cluster each. Measured: clients
             of one domain with skewed labels are 2 to 4 apart.
-        tolerance: Silhouettes that are lower by at most this are about as good.
+        tolerance: By how much a silhouette may be below the best and still win.
     """
 
     def __init__(
         self,
         num_clusters: int | None = None,
-        max_clusters: int = 8,
+        max_clusters: int | None = None,
         min_silhouette: float = 0.33,
         min_distance: float = 1.5,
         alone_distance: float = 5.0,
@@ -47,6 +51,10 @@ class EstimatedClusters(ABC):
         for name, value in (("num_clusters", num_clusters), ("max_clusters", max_clusters)):
             if value is not None and value < 1:
                 raise HuscfError(f"{name} is {value}, must be at least 1")
+        check_number("min_silhouette", min_silhouette, -1.0, 1.0)
+        check_number("min_distance", min_distance)
+        check_number("alone_distance", alone_distance)
+        check_number("tolerance", tolerance)
         self.num_clusters = num_clusters
         self.max_clusters = max_clusters
         self.min_silhouette = min_silhouette
@@ -62,12 +70,18 @@ class EstimatedClusters(ABC):
         if len(features) == 2:
             is_apart = np.linalg.norm(features[0] - features[1]) > self.alone_distance
             return np.arange(2) * int(is_apart)
-        found = []
-        for k in range(2, min(self.max_clusters, len(features) - 1, num_places) + 1):
+        found: list[tuple[float, np.ndarray]] = []
+        limit = min(self.max_clusters or len(features), len(features) - 1, num_places)
+        best_k = 1
+        for k in range(2, limit + 1):
+            if self.max_clusters is None and k > best_k + _PATIENCE:
+                break
             labels = self.divide(features, k, seed)
             if len(set(labels)) < k or _smallest_gap(features, labels) < self.min_distance:
                 continue
             if (score := mean_silhouette(features, labels)) > self.min_silhouette:
+                if score > max((other for other, _ in found), default=-1.0):
+                    best_k = k
                 found.append((score, labels))
         if not found:
             return np.zeros(len(features), dtype=int)
@@ -77,16 +91,18 @@ class EstimatedClusters(ABC):
         return [each for each in good if _count_alone(each) <= num_alone][-1]
 
     def holds(self, features: np.ndarray, labels: np.ndarray, margin: float) -> bool:
-        """Return whether clusters of the last round still count as several.
+        """Return whether the several clusters of the last round are kept.
 
         Args:
             features: (N, D).
             labels: (N,), two clusters or more.
-            margin: By how much the mean silhouette may be below its limit.
+            margin: By how much the mean silhouette may be below its limit, and by which share
+                distances may.
         """
+        gap = _smallest_gap(features, labels)
         if len(features) == 2:
-            return False
-        is_apart = _smallest_gap(features, labels) >= self.min_distance
+            return gap > self.alone_distance * (1 - margin)
+        is_apart = gap >= self.min_distance * (1 - margin)
         return is_apart and mean_silhouette(features, labels) > self.min_silhouette - margin
 
     @abstractmethod
@@ -168,8 +184,8 @@ def keep_unless_better(
     """Return the previous clusters, unless new ones are clearly better.
 
     Args:
-        rule: What has found the new ones. Where they are one and the old ones several, its method
-            `holds`, if it has one, says whether the old ones still count as several.
+        rule: What has found the new ones. If it found a single cluster where there were several,
+            its method `holds`, if it has one, says whether the old ones are kept.
         features: (N, D).
         labels: (N,) as the rule has found them.
         previous: (N,) of the last round.
@@ -177,7 +193,7 @@ def keep_unless_better(
             divide previous ones, it may be lower by as much.
 
     Returns:
-        One of the two. A single cluster has no silhouette: several replace it at once.
+        One of the two. Several clusters replace a single one at once, as that has no silhouette.
     """
     if len(set(previous)) < 2:
         return labels
@@ -189,7 +205,7 @@ def keep_unless_better(
     return labels if gain > (-margin if is_finer else margin) else previous
 
 
-def place_clients(features: np.ndarray, labels: np.ndarray, is_known: np.ndarray) -> np.ndarray:
+def assign_to_nearest(features: np.ndarray, labels: np.ndarray, is_known: np.ndarray) -> np.ndarray:
     """Put clients into the existing cluster with the nearest centre; the others stay.
 
     Args:
@@ -229,6 +245,15 @@ def match_labels(labels: Mapping[int, int], previous: Mapping[int, int]) -> dict
     # Labels stay dense: a vanished cluster's number is given to the next one.
     dense = {name: i for i, name in enumerate(sorted(set(matched.values())))}
     return {client: dense[label] for client, label in sorted(matched.items())}
+
+
+def rand_index(clusters: Mapping[int, int], domains: Mapping[int, str]) -> float:
+    """Return the adjusted Rand index of clusters with the true domains, by client."""
+    from sklearn.metrics import adjusted_rand_score
+
+    return float(
+        adjusted_rand_score([domains[c] for c in clusters], [clusters[c] for c in clusters])
+    )
 
 
 def _count_alone(labels: np.ndarray) -> int:

@@ -12,11 +12,11 @@ def describe_clients(summary: ActivationSummary) -> np.ndarray:
     """Return one point per client, in units of the spread of single samples within a client.
 
     The squared distance of two clients is Mahalanobis' between their means, under the covariance
-    that samples have within a client, less what chance alone would make of it. What varies from
-    sample to sample anyway, such as the class, so counts little: a client that lacks classes is
-    not mistaken for one of another domain: tested with two or three of ten missing. Clients that
-    hold one or two classes only are told apart by these. Clients of one distribution are about 0
-    apart however few samples they have.
+    that samples have within a client, less what chance alone would make of it. So what varies from
+    sample to sample anyway, such as the class, counts little. A client that lacks two or three of
+    ten classes is not mistaken for one of another domain; clients that hold only one or two classes
+    are told apart by these. Clients of one distribution are about 0 apart, however few samples
+    they have.
 
     Deviation: the paper compares mean activation maps by their Euclidean distance. Those found
     label skew and different cuts rather than domains (docs/ablations.md).

@@ -38,7 +38,7 @@ def position_divergences(maps: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Q_k is the mean of the fellow members' P. The direction: how badly the others' distribution
     explains client k's. Averaged over channels; zero for the only member of a cluster.
 
-    Source: the paper's definition, section 3 of the design. It is 1e-3 to 1e-2 and hardly
+    Source: arXiv:2507.12979, as its released code computes it. It is 1e-3 to 1e-2 and hardly
         distinguishes clients.
 
     Args:
@@ -65,8 +65,8 @@ def member_weights(
 
     A cluster in which nobody counts is averaged uniformly.
 
-    Source: w_k proportional to n_k * exp(-beta * KLD_k), section 3 of the design; an exponent of
-        n_k other than 1 is ours.
+    Source: w_k proportional to n_k * exp(-beta * KLD_k), arXiv:2507.12979; an exponent of n_k
+        other than 1 is ours.
 
     Args:
         sizes: Number of training samples n_k by client; 0 leaves a client out of the average.

@@ -14,7 +14,7 @@ from .frechet_distance import FrechetDistance, Moments, measure_frechet_distance
 from .inception_distances import InceptionFeatures, load_inception, measure_inception_distances
 from .judge_cache import JudgeSettings, load_judge, train_judge
 from .kernel_distance import KernelDistance, measure_kernel_distance
-from .labelled_samples import LabelledSamples, RealData, to_float, to_uint8
+from .labelled_samples import LabelledSamples, RealData
 from .nearest_real_ratio import NearestRealRatio, measure_nearest_distances
 from .neighbour_scores import NeighbourScores, measure_neighbour_scores
 from .real_reference import RealReference
@@ -50,7 +50,5 @@ __all__ = [
     "measure_label_accuracy",
     "measure_nearest_distances",
     "measure_neighbour_scores",
-    "to_float",
-    "to_uint8",
     "train_judge",
 ]

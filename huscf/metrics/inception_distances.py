@@ -10,9 +10,10 @@ from torchmetrics.image.fid import NoTrainInceptionV3
 from torchmetrics.utilities.imports import _TORCH_FIDELITY_AVAILABLE
 
 from ..errors import HuscfError
+from ..models import to_uint8
 from .frechet_distance import compare_features
 from .kernel_distance import measure_kernel_distance
-from .labelled_samples import LabelledSamples, check_samples, to_uint8
+from .labelled_samples import LabelledSamples, check_samples
 
 WEIGHTS_NAME = "weights-inception-2015-12-05-6726825d.pth"
 

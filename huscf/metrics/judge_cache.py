@@ -5,7 +5,6 @@ import io
 import logging
 import math
 import os
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..cache_folder import default_cache_dir
 from ..errors import HuscfError
 from .class_scores import measure_label_accuracy
 from .classifier_training import ClassifierTraining, private_training, train_classifier
+from .content_cache import add_samples, as_buffer, write_whole
 from .domain_classifier import DomainClassifier
 from .labelled_samples import LabelledSamples, RealData
 
@@ -109,11 +109,7 @@ def content_hash(real: RealData, settings: JudgeSettings) -> str:
     """Return the SHA-256, in hex, of all that makes a judge and its accuracy what they are."""
     digest = hashlib.sha256(f"{CACHE_FORMAT} {settings}".encode())
     for data in (real.train, real.test):
-        digest.update(
-            f"{data.samples.dtype} {tuple(data.samples.shape)} {data.num_classes}".encode()
-        )
-        digest.update(_as_buffer(data.samples))
-        digest.update(_as_buffer(data.labels.long()))
+        add_samples(digest, data)
     return digest.hexdigest()
 
 
@@ -136,7 +132,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _write(path: Path, key: str, judge: DomainClassifier) -> None:
-    """Write to a temporary file and rename it: other processes see all of it or nothing.
+    """Write a judge's file.
 
     Raises:
         OSError: Where it cannot be written.
@@ -150,14 +146,7 @@ def _write(path: Path, key: str, judge: DomainClassifier) -> None:
     }
     content = io.BytesIO()
     torch.save(record, content)
-    # Not a file of tempfile's, which no other user of a shared folder could read.
-    partial = path.with_name(f"{path.stem}-{uuid.uuid4().hex}.part")
-    try:
-        partial.write_bytes(content.getbuffer())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    write_whole(path, content.getbuffer())
 
 
 def _read(
@@ -200,10 +189,5 @@ def _record_hash(state: dict[str, Tensor], test_accuracy: float) -> str:
     digest = hashlib.sha256(repr(test_accuracy).encode())
     for name, tensor in sorted(state.items()):
         digest.update(name.encode())
-        digest.update(_as_buffer(tensor))
+        digest.update(as_buffer(tensor))
     return digest.hexdigest()
-
-
-def _as_buffer(tensor: Tensor) -> Any:
-    """Return what a hash reads; it is no copy of a tensor that lies on the CPU in one piece."""
-    return tensor.detach().cpu().contiguous().numpy()

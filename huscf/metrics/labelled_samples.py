@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import HuscfError
+from ..models import to_float, to_uint8
 
 # Rounding of a tanh or of a resize may step over the bounds by this much.
 RANGE_TOLERANCE = 1e-3
@@ -56,6 +57,17 @@ class LabelledSamples:
             return self
         generator = torch.Generator().manual_seed(seed)
         return self.select(torch.randperm(len(self), generator=generator)[:count])
+
+    def at_least(self, count: int) -> "LabelledSamples":
+        """Return everything, over and over again until there are `count` samples."""
+        if len(self) >= count:
+            return self
+        return self.select(torch.arange(count) % len(self))
+
+    def joined(self, other: "LabelledSamples") -> "LabelledSamples":
+        """Return the samples of both as uint8, this one's first."""
+        samples = torch.cat([to_uint8(self.samples), to_uint8(other.samples)])
+        return LabelledSamples(samples, torch.cat([self.labels, other.labels]), self.num_classes)
 
     def balanced(self, max_count: int, seed: int) -> "LabelledSamples":
         """Return equally many samples of every class, as many as there are, at most `max_count`.
@@ -125,20 +137,6 @@ class RealData:
 
     def __post_init__(self) -> None:
         check_alike(self.train, self.test, "training", "test")
-
-
-def to_float(samples: Tensor) -> Tensor:
-    """Return uint8 or float samples as float32 in [-1, 1]; any shape."""
-    if samples.dtype == torch.uint8:
-        return samples.float().div_(127.5).sub_(1)
-    return samples.float()
-
-
-def to_uint8(samples: Tensor) -> Tensor:
-    """Return uint8 or float samples in [-1, 1] as uint8; any shape."""
-    if samples.dtype == torch.uint8:
-        return samples
-    return ((samples + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def check_samples(samples: Tensor) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ..errors import HuscfError
-from .labelled_samples import to_float
+from ..models import to_float
 
 CHUNK_ROWS = 4096
 

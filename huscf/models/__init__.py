@@ -1,24 +1,40 @@
 """Networks as ordered lists of uncuttable blocks, and the losses. Plain torch."""
 
+from .checks import check_network, initialize_weights
 from .conditional_discriminator import ConditionalDiscriminator
+from .conditional_encoder import ConditionalEncoder
 from .conditional_generator import ConditionalGenerator
 from .layers import LabelledBlock, SqueezeLogit
-from .losses import AdversarialLoss, HingeLoss, LeastSquaresLoss, NonSaturatingLoss
+from .losses import (
+    AdversarialLoss,
+    HingeLoss,
+    LeastSquaresLoss,
+    NonSaturatingLoss,
+    check_scalar,
+)
 from .network import (
+    LABELS,
+    MAIN,
+    Carry,
     Network,
     SampleShape,
-    check_networks,
-    find_spectral_norms,
-    initialize_weights,
-    renew_spectral_norms,
+    inputs_of,
+    names_read,
+    names_written,
+    run_block,
     run_blocks,
 )
-from .stacked import BatchStatistics, can_stack, run_stacked
+from .pixels import to_float, to_uint8
+from .spectral_norms import find_spectral_norms, renew_spectral_norms
+from .unet import UNet
 
 __all__ = [
+    "LABELS",
+    "MAIN",
     "AdversarialLoss",
-    "BatchStatistics",
+    "Carry",
     "ConditionalDiscriminator",
+    "ConditionalEncoder",
     "ConditionalGenerator",
     "HingeLoss",
     "LabelledBlock",
@@ -27,11 +43,17 @@ __all__ = [
     "NonSaturatingLoss",
     "SampleShape",
     "SqueezeLogit",
-    "can_stack",
-    "check_networks",
+    "UNet",
+    "check_network",
+    "check_scalar",
     "find_spectral_norms",
     "initialize_weights",
+    "inputs_of",
+    "names_read",
+    "names_written",
     "renew_spectral_norms",
+    "run_block",
     "run_blocks",
-    "run_stacked",
+    "to_float",
+    "to_uint8",
 ]

@@ -1,7 +1,5 @@
 """The conditional discriminator: sample and label in, one real/fake logit out."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +8,6 @@ from .layers import (
     Norm,
     SqueezeLogit,
     check_network_size,
-    embed_each,
     make_norm,
     plan_strides,
 )
@@ -20,8 +17,8 @@ from .network import Network, SampleShape
 class ConditionalDiscriminator(Network):
     """Convolutions and a linear output block; the output is a logit, without sigmoid.
 
-    Source: section 5 of the design; width 64, depth 5 and 28 grey pixels give the
-    architecture of the HuSCF-GAN paper (816,737 parameters).
+    Source: arXiv:2507.12979. Width 64, depth 5 and 28 grey pixels give the paper's architecture
+    (816,737 parameters).
 
     Args:
         shape: Shape of the samples and number of classes.
@@ -81,17 +78,6 @@ class DiscriminatorStem(LabelledBlock):
         batch, _, height, width = samples.shape
         plane = self.embedding(labels).view(batch, 1, height, width).to(samples.dtype)
         return torch.cat([samples, plane], dim=1)
-
-    @staticmethod
-    def join_each(
-        blocks: "Sequence[DiscriminatorStem]",  # type: ignore[override]
-        samples: Tensor,
-        labels: Tensor,
-    ) -> Tensor:
-        """Join for K clients by one look-up."""
-        planes = embed_each([block.embedding for block in blocks], labels)
-        planes = planes.view(*labels.shape, 1, *samples.shape[3:]).to(samples.dtype)
-        return torch.cat([samples, planes], dim=2)
 
 
 def _convolution(channels_in: int, channels_out: int, stride: int, norm: Norm) -> nn.Sequential:

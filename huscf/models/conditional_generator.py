@@ -9,7 +9,6 @@ from .layers import (
     LabelledBlock,
     Norm,
     check_network_size,
-    embed_each,
     make_norm,
     plan_strides,
 )
@@ -19,8 +18,8 @@ from .network import Network, SampleShape
 class ConditionalGenerator(Network):
     """Stem, transposed convolutions, and an output block; tanh at the end.
 
-    Source: section 5 of the design; width 64, depth 5 and 28 grey pixels give the
-    architecture of the HuSCF-GAN paper (2,221,925 parameters).
+    Source: arXiv:2507.12979. Width 64, depth 5 and 28 grey pixels give the paper's architecture
+    (2,221,925 parameters).
 
     Args:
         shape: Shape of the samples and number of classes.
@@ -108,11 +107,6 @@ class GeneratorStem(LabelledBlock):
             labels: (B,) int64.
         """
         return torch.cat([self.embedding(labels), noise], dim=1)
-
-    @staticmethod
-    def join_each(blocks: "Sequence[GeneratorStem]", noise: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
-        """Join for K clients by one look-up."""
-        return torch.cat([embed_each([block.embedding for block in blocks], labels), noise], 2)
 
 
 def _transposed_block(channels_in: int, channels_out: int, stride: int, norm: Norm) -> nn.Module:

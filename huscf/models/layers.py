@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import HuscfError
@@ -13,35 +12,18 @@ Norm = Literal["batch", "group", "none"]
 
 
 class LabelledBlock(nn.Module, ABC):
-    """A network's first block: joins labels to its input, then runs plain layers.
+    """A block that joins labels to its input, then runs plain layers.
 
     Attributes:
         layers: What runs on the joined input, in order.
     """
 
+    reads = ("x", "labels")
     layers: Sequence[nn.Module] | nn.Sequential
 
     @abstractmethod
     def join(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Return one tensor, (B, ...), of the input, (B, ...), and labels, (B,) int64.
-
-        Draws no random numbers and keeps nothing, as clients may be joined in any order.
-        """
-
-    @staticmethod
-    def join_each(blocks: "Sequence[LabelledBlock]", inputs: Tensor, labels: Tensor) -> Tensor:
-        """Join for K clients with blocks of their own; override it where one operation can.
-
-        Args:
-            blocks: One of each client.
-            inputs: (B, K, ...).
-            labels: (B, K) int64.
-
-        Returns:
-            (B, K, ...).
-        """
-        each = zip(blocks, inputs.unbind(1), labels.unbind(1), strict=True)
-        return torch.stack([block.join(x, y) for block, x, y in each], 1)
+        """Return one tensor, (B, ...), of the input, (B, ...), and labels, (B,) int64."""
 
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the block's activations; see `join`."""
@@ -49,14 +31,6 @@ class LabelledBlock(nn.Module, ABC):
         for layer in self.layers:
             values = layer(values)
         return values
-
-
-def embed_each(embeddings: Sequence[nn.Embedding], labels: Tensor) -> Tensor:
-    """Look labels, (B, K) int64, up in K clients' own plain embeddings; returns (B, K, D)."""
-    count = embeddings[0].num_embeddings
-    offsets = count * torch.arange(len(embeddings), device=labels.device)
-    table = torch.cat([embedding.weight for embedding in embeddings])
-    return nn.functional.embedding(labels + offsets, table)
 
 
 class SqueezeLogit(nn.Module):

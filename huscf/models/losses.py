@@ -1,10 +1,13 @@
 """Adversarial losses on logits; each is the mean over one client's own batch."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from ..errors import HuscfError
 
 
 class AdversarialLoss(ABC):
@@ -77,3 +80,17 @@ class LeastSquaresLoss(AdversarialLoss):
     def generator(self, logits: Tensor) -> Tensor:
         """Mean squared distance to 1."""
         return (logits - 1.0).square().mean()
+
+
+def check_scalar(owner: str, value: Any) -> Tensor:
+    """Return a loss's value, which needs to be the mean over the batch.
+
+    Raises:
+        HuscfError: Naming the owner, where it is no scalar tensor.
+    """
+    if isinstance(value, Tensor) and not value.ndim:
+        return value
+    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    raise HuscfError(
+        f"{owner}: needs to return a scalar tensor, the mean over the batch, got {got}"
+    )

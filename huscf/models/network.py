@@ -1,19 +1,22 @@
-"""A network as an ordered list of blocks that no cut divides."""
+"""A network as an ordered list of blocks that no cut divides, and what flows between them."""
 
-import copy
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ..errors import HuscfError
-from .stacked import can_stack
+
+#: Named tensors on their way through a network, (B, ...) each.
+Carry = dict[str, Tensor]
+
+#: The tensor that every block reads and writes unless it says otherwise.
+MAIN = "x"
+LABELS = "labels"
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,14 @@ class SampleShape:
 
 
 class Network(nn.ModuleList):
-    """An ordered list of blocks; the first takes (input, labels), every other one tensor.
+    """An ordered list of blocks.
 
     A block is the smallest unit that a cut may not divide, for instance layer + norm +
-    activation. State keys begin with the block's index, so the state of any run of blocks is
-    named like the full network's.
+    activation. It takes one tensor and returns one, and the first takes labels too if its
+    `forward` has room for two. A block that takes or returns others, such as a skip connection
+    or a time embedding, names them in its attributes `reads` and `writes`, tuples of names in the
+    order of its arguments and results; the main tensor is "x". State keys begin with the block's
+    index, so the state of any run of blocks is named like the full network's.
 
     Args:
         blocks: The blocks in forward order.
@@ -66,155 +72,72 @@ class Network(nn.ModuleList):
             return Network(list(self)[index])
         return super().__getitem__(index)
 
-    def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, labels: Tensor | None = None, **others: Tensor) -> Tensor:
         """Run all blocks, uncut.
 
         Args:
-            inputs: Noise (B, latent_dim) or samples (B, C, H, W).
-            labels: (B,) int64.
+            inputs: The main tensor, such as noise (B, latent_dim) or samples (B, C, H, W).
+            labels: (B,) int64, where a block reads them.
+            others: What else blocks read, by name.
         """
-        return run_blocks(self, inputs, labels)
+        carry = {MAIN: inputs, **others} | ({} if labels is None else {LABELS: labels})
+        return run_blocks(dict(enumerate(self)), carry)[MAIN]
 
 
-def run_blocks(blocks: Iterable[nn.Module], inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Pass inputs through consecutive blocks.
+def names_read(index: int, block: nn.Module) -> tuple[str, ...]:
+    """Return what a block takes, in order; index is its place in the network."""
+    declared = getattr(block, "reads", None)
+    if declared is not None:
+        return tuple(declared)
+    if index == 0 and _takes_two(block):
+        return (MAIN, LABELS)
+    return (MAIN,)
+
+
+def names_written(block: nn.Module) -> tuple[str, ...]:
+    """Return what a block gives, in order."""
+    return tuple(getattr(block, "writes", (MAIN,)))
+
+
+def run_blocks(blocks: Mapping[int, nn.Module], carry: Mapping[str, Tensor]) -> Carry:
+    """Pass named tensors through blocks in ascending order.
 
     Args:
-        blocks: Consecutive blocks of one network.
-        inputs: Input of the first of them, (B, ...).
-        labels: (B,) int64 if the first of them is the network's first block, else None.
+        blocks: Blocks of one network by their index in it.
+        carry: What they read and do not write themselves.
+
+    Returns:
+        What was given and what the blocks wrote.
     """
-    for block in blocks:
-        inputs = block(inputs) if labels is None else block(inputs, labels)
-        labels = None
-    return inputs
+    values = dict(carry)
+    for index in sorted(blocks):
+        values.update(run_block(index, blocks[index], values))
+    return values
 
 
-def check_networks(
-    generator: Network, discriminator: Network, shape: SampleShape, latent_dim: int
-) -> None:
-    """Refuse networks that are no pair of a GAN, by a pass of two samples; changes nothing.
-
-    Args:
-        generator: Needs to make samples of the shape.
-        discriminator: Needs to give one logit for each of them.
-        shape: Shape of the samples and number of classes.
-        latent_dim: Length of the noise vector.
-
-    Raises:
-        HuscfError: Naming the network, what came out and what is needed, or the blocks that share
-            a parameter, which the copies of every client could not.
-    """
-    samples = torch.zeros(2, shape.channels, shape.image_size, shape.image_size)
-    for name, network in (("generator", generator), ("discriminator", discriminator)):
-        _check_blocks(name, network)
-    made = _try_out("generator", generator, torch.zeros(2, latent_dim))
-    if made != tuple(samples.shape):
-        raise HuscfError(f"generator: gives {made} for 2 samples, needs {tuple(samples.shape)}")
-    judged = _try_out("discriminator", discriminator, samples)
-    if judged not in ((2,), (2, 1)):
-        raise HuscfError(
-            f"discriminator: gives {judged} for 2 samples, needs one logit for each, (2,)"
-        )
+def run_block(index: int, block: nn.Module, carry: Mapping[str, Tensor]) -> Carry:
+    """Return what one block writes, by name; index is its place in the network."""
+    return name_outputs(block, block(*(carry[name] for name in names_read(index, block))))
 
 
-def _check_blocks(name: str, network: Network) -> None:
-    """Refuse what is no list of blocks, or whose blocks are not apart."""
-    if not isinstance(network, Network):
-        raise HuscfError(
-            f"{name}: needs to be a huscf.models.Network([block, ...]), got "
-            f"{type(network).__name__}"
-        )
-    owners: dict[nn.Parameter, int] = {}
+def name_outputs(block: nn.Module, outputs: Any) -> Carry:
+    """Return what a block gave by name."""
+    names = names_written(block)
+    each = (outputs,) if len(names) == 1 else outputs
+    return dict(zip(names, each, strict=True))
+
+
+def inputs_of(network: Sequence[nn.Module]) -> tuple[str, ...]:
+    """Return the names that a network needs from outside."""
+    needed: dict[str, None] = {}
+    written: set[str] = set()
     for index, block in enumerate(network):
-        for parameter in block.parameters():
-            if owners.setdefault(parameter, index) != index:
-                raise HuscfError(
-                    f"{name}: blocks {owners[parameter]} and {index} share a parameter, but each "
-                    "block is copied apart: give each its own, or make one block of them"
-                )
+        needed.update(dict.fromkeys(n for n in names_read(index, block) if n not in written))
+        written.update(names_written(block))
+    return tuple(needed)
 
 
-def _try_out(name: str, network: Network, inputs: Tensor) -> tuple[int, ...]:
-    """Return the shape of what a copy of the network gives in evaluation mode."""
-    values: Any = inputs
-    labels = torch.zeros(len(inputs), dtype=torch.int64)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        blocks = copy.deepcopy(network).eval()
-        for index, block in enumerate(blocks):
-            given = "one tensor" if index else "(input, labels)"
-            before = tuple(values.shape)
-            try:
-                values = block(values) if index else block(values, labels)
-            except Exception as error:
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise HuscfError(
-                    f"{name}: block {index} ({type(block).__name__}) gets {given} and fails on "
-                    f"{before}: {reason}"
-                ) from error
-            if not isinstance(values, Tensor):
-                raise HuscfError(
-                    f"{name}: block {index} ({type(block).__name__}) gives "
-                    f"{type(values).__name__}, needs to hand on one tensor"
-                )
-        _refuse_draws(name, blocks[0].train(), inputs, labels)
-    return tuple(values.shape)
-
-
-def _refuse_draws(name: str, first: nn.Module, inputs: Tensor, labels: Tensor) -> None:
-    """Refuse random numbers in a first block that may run in threads, which change their order."""
-    if not can_stack([first]):
-        return
-    before = torch.get_rng_state()
-    first(inputs, labels)
-    if not torch.equal(torch.get_rng_state(), before):
-        raise HuscfError(
-            f"{name}: block 0 ({type(first).__name__}): join draws random numbers, which is not "
-            "reproducible in threads: draw them in a forward of its own"
-        )
-
-
-@torch.no_grad()
-def initialize_weights(network: nn.Module, std: float) -> None:
-    """Draw the weights of linear layers and convolutions from N(0, std); their biases are 0.
-
-    What else there is keeps its own: norms 1 and 0, embeddings N(0, 1), as at 0.02 the samples
-    ignore their labels. Parametrised weights are set through their parametrization, if it has an
-    inverse.
-
-    Args:
-        network: Changed in place; uses torch's global random stream.
-        std: Standard deviation of the weights; 0.02 is DCGAN's.
-    """
-    weighted = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Conv1d, nn.ConvTranspose1d)
-    for module in network.modules():
-        if isinstance(module, weighted):
-            if not is_parametrized(module, "weight"):
-                nn.init.normal_(module.weight, 0.0, std)
-            elif all(hasattr(each, "right_inverse") for each in module.parametrizations.weight):  # type: ignore[union-attr]
-                module.weight = nn.init.normal_(torch.empty_like(module.weight), 0.0, std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    renew_spectral_norms(find_spectral_norms(network))
-
-
-def find_spectral_norms(network: nn.Module) -> list[ParametrizationList]:
-    """Return the weights that spectral normalisation divides by an estimate of their norm."""
-    lists = (module for module in network.modules() if isinstance(module, ParametrizationList))
-    return [each for each in lists if any(isinstance(own, _SpectralNorm) for own in each)]
-
-
-@torch.no_grad()
-def renew_spectral_norms(weights: Iterable[ParametrizationList], num_iterations: int = 15) -> None:
-    """Let estimates of norms follow weights that have changed otherwise than by training.
-
-    Args:
-        weights: From `find_spectral_norms`.
-        num_iterations: Power iterations; a pass in training is one, PyTorch begins with 15.
-    """
-    for weight in weights:
-        was_training = weight.training
-        weight.train()
-        for _ in range(num_iterations):
-            weight()
-        weight.train(was_training)
+def _takes_two(block: nn.Module) -> bool:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(block.forward).parameters.values()
+    return sum(p.kind in kinds for p in parameters) >= 2

@@ -1,17 +1,19 @@
 """Planning where to cut: measured costs, latency models, searches, bounds. Plain torch."""
 
-from .block_costs import BlockCost, PlanCosts, measure_block_costs, measure_plan_costs
-from .constraints import Constraints, Objective
-from .corrected_latency import CorrectedLatency, Move
-from .drift import DriftSchedule
-from .fleet import ClientDevice, DevicesFile, Fleet
-from .genetic import GeneticSettings, search_genetically
-from .latency import LatencyModel
-from .paper_costs import PaperCosts, count_paper_costs
-from .paper_latency import PaperLatency
+from .costs.block_costs import BlockCost, measure_block_costs
+from .costs.plan_costs import PlanCosts, StepPass, count_passes, measure_plan_costs
+from .devices.drift import DriftSchedule
+from .devices.fleet import ClientDevice, DevicesFile, Fleet
+from .devices.profiles import DeviceProfile, ServerProfile
+from .latency.corrected import CorrectedLatency
+from .latency.model import LatencyModel
+from .latency.overheads import Move
+from .paper.costs import PaperCosts, count_paper_costs
+from .paper.latency import PaperLatency
 from .planner import PlanOptions, PlanSubject, Precision, build_problem
-from .problem import PlanProblem, make_problem
-from .profiles import DeviceProfile, ServerProfile
+from .problem.building import make_problem
+from .problem.constraints import Constraints, Objective
+from .problem.plan_problem import PlanProblem
 from .replanning import (
     MovedBlock,
     ReplanDecision,
@@ -20,10 +22,10 @@ from .replanning import (
     match_clients,
     measure_latency,
 )
-from .result import PlanResult
-from .search import SearchSettings, decide_by_turns, prove_bound, search_plan
+from .results.result import PlanResult
+from .search.genetic import GeneticSettings, search_genetically
+from .search.strategies import SearchSettings, decide_by_turns, prove_bound, search_plan
 from .searched_plan import SearchedPlan
-from .trade_off import TradeOffPoint, sweep_trade_off
 
 __all__ = [
     "BlockCost",
@@ -52,9 +54,10 @@ __all__ = [
     "SearchSettings",
     "SearchedPlan",
     "ServerProfile",
-    "TradeOffPoint",
+    "StepPass",
     "build_problem",
     "count_paper_costs",
+    "count_passes",
     "decide_by_turns",
     "list_moves",
     "make_problem",
@@ -65,5 +68,4 @@ __all__ = [
     "prove_bound",
     "search_genetically",
     "search_plan",
-    "sweep_trade_off",
 ]

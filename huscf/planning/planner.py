@@ -1,22 +1,23 @@
 """From options as they stand in YAML or on the command line to a planning problem."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, field, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from ..errors import PlanError
-from ..models import Network, SampleShape
 from ..split import ClientCuts, PlanRequest
-from .block_costs import PlanCosts, measure_plan_costs
-from .constraints import Constraints, Objective
-from .corrected_latency import CorrectedLatency, Move
-from .fleet import ClientDevice, Fleet
-from .latency import LatencyModel
-from .paper_costs import count_paper_costs
-from .paper_latency import PaperLatency
-from .problem import PlanProblem, make_problem
-from .profiles import read_number, read_whole
-from .search import SearchSettings, Strategy
+from .costs.plan_costs import PlanCosts, measure_plan_costs
+from .devices.fleet import ClientDevice, Fleet
+from .devices.profiles import read_number, read_whole
+from .latency.corrected import CorrectedLatency
+from .latency.model import LatencyModel
+from .latency.overheads import Move
+from .paper.costs import count_paper_costs
+from .paper.latency import PaperLatency
+from .problem.building import make_problem
+from .problem.constraints import Constraints, Objective
+from .problem.plan_problem import PlanProblem
+from .search.strategies import SearchSettings, Strategy
 
 LatencyModelName = Literal["corrected", "paper"]
 Precision = Literal["32-true", "bf16-mixed"]
@@ -90,7 +91,8 @@ class PlanOptions:
     @property
     def constraints(self) -> Constraints:
         """Return the hard limits."""
-        return Constraints(**_pick(self, Constraints))
+        heads = {name: getattr(self, f"min_{name}_head") for name in ("generator", "discriminator")}
+        return Constraints(heads, **_pick(self, Constraints))
 
     @property
     def objective(self) -> Objective:
@@ -108,27 +110,17 @@ class PlanSubject:
     """The networks that are planned for, with their measured costs.
 
     Args:
-        networks: Generator and discriminator.
-        shape: Shape of the samples.
-        latent_dim: Length of the noise vector.
-        costs: Measured costs.
+        request: The networks, and what enters them.
+        costs: Measured costs, and the passes of a step.
     """
 
-    networks: tuple[Network, Network]
-    shape: SampleShape
-    latent_dim: int
+    request: PlanRequest
     costs: PlanCosts
 
     @classmethod
     def measure(cls, request: PlanRequest, precision: Precision = "32-true") -> "PlanSubject":
         """Measure a request's networks at its largest batch size, computing in this precision."""
-        networks = request.generator, request.discriminator
-        batch_size = max(request.batch_sizes.values())
-        costs = measure_plan_costs(
-            networks, request.shape, request.latent_dim, batch_size, precision == "bf16-mixed"
-        )
-        costs = replace(costs, discriminator_batches=request.discriminator_batches)
-        return cls(networks, request.shape, request.latent_dim, costs)
+        return cls(request, measure_plan_costs(request, precision == "bf16-mixed"))
 
 
 def read_file_keys(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +175,7 @@ def _make_model(subject: PlanSubject, options: PlanOptions, move: Move | None) -
         raise PlanError("latency_model paper: knows no steps_per_round; use corrected or 0")
     if options.precision != "32-true":
         raise PlanError("latency_model paper: knows 32-true only; use corrected")
-    return PaperLatency(count_paper_costs(subject.networks, subject.shape, subject.latent_dim))
+    return PaperLatency(count_paper_costs(subject.request))
 
 
 def _read_option(values: Mapping[str, Any], entry: Field[Any]) -> Any:
@@ -203,4 +195,4 @@ def _read_option(values: Mapping[str, Any], entry: Field[Any]) -> Any:
 
 def _pick(options: PlanOptions, kind: type) -> dict[str, Any]:
     values = asdict(options)
-    return {entry.name: values[entry.name] for entry in fields(kind)}
+    return {entry.name: values[entry.name] for entry in fields(kind) if entry.name in values}

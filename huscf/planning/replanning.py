@@ -7,16 +7,16 @@ from typing import Literal
 import numpy as np
 
 from ..errors import PlanError
-from ..split import NETWORK_NAMES, ClientCuts, ClientPlan, CutPlan, NetworkName
-from .common_boundary import evolve_comparable
-from .corrected_latency import Move
-from .fleet import Fleet
-from .genetic import GeneticSettings
-from .latency import get_block_costs
+from ..split import ClientPlan, CutPlan
+from .devices.fleet import Fleet
+from .latency.overheads import Move
+from .latency.stage_tables import Ints
 from .planner import PlanOptions, PlanSubject, build_problem
-from .problem import PlanProblem
-from .search import prove_bound
-from .stage_tables import Ints
+from .problem.plan_cuts import smallest_cuts
+from .problem.plan_problem import PlanProblem
+from .search.common_boundary import evolve_comparable
+from .search.genetic import GeneticSettings
+from .search.strategies import prove_bound
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class MovedBlock:
     """
 
     client_id: int
-    network: NetworkName
+    network: str
     block: int
     direction: Literal["uplink", "downlink"]
     num_bytes: int
@@ -69,6 +69,7 @@ class ReplanDecision:
         return sum(block.num_bytes for block in self.moved)
 
 
+@dataclass(frozen=True)
 class Replanner:
     """Compares the running plan with what the present devices would allow.
 
@@ -80,23 +81,18 @@ class Replanner:
         keeps_moments: Whether the optimiser's moments move with a block.
     """
 
-    def __init__(
-        self,
-        options: PlanOptions,
-        num_steps: int,
-        hysteresis: float = 0.05,
-        keeps_moments: bool = True,
-    ) -> None:
-        if num_steps < 1:
-            raise PlanError(f"num_steps is {num_steps}, must be >= 1")
-        if not 0 <= hysteresis < 1:
-            raise PlanError(f"hysteresis is {hysteresis}, must be in [0, 1)")
-        if options.latency_model != "corrected":
+    options: PlanOptions
+    num_steps: int
+    hysteresis: float = 0.05
+    keeps_moments: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise PlanError(f"num_steps is {self.num_steps}, must be >= 1")
+        if not 0 <= self.hysteresis < 1:
+            raise PlanError(f"hysteresis is {self.hysteresis}, must be in [0, 1)")
+        if self.options.latency_model != "corrected":
             raise PlanError("latency_model: re-planning counts moved bytes, which needs corrected")
-        self.options = options
-        self.num_steps = num_steps
-        self.hysteresis = hysteresis
-        self.keeps_moments = keeps_moments
 
     def decide(
         self,
@@ -177,9 +173,9 @@ def match_clients(running: CutPlan, fleet: Fleet) -> CutPlan:
     entries = []
     for client in fleet.clients:
         entry = running.by_client.get(client.client_id)
-        cuts = entry.cuts if entry else ClientCuts()
+        cuts = entry.cuts if entry else smallest_cuts(running.networks)
         entries.append(ClientPlan(client.client_id, cuts, client.profile.name))
-    return CutPlan(running.generator_blocks, running.discriminator_blocks, tuple(entries))
+    return replace(running, clients=tuple(entries))
 
 
 def list_moves(
@@ -187,17 +183,16 @@ def list_moves(
 ) -> tuple[MovedBlock, ...]:
     """Return every block that changes hands between two plans; clients not in both are left out."""
     moved = []
-    served = {network: set(running.server_blocks(network)) for network in NETWORK_NAMES}
+    served = {network: set(running.server_blocks(network)) for network in subject.costs.blocks}
     for entry in plan.clients:
         old = running.by_client.get(entry.client_id)
         if old is None:
             continue
-        for network in NETWORK_NAMES:
-            count = plan.num_blocks(network)
-            was = set(old.cuts.server_range(network, count))
-            will = set(entry.cuts.server_range(network, count))
+        for network, blocks in subject.costs.blocks.items():
+            was = set(old.cuts.server_range(network, len(blocks)))
+            will = set(entry.cuts.server_range(network, len(blocks)))
             for block in sorted(was ^ will):
-                size = get_block_costs(subject.costs, network)[block].param_bytes
+                size = blocks[block].param_bytes
                 moments = 2 * size if keeps_moments else 0
                 if block in was:
                     moved.append(

@@ -1,12 +1,12 @@
 """A plan source for a training run: searches the plan for the run's clients and networks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from ..errors import PlanError
 from ..split import CutPlan, PlanRequest, PlanSource
-from .fleet import DevicesFile, Fleet, load_mapping
+from .devices.fleet import DevicesFile, Fleet, load_mapping
 from .planner import (
     LatencyModelName,
     PlanOptions,
@@ -15,8 +15,8 @@ from .planner import (
     build_problem,
     read_file_keys,
 )
-from .result import PlanResult
-from .search import Strategy, search_plan
+from .results.result import PlanResult
+from .search.strategies import Strategy, search_plan
 
 
 class SearchedPlan(PlanSource):
@@ -73,24 +73,9 @@ class SearchedPlan(PlanSource):
         precision: Precision | None = None,
         time_limit_s: float | None = None,
     ) -> None:
+        arguments = dict(locals())
+        given = {entry.name: arguments[entry.name] for entry in fields(PlanOptions)}
         self.seed = seed
-        given: dict[str, Any] = {
-            "latency_model": latency_model,
-            "strategy": strategy,
-            "steps_per_round": steps_per_round,
-            "latency_weight": latency_weight,
-            "bytes_weight": bytes_weight,
-            "energy_weight": energy_weight,
-            "max_latency_s": max_latency_s,
-            "max_bytes_per_step": max_bytes_per_step,
-            "max_energy_j": max_energy_j,
-            "min_generator_head": min_generator_head,
-            "min_discriminator_head": min_discriminator_head,
-            "forbidden_cuts": forbidden_cuts,
-            "common_boundary": common_boundary,
-            "precision": precision,
-            "time_limit_s": time_limit_s,
-        }
         self.devices, options = _read_devices(devices)
         self._options = replace(options, **{k: v for k, v in given.items() if v is not None})
         self.result: PlanResult | None = None

@@ -68,9 +68,8 @@ def draw_plan(plan: Mapping[str, Any], limit: int = 24) -> bytes:
     groups = Counter((c["profile"], tuple(c["cuts"])) for c in plan["clients"])
     lines = groups.most_common(limit)
     figure = new_figure(9, 1.1 + 0.42 * len(lines))
-    for column, network in enumerate(("generator", "discriminator")):
-        count = plan[f"{network}_blocks"]
-        axes = figure.add_subplot(1, 2, column + 1)
+    for column, (network, count) in enumerate(plan["blocks"].items()):
+        axes = figure.add_subplot(1, len(plan["blocks"]), column + 1)
         for line, ((_, cuts), _) in enumerate(lines):
             head, tail = cuts[2 * column], cuts[2 * column + 1]
             held = [b < head or b >= count - tail for b in range(count)]

@@ -4,12 +4,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..errors import make_printable
 from ..nested_values import flatten
 from .charts import draw_panels
 from .run_record import Row, RunRecord
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 #: Keys that say where and how a run went, not what it was.
 UNINTERESTING = ("trainer.default_root_dir", "trainer.logger", "trainer.callbacks", "ckpt_path")
@@ -45,36 +47,47 @@ def print_comparison(runs: Sequence[RunRecord]) -> None:
     names = list(dict.fromkeys(name for row in figures for name in row))
     table = _make_table("Final figures", "figure", name_apart(runs))
     for name in names:
-        table.add_row(name, *(f"{row[name]:.4g}" if name in row else "-" for row in figures))
+        cells = (f"{row[name]:.4g}" if name in row else "-" for row in figures)
+        table.add_row(as_text(name), *cells)
     console.print(table)
     repetitions = group_repetitions(runs)
     if groups := [group.runs for group in repetitions if len(group.runs) > 1]:
         console.print(_make_spread_table(groups, names))
     called = dict(zip((run.folder for run in runs), name_apart(runs), strict=True))
     for run, reason in (odd for group in repetitions for odd in group.left_out):
-        console.print(f"not in the mean over seeds: {called[run.folder]}, {reason}", soft_wrap=True)
+        line = as_text(f"not in the mean over seeds: {called[run.folder]}, {reason}")
+        console.print(line, soft_wrap=True)
     if len(runs) > 1:
         settings = _make_table("Differing configuration", "key", name_apart(runs))
         configs = [{**run.config, **_describe_test(run)} for run in runs]
         for key, values in differing_keys(configs).items():
-            settings.add_row(key, *values)
+            settings.add_row(*map(as_text, [key, *values]))
         console.print(settings if settings.rows else "The configurations do not differ.")
 
 
 def final_figures(run: RunRecord) -> Row:
     """Return the last value of every figure of training, and those of the newest `huscf test`.
 
-    The latter are called test/<domain>/<figure>, of all clients of the domain together, and
-    test/round, the round after which they were measured.
+    The latter are called test/<domain>/<figure>, of all clients of the domain together or else the
+    mean over single ones, and test/round, the round after which they were measured.
     """
     tested = {
         f"test/{domain}/{name}": value
         for domain, scores in run.scores.get("domains", {}).items()
-        for name, value in scores["together"].items()
+        for name, value in (_mean_over_clients(scores) | scores["together"]).items()
     }
     if tested and run.scores.get("round") is not None:
         tested = {"test/round": run.scores["round"], **tested}
     return {**run.last(), **tested}
+
+
+def _mean_over_clients(scores: Mapping[str, Any]) -> Row:
+    """Return what samples are worth to single clients, which all together cannot have."""
+    return {
+        name: spread["mean"]
+        for name, spread in scores.get("over_clients", {}).items()
+        if name.startswith("downstream_")
+    }
 
 
 def group_repetitions(runs: Sequence[RunRecord]) -> list[Repetitions]:
@@ -153,7 +166,7 @@ def _make_spread_table(groups: Sequence[Sequence[RunRecord]], names: Sequence[st
     figures = [_repeated_figures(group) for group in groups]
     for name in names:
         cells = (summarize_figure([row.get(name) for row in group]) for group in figures)
-        table.add_row(name, *cells)
+        table.add_row(as_text(name), *cells)
     return table
 
 
@@ -169,6 +182,7 @@ def _repeated_figures(group: Sequence[RunRecord]) -> list[Row]:
 def _describe_test(run: RunRecord) -> dict[str, Any]:
     """Return how the newest `huscf test` measured, as keys beside those of the configuration."""
     known = {key: run.scores.get(key) for key in ("plain_judge", "inception", "round")}
+    known["protocol"] = run.scores.get("protocol", "huscf")  # earlier versions have one
     known["data_changed"] = run.scores.get("data_changed", False)  # earlier versions do not tell
     known["num_per_class"] = sorted(
         {domain.get("num_per_class", 0) for domain in run.scores.get("domains", {}).values()}
@@ -181,8 +195,15 @@ def _make_table(title: str, heading: str, names: Sequence[str]) -> "Table":
 
     table = Table(heading, title=title, title_justify="left")
     for name in names:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(as_text(name), justify="right", overflow="fold")
     return table
+
+
+def as_text(text: str) -> "Text":
+    """Return text for the terminal that is shown as it is: neither markup nor signs that steer."""
+    from rich.text import Text
+
+    return Text(make_printable(text))
 
 
 def _seed_of(run: RunRecord) -> Any:

@@ -1,12 +1,13 @@
 """federation.csv: what every round's federation decided about every client."""
 
 import csv
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from ..whole_files import escape_cell, replacing, unescape_cell
 
 #: Number of a colour by cluster.
 Colours = dict[int, int]
@@ -44,7 +45,8 @@ def append_federation(path: Path, rows: Sequence[FederationRow]) -> None:
     is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerows([*([FederationRow._fields] if is_new else []), *rows])
+        cells = [[escape_cell(value) for value in row] for row in rows]
+        writer.writerows([*([[*FederationRow._fields]] if is_new else []), *cells])
 
 
 def read_federation(path: Path) -> list[FederationRow]:
@@ -62,10 +64,8 @@ def read_federation(path: Path) -> list[FederationRow]:
 
 def write_federation(path: Path, rows: Sequence[FederationRow]) -> None:
     """Replace the file, or the lack of one, by these rows at once."""
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    append_federation(partial, rows)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        append_federation(partial, rows)
 
 
 def by_round(rows: Iterable[FederationRow]) -> dict[int, list[FederationRow]]:
@@ -76,7 +76,7 @@ def by_round(rows: Iterable[FederationRow]) -> dict[int, list[FederationRow]]:
     return dict(sorted(rounds.items()))
 
 
-def places_of(rows: Iterable[FederationRow]) -> dict[int, tuple[float, float]]:
+def embedding_of(rows: Iterable[FederationRow]) -> dict[int, tuple[float, float]]:
     """Return the places of the clients that have one."""
     return {
         row.client: (row.map_x, row.map_y)
@@ -129,7 +129,7 @@ def _parse(values: Mapping[str, str]) -> FederationRow:
     return FederationRow(
         int(values["round"]),
         int(values["client"]),
-        values["domain"],
+        unescape_cell(values["domain"]),
         int(values["cluster"]),
         int(values["num_samples"]),
         divergence,

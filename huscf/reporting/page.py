@@ -1,7 +1,6 @@
 """report.html: a run on one page that needs nothing beside itself."""
 
 import base64
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -9,12 +8,14 @@ from typing import Any
 
 import yaml
 
+from ..errors import HuscfError
+from ..whole_files import write_bytes, write_text
 from .charts import draw_panels, draw_plan, draw_traffic
 from .federation_charts import draw_cluster_map, draw_maps_by_round, draw_weights
 from .federation_history import by_round, choose_colours
 from .page_style import STYLE
 from .run_record import RunRecord
-from .scores import FIGURES, explain_draws, format_figure, format_spread
+from .scores import FIGURES, explain_draws, format_figure, format_spread, has_figure
 
 #: More clients than this are listed in clients.csv only.
 MAX_LISTED = 100
@@ -28,13 +29,13 @@ def write_page(run: RunRecord) -> Path:
     """Write report.html and its charts as files into the run's folder; return the page's path."""
     charts = draw_charts(run)
     pictures = run.folder / "charts"
+    if pictures.is_symlink():
+        raise HuscfError(f"{pictures}: a link, which is not followed; remove it")
     pictures.mkdir(exist_ok=True)
     for name, content in charts.items():
-        (pictures / f"{name}.png").write_bytes(content)
+        write_bytes(pictures / f"{name}.png", content)
     page = run.folder / "report.html"
-    partial = page.with_name(page.name + ".partial")
-    partial.write_text(render_page(run, charts), encoding="utf-8")
-    os.replace(partial, page)
+    write_text(page, render_page(run, charts))
     return page
 
 
@@ -100,14 +101,20 @@ def _describe(run: RunRecord) -> str:
         "seed": str(run.config.get("seed_everything", "-")),
     }
     cards = "".join(f"<div><b>{escape(v)}</b><span>{k}</span></div>" for k, v in facts.items())
-    data, model = run.config["data"], run.config["model"]
+    data, method = run.config["data"], run.config["model"]["method"]
+    parts = method.get("init_args") or {}
     rows = [
         ("data", _class_name(data)),
         ("domains", ", ".join(name for name in run.domains if name) or "-"),
-        ("generator", f"{_class_name(model['generator'])}, {run.plan['generator_blocks']} blocks"),
-        (
-            "discriminator",
-            f"{_class_name(model['discriminator'])}, {run.plan['discriminator_blocks']} blocks",
+        ("method", _class_name(method)),
+        *(
+            (
+                name,
+                f"{_class_name(parts[name])}, {count} blocks"
+                if name in parts
+                else f"{count} blocks",
+            )
+            for name, count in run.plan["blocks"].items()
         ),
         ("federation", _brief(run.config.get("federation") or {})),
     ]
@@ -123,7 +130,7 @@ def _scores(run: RunRecord) -> str:
         rows = [
             [heading, *(_tested(domain, key) for domain in domains.values())]
             for key, heading, _ in FIGURES
-            if any(key in domain["together"] for domain in domains.values())
+            if any(has_figure(domain, key) for domain in domains.values())
         ]
         number = run.scores.get("round")
         when = "" if number is None else f" after round {number}"
@@ -156,6 +163,8 @@ def _explain_tests(scores: Mapping[str, Any]) -> str:
         text += "; in brackets mean ± standard deviation over single clients"
         if count := domain.get("client_num_per_class"):
             text += f", {count} samples of each class each"
+        if "downstream_gain" in domain["over_clients"]:
+            text += " (downstream: of some of them, as many as of all together)"
     return text
 
 

@@ -1,19 +1,31 @@
 """A run's folder as values: everything that the page, the charts and a comparison read."""
 
 import csv
+import io
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from ..bounded_files import MAX_YAML_BYTES, check_file, parse_yaml, read_bytes
 from ..errors import HuscfError
 from ..split import CutPlan
+from ..whole_files import escape_cell, replacing, unescape_cell
 from .federation_history import FederationRow, read_federation
+
+#: More blocks than a network has; charts draw each.
+MAX_BLOCKS = 10_000
+
+#: A table of many clients in many rounds is long.
+MAX_TABLE_BYTES = 2**30
+
+#: What reading a damaged file raises.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error, yaml.YAMLError)
 
 Row = dict[str, float]
 Loaded = TypeVar("Loaded")
@@ -61,7 +73,7 @@ class RunRecord:
             _load(folder / "metrics.csv", _read_rows),
             _load(folder / "clients.csv", _read_clients) or _clients_of(plan),
             _load(tests[max(tests)], _read_scores) if tests else {},
-            _load(folder / "federation.csv", read_federation),
+            _load(folder / "federation.csv", _read_federation),
         )
 
     @property
@@ -88,12 +100,12 @@ class RunRecord:
 
     def grids(self) -> list[Path]:
         """Return the last sample grid of every domain."""
-        return sorted((self.folder / "samples").glob("*-final.png"))
+        return self._list_samples("*-final.png")
 
     def earlier_grids(self) -> dict[int, list[Path]]:
         """Return the sample grids of every domain by earlier round, rounds ascending."""
         rounds: dict[int, list[Path]] = {}
-        for path in sorted((self.folder / "samples").glob("*-round-*.png")):
+        for path in self._list_samples("*-round-*.png"):
             number = path.stem.rsplit("-", 1)[1]
             if number.isdecimal():
                 rounds.setdefault(int(number), []).append(path)
@@ -101,7 +113,14 @@ class RunRecord:
 
     def sounds(self) -> list[Path]:
         """Return the last sounds of every domain."""
-        return sorted((self.folder / "samples").glob("*-final.wav"))
+        return self._list_samples("*-final.wav")
+
+    def _list_samples(self, pattern: str) -> list[Path]:
+        """Return files of the run's samples; a link out of its folder is none of them."""
+        found = sorted((self.folder / "samples").glob(pattern))
+        for path in found:
+            check_file(path, self.folder)
+        return found
 
 
 def find_tests(folder: Path) -> dict[int, Path]:
@@ -115,10 +134,15 @@ def find_tests(folder: Path) -> dict[int, Path]:
 
 def write_clients(path: Path, records: Sequence[dict[str, Any]]) -> None:
     """Write one row per client; all records have the same keys."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(records[0]))
-        writer.writeheader()
-        writer.writerows(records)
+    write_table(path, list(records[0]), records)
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, replacing the file at once; no name in it is taken for a formula."""
+    with replacing(path) as partial, partial.open("x", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([escape_cell(column) for column in columns])
+        writer.writerows([[escape_cell(row.get(c, "")) for c in columns] for row in rows])
 
 
 def _load(path: Path, read: Callable[[Path], Loaded]) -> Loaded:
@@ -131,30 +155,46 @@ def _load(path: Path, read: Callable[[Path], Loaded]) -> Loaded:
         return read(path)
     except FileNotFoundError:
         raise HuscfError(f"{path.parent}: not a run's folder, {path} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError, csv.Error, yaml.YAMLError) as error:
+    except HuscfError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise HuscfError(f"{path}: cannot be read: {error}") from error
+    except _DAMAGED as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise HuscfError(f"{path}: cannot be read: {reason}") from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = _read_yaml(path)
     _check_keys(config, "data", "model")
     model = config["model"]
-    _check_keys(model, "generator", "discriminator")
-    for section in (config["data"], model["generator"], model["discriminator"]):
+    _check_keys(model, "method")
+    for section in (config["data"], model["method"]):
         if not isinstance(section, str):
             _check_keys(section, "class_path")
     return config
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
-    plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+    plan = _read_yaml(path)
     _check_keys(plan)
-    return {**plan, **CutPlan.from_dict(plan).to_dict()}
+    checked = CutPlan.from_dict(plan).to_dict()
+    if max(checked["blocks"].values()) > MAX_BLOCKS:
+        raise ValueError(f"no network has more than {MAX_BLOCKS} blocks")
+    return {**plan, **checked}
+
+
+def _read_yaml(path: Path) -> Any:
+    return parse_yaml(read_bytes(path, path.parent, MAX_YAML_BYTES), path)
+
+
+def _read_federation(path: Path) -> list[FederationRow]:
+    check_file(path, path.parent, MAX_TABLE_BYTES)
+    return read_federation(path)
 
 
 def _read_scores(path: Path) -> dict[str, Any]:
-    scores = json.loads(path.read_text(encoding="utf-8"))
+    scores = json.loads(read_bytes(path, path.parent))
     _check_keys(scores, "domains")
     _check_keys(scores["domains"])
     for domain in scores["domains"].values():
@@ -183,16 +223,17 @@ def _read_clients(path: Path) -> list[dict[str, str]]:
         # None is what a row lacks that was not written whole.
         if None in client.values() or "" in traffic:
             return []
-        for value in traffic:
-            float(value)
+        if not all(math.isfinite(float(value)) for value in traffic):
+            raise ValueError(f"traffic is {', '.join(traffic)}")
     return clients
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    text = read_bytes(path, path.parent).decode()
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    return [{k: unescape_cell(v) if isinstance(v, str) else v for k, v in r.items()} for r in rows]
 
 
 def _to_numbers(row: dict[str, str]) -> Row:

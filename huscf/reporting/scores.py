@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..metrics import InceptionFeatures
-from ..modules.evaluation import DomainScores
+from ..metrics.evaluation import DomainScores, TestProtocol
+from .usefulness import explain_gains
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,6 +28,11 @@ FIGURES = (
     ("nearest_real_ratio", "nearest real ratio", True),
     ("spectral_distance_db", "spectral distance dB", False),
     ("downstream_accuracy", "downstream accuracy", True),
+    ("downstream_accuracy_pooled", "... pooled real data", True),
+    ("downstream_accuracy_own", "... own real data", True),
+    ("downstream_accuracy_generated", "... own samples", True),
+    ("downstream_accuracy_mixed", "... own data+samples", True),
+    ("downstream_gain", "... gain by samples", True),
     ("downstream_precision", "downstream precision", True),
     ("downstream_recall", "downstream recall", True),
     ("downstream_f1", "downstream F1", True),
@@ -48,6 +54,7 @@ def summarize_scores(
     seed: int,
     inception: InceptionFeatures | None = None,
     plain_judge: bool = False,
+    protocol: TestProtocol = "huscf",
 ) -> dict[str, Any]:
     """Return scores per domain and per cluster as plain values.
 
@@ -57,12 +64,13 @@ def summarize_scores(
         seed: The run's seed, of which the sampling noise is derived.
         inception: Where FID and KID come from, or None.
         plain_judge: Whether scores rest on a plain judge.
+        protocol: How a test has measured.
 
     Returns:
-        seed, evaluation_seeds, plain_judge, inception; domains: {name: {together, over_seeds,
-        by_seed, over_clients}}, clusters: {number: over_clients}, clients: {id: figures}. together
-        is the mean over evaluation seeds; over_seeds and over_clients are {figure: {mean, std,
-        n}}, std is that of a sample.
+        seed, evaluation_seeds, protocol, plain_judge, inception; domains: {name: {together,
+        over_seeds, by_seed, over_clients}}, clusters: {number: over_clients}, clients: {id:
+        figures}. together is the mean over evaluation seeds; over_seeds and over_clients are
+        {figure: {mean, std, n}}, std is that of a sample.
     """
     by_client = {c: (s.domain, figures) for s in scores for c, figures in s.by_client.items()}
     members = {
@@ -72,6 +80,7 @@ def summarize_scores(
     return {
         "seed": seed,
         "evaluation_seeds": list(scores[0].by_seed) if scores else [],
+        "protocol": protocol,
         "plain_judge": plain_judge,
         "inception": inception and asdict(inception),
         "domains": {
@@ -158,6 +167,11 @@ def format_spread(spread: Mapping[str, float] | None) -> str:
     return f"{mean} ± {format_figure(spread['std'], spread['mean'])}"
 
 
+def has_figure(domain: Mapping[str, Any], key: str) -> bool:
+    """Return whether a test measured a figure of a domain: of all clients, or of single ones."""
+    return key in domain["together"] or key in domain.get("over_clients", {})
+
+
 def _domain_table(summary: Mapping[str, Any], names: Sequence[str]) -> "Table":
     from rich.table import Table
 
@@ -170,7 +184,7 @@ def _domain_table(summary: Mapping[str, Any], names: Sequence[str]) -> "Table":
         if domain["over_clients"]:
             table.add_column(f"{name}\nper client", justify="right")
     for key, heading, is_more_better in FIGURES:
-        if not any(key in domain["together"] for domain in domains.values()):
+        if not any(has_figure(domain, key) for domain in domains.values()):
             continue
         cells = []
         for domain in domains.values():
@@ -190,11 +204,17 @@ def _explain(summary: Mapping[str, Any]) -> str:
     if not domain["over_clients"]:
         return text
     measured, count = len(domain["clients_measured"]), domain["num_clients"]
-    return (
-        f"{text}\nper client: mean ± standard deviation over {measured} of {count} clients, "
+    text += (
+        f"\nper client: mean ± standard deviation over {measured} of {count} clients, "
         f"{domain['client_num_per_class']} samples of each class each. Distances grow with fewer "
         "samples: compare them within their column."
     )
+    if gains := explain_gains(summary):
+        text += (
+            f"\n{gains}. All downstream figures: one classifier, as many steps, as many samples as "
+            "of all together."
+        )
+    return text
 
 
 def explain_draws(summary: Mapping[str, Any]) -> str:
@@ -206,6 +226,8 @@ def explain_draws(summary: Mapping[str, Any]) -> str:
         text = f"one draw, evaluation seed {names}"
     if summary.get("data_changed"):
         text += "; against other data than the run was trained on"
+    if summary.get("protocol") == "paper":
+        text += "; by the protocol of the paper: a downstream classifier trained for 15 epochs"
     if summary.get("plain_judge"):
         text += "; scores and distances under a plain judge"
     if inception := summary.get("inception"):

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import HuscfError
-from ..models import Network
-from ..modules import SplitGAN
+from ..models import MAIN, Carry, Network
+from ..training import SplitModule
 from .saved_gan import SavedGAN
 
 
-def merge_cluster(module: SplitGAN, members: Sequence[int]) -> Network:
+def merge_cluster(module: SplitModule, members: Sequence[int]) -> Network:
     """Return one generator for some clients: what they have in common, else their mean.
 
     After a federation the members of a cluster are equal; within a round they have drifted
@@ -28,7 +28,8 @@ def merge_cluster(module: SplitGAN, members: Sequence[int]) -> Network:
         module: The trained root module.
         members: The clients, at least one.
     """
-    networks = [module.sampling_network(client) for client in members]
+    name = _exported_name(module)
+    networks = [module.engine.sampling_network(name, client) for client in members]
     merged = copy.deepcopy(networks[0]).cpu()
     states = [network.state_dict() for network in networks]
     mean = {}
@@ -67,17 +68,27 @@ def export_generator(saved: SavedGAN, members: Sequence[int], output: Path) -> t
     network = merge_cluster(saved.module, members)
     if not all(t.isfinite().all() for t in network.state_dict().values()):
         raise HuscfError("the generator holds NaN or Inf: its training diverged")
-    script = _trace(network, saved.module.latent_dim)
+    script = _trace(network, saved.module.engine.example_inputs[_exported_name(saved.module)])
     extra = _extra_files(saved, members)
     _replace(output, lambda file: file.write(script.save_to_buffer(_extra_files=extra)))
     _replace(state_file, lambda file: torch.save(_plain_state(network), file))
     return output, state_file
 
 
-def _trace(network: Network, latent_dim: int) -> torch.jit.ScriptModule:
+def _exported_name(module: SplitModule) -> str:
+    name = module.method.exported
+    if name is None:
+        raise HuscfError(
+            f"{type(module.method).__name__} has no network that can be exported alone"
+        )
+    return name
+
+
+def _trace(network: Network, example: Carry) -> torch.jit.ScriptModule:
     """Trace a generator, and check that the trace holds for other numbers of samples too."""
+    noise = example[MAIN].shape[1:]
     inputs, others = (
-        (torch.randn(count, latent_dim), torch.zeros(count, dtype=torch.long)) for count in (2, 5)
+        (torch.randn(count, *noise), torch.zeros(count, dtype=torch.long)) for count in (2, 5)
     )
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
         # Deviation: torch recommends torch.export, whose files other versions may not read.
@@ -96,7 +107,7 @@ def _trace(network: Network, latent_dim: int) -> torch.jit.ScriptModule:
 def _extra_files(saved: SavedGAN, members: Sequence[int]) -> dict[str, str]:
     shape = saved.module.sample_shape
     facts = {
-        "latent_dim": saved.module.latent_dim,
+        "latent_dim": getattr(saved.module.method, "latent_dim", None),
         "sample_shape": [shape.channels, shape.image_size, shape.image_size],
         "num_classes": shape.num_classes,
         "class_names": saved.class_names,

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ..datamodules.log_mel import LogMel
+from ..datamodules.shapes import make_grey
 from ..errors import HuscfError
-from ..metrics.labelled_samples import to_uint8
-from ..modules import SplitGAN
+from ..models import to_uint8
 from ..randomness import make_generator
+from ..training import SplitModule
 from .saved_gan import SavedGAN, check_known
 
 
@@ -73,6 +74,8 @@ def draw_sample_set(
         samples[mine] = module.sample(client_id, labels[mine], stream)
         if not samples[mine].isfinite().all():
             raise HuscfError(f"client {client_id} draws NaN or Inf: its training diverged")
+        if saved.channels.get(client_id) == 1 < samples.shape[1]:
+            samples[mine] = make_grey(samples[mine])
         cluster[mine] = module.clusters[client_id]
     return SampleSet(samples, labels, client, cluster)
 
@@ -135,7 +138,7 @@ def check_empty(folder: Path) -> None:
         raise HuscfError(f"output {folder}: cannot write below {there}")
 
 
-def check_room(module: SplitGAN, num_samples: int, folder: Path) -> None:
+def check_room(module: SplitModule, num_samples: int, folder: Path) -> None:
     """Raise a HuscfError where so many samples do not fit into memory or on the folder's disk.
 
     Counted is the least that they take: twice in memory, once as an archive.
@@ -194,6 +197,6 @@ def _folder_name(label: int, class_names: Sequence[str]) -> str:
     return str(label) if safe == str(label) else f"{label}-{safe}"
 
 
-def _sample_size(module: SplitGAN) -> tuple[int, int, int]:
+def _sample_size(module: SplitModule) -> tuple[int, int, int]:
     shape = module.sample_shape
     return shape.channels, shape.image_size, shape.image_size

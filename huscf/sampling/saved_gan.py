@@ -1,7 +1,7 @@
 """A trained GAN out of its checkpoint alone: no data, no trainer, no configuration file."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from ..checkpoint_io import check_trained, read_checkpoint
 from ..datamodules import FederatedDataModule
 from ..datamodules.log_mel import LogMel
 from ..errors import CheckpointError, HuscfError
-from ..models import Network, SampleShape
-from ..modules import SplitGAN
+from ..methods import Method
+from ..models import SampleShape
 from ..split import CutPlan, PlanRequest, PlanSource, check_plan_fits
+from ..training import SplitModule
 from ..trust import Trust, find_denied, parsing, refuse
 
 #: What building a network raises where a checkpoint's values do not fit together.
@@ -32,18 +33,27 @@ class SavedGAN:
         spectrogram: How samples become sound, or None where they are pictures.
         num_classes: By client, the classes that its data may have; of those beyond it never saw
             any.
+        channels: By client, the channels of its own data: grey stays grey in a run in colour.
     """
 
-    module: SplitGAN
+    module: SplitModule
     config: dict[str, Any]
     class_names: tuple[str, ...]
     spectrogram: LogMel | None
     num_classes: dict[int, int]
+    channels: dict[int, int] = field(default_factory=dict)
 
     @classmethod
-    def from_training(cls, module: SplitGAN, data: FederatedDataModule) -> "SavedGAN":
+    def from_training(cls, module: SplitModule, data: FederatedDataModule) -> "SavedGAN":
         """Return a GAN that has just been trained, without the way through a checkpoint."""
-        return cls(module, {}, data.common_class_names, data.spectrogram, data.client_num_classes)
+        return cls(
+            module,
+            {},
+            data.common_class_names,
+            data.spectrogram,
+            data.client_num_classes,
+            data.client_channels,
+        )
 
     def select_clients(
         self, clients: Sequence[int] | None = None, clusters: Sequence[int] | None = None
@@ -80,7 +90,8 @@ def load_gan(path: str | Path, trusted: Sequence[str] = ()) -> SavedGAN:
         raise CheckpointError(f"checkpoint {path}: was not made by huscf fit")
     check_trained(checkpoint, path)
     trust = Trust(tuple(trusted))
-    trust.check(config, f"checkpoint {path}")
+    # Nothing else of the configuration is made.
+    trust.check({"model": {"method": config["model"]["method"]}}, f"checkpoint {path}")
     try:
         with parsing(trust):
             module = _build_module(config["model"], SampleShape(**data["sample_shape"]), checkpoint)
@@ -93,7 +104,8 @@ def load_gan(path: str | Path, trusted: Sequence[str] = ()) -> SavedGAN:
         raise CheckpointError(f"checkpoint {path}: cannot be rebuilt: {reason}") from error
     # Checkpoints of earlier versions do not tell.
     every = dict.fromkeys(module.clusters, module.sample_shape.num_classes)
-    return SavedGAN(module, config, names, spectrogram, data.get("num_classes", every))
+    num_classes = data.get("num_classes", every)
+    return SavedGAN(module, config, names, spectrogram, num_classes, data.get("channels", {}))
 
 
 def check_known(wanted: Sequence[int], known: Sequence[int], kind: str) -> None:
@@ -116,19 +128,17 @@ class _CheckpointPlan(PlanSource):
 
 def _build_module(
     model: dict[str, Any], shape: SampleShape, checkpoint: dict[str, Any]
-) -> SplitGAN:
-    plan = CutPlan.from_dict(checkpoint["huscf"]["plan"])
+) -> SplitModule:
+    plan = CutPlan.from_dict(checkpoint["huscf"]["engine"]["plan"])
     # Batches and sizes matter in training only.
     ones = dict.fromkeys(plan.client_ids, 1)
     with torch.random.fork_rng(devices=[]):
-        module = SplitGAN(
+        module = SplitModule(
             shape,
             ones,
             ones,
-            **_build_networks(model),
+            _build_method(model["method"]),
             plan=_CheckpointPlan(plan),
-            latent_dim=model["latent_dim"],
-            ema_decay=model["ema_decay"],
             seed=model["seed"],
         )
         module.on_load_checkpoint(checkpoint)
@@ -136,12 +146,10 @@ def _build_module(
     return module.eval()
 
 
-def _build_networks(model: dict[str, Any]) -> dict[str, Any]:
+def _build_method(method: Any) -> Method:
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--generator", type=Callable[[SampleShape, int], Network])
-    parser.add_argument("--discriminator", type=Callable[[SampleShape], Network])
-    wanted = {name: model[name] for name in ("generator", "discriminator")}
-    return vars(parser.instantiate_classes(parser.parse_object(wanted)))
+    parser.add_argument("--method", type=Method)
+    return parser.instantiate_classes(parser.parse_object({"method": method})).method
 
 
 def _join(numbers: Sequence[int]) -> str:

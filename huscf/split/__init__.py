@@ -1,40 +1,33 @@
-"""Cut plans, segments, and the exchange across a cut. Plain torch."""
+"""Where networks are cut, where plans come from, and what crosses a cut. Plain torch."""
 
-from .cuts import NETWORK_NAMES, ClientCuts, ClientPlan, CutPlan, NetworkName
-from .exchange import Cut, Direction, Exchange, Kind, Parcel, cuts_of, is_finite
-from .gradient_sum import GradientSum
+from .cuts import ClientCuts, ClientPlan, CutPlan, Placement, check_cuts, cut_names
+from .flow import Crossing, find_crossing
 from .plan_sources import (
     ExplicitPlan,
     PlanRequest,
     PlanSource,
     ProfilePlan,
     SavedPlan,
+    TracedPass,
     UniformPlan,
     check_plan_fits,
 )
-from .u_pass import Lane, UPass
 
 __all__ = [
-    "NETWORK_NAMES",
     "ClientCuts",
     "ClientPlan",
-    "Cut",
+    "Crossing",
     "CutPlan",
-    "Direction",
-    "Exchange",
     "ExplicitPlan",
-    "GradientSum",
-    "Kind",
-    "Lane",
-    "NetworkName",
-    "Parcel",
+    "Placement",
     "PlanRequest",
     "PlanSource",
     "ProfilePlan",
     "SavedPlan",
-    "UPass",
+    "TracedPass",
     "UniformPlan",
+    "check_cuts",
     "check_plan_fits",
-    "cuts_of",
-    "is_finite",
+    "cut_names",
+    "find_crossing",
 ]

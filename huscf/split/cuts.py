@@ -1,64 +1,80 @@
-"""Where each client's two networks are cut, as frozen, validated values."""
+"""Where each client's networks are cut, as frozen, validated values."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from ..errors import PlanError
 
-NetworkName = Literal["generator", "discriminator"]
-NETWORK_NAMES: tuple[NetworkName, NetworkName] = ("generator", "discriminator")
-
 
 @dataclass(frozen=True)
 class ClientCuts:
-    """How many blocks one client holds at each end of its two networks; the server has the rest.
+    """How many blocks one client holds at each end of each network; the server has the rest.
 
     Args:
-        generator_head: Blocks of the generator from its input on, at least 1.
-        generator_tail: Blocks of the generator up to its output, at least 1.
-        discriminator_head: Blocks of the discriminator from its input on, at least 1.
-        discriminator_tail: Blocks of the discriminator up to its output, at least 1.
+        ends: Network, blocks held from its input on, and blocks held up to its output, for every
+            network in the method's order. Head and tail may be 0; where they are all blocks, the
+            server has none.
     """
 
-    generator_head: int = 1
-    generator_tail: int = 1
-    discriminator_head: int = 1
-    discriminator_tail: int = 1
+    ends: tuple[tuple[str, int, int], ...]
 
-    def head(self, network: NetworkName) -> int:
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Return the networks' names."""
+        return tuple(name for name, _, _ in self.ends)
+
+    def head(self, network: str) -> int:
         """Return the number of head blocks of a network."""
-        return self.generator_head if network == "generator" else self.discriminator_head
+        return self._by_network[network][0]
 
-    def tail(self, network: NetworkName) -> int:
+    def tail(self, network: str) -> int:
         """Return the number of tail blocks of a network."""
-        return self.generator_tail if network == "generator" else self.discriminator_tail
+        return self._by_network[network][1]
 
-    def server_range(self, network: NetworkName, num_blocks: int) -> range:
+    def server_range(self, network: str, num_blocks: int) -> range:
         """Return the indices of the blocks that this client leaves to the server."""
-        return range(self.head(network), num_blocks - self.tail(network))
+        head, tail = self._by_network[network]
+        return range(head, num_blocks - tail)
+
+    def held(self, network: str, num_blocks: int) -> list[int]:
+        """Return the indices of the blocks that this client holds."""
+        middle = self.server_range(network, num_blocks)
+        return [index for index in range(num_blocks) if index not in middle]
 
     def as_list(self) -> list[int]:
-        """Return [generator_head, generator_tail, discriminator_head, discriminator_tail]."""
-        return list(astuple(self))
+        """Return head and tail of every network in turn."""
+        return [count for _, head, tail in self.ends for count in (head, tail)]
 
     @classmethod
-    def from_list(cls, counts: Iterable[int], owner: str = "cuts") -> "ClientCuts":
-        """Build the cuts from four block counts in the order of `as_list`.
+    def from_list(
+        cls, counts: object, networks: Sequence[str], owner: str = "cuts"
+    ) -> "ClientCuts":
+        """Build the cuts from block counts in the order of `as_list`.
 
         Raises:
-            PlanError: Naming the owner, unless there are four whole numbers.
+            PlanError: Naming the owner, unless there are two whole numbers for each network.
         """
-        values = list(counts) if isinstance(counts, Iterable) else counts
-        is_list = isinstance(values, list) and len(values) == 4
-        if not is_list or not all(type(value) is int for value in values):
-            names = ", ".join(field.name for field in fields(cls))
-            raise PlanError(f"{owner}: cuts are four whole numbers [{names}], got {values}")
-        return cls(*values)
+        values = list(counts) if isinstance(counts, Iterable) else []
+        if len(values) != 2 * len(networks) or not all(type(value) is int for value in values):
+            names = ", ".join(name for network in networks for name in cut_names(network))
+            number = {2: "two", 4: "four", 6: "six"}.get(2 * len(networks), 2 * len(networks))
+            raise PlanError(f"{owner}: cuts are {number} whole numbers [{names}], got {counts}")
+        pairs = zip(networks, values[::2], values[1::2], strict=True)
+        return cls(tuple(pairs))
+
+    @cached_property
+    def _by_network(self) -> dict[str, tuple[int, int]]:
+        return {name: (head, tail) for name, head, tail in self.ends}
+
+
+def cut_names(network: str) -> tuple[str, str]:
+    """Return the names of a network's head cut and tail cut."""
+    return f"{network}_head", f"{network}_tail"
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,7 @@ class ClientPlan:
 
     Args:
         client_id: The client.
-        cuts: Its four cuts.
+        cuts: Its cuts.
         profile: Name of its device profile, or "" where none was used.
     """
 
@@ -78,20 +94,18 @@ class ClientPlan:
 
 @dataclass(frozen=True)
 class CutPlan:
-    """The cuts of all clients for one pair of networks, valid by construction.
+    """The cuts of all clients for a method's networks, valid by construction.
 
     Args:
-        generator_blocks: Number of blocks of the generator.
-        discriminator_blocks: Number of blocks of the discriminator.
+        blocks: Every network and its number of blocks, in the method's order.
         clients: One entry per client, in ascending order of client_id.
 
     Raises:
-        PlanError: Naming the client and the cut, where a head or tail has less than one
-            block or the server is left with none, or where client ids repeat.
+        PlanError: Naming the client and the cut, where a number is negative or a client holds
+            more blocks than there are, or where client ids repeat.
     """
 
-    generator_blocks: int
-    discriminator_blocks: int
+    blocks: tuple[tuple[str, int], ...]
     clients: tuple[ClientPlan, ...]
 
     def __post_init__(self) -> None:
@@ -101,12 +115,22 @@ class CutPlan:
         if ids != sorted(set(ids)):
             raise PlanError(f"cut plan: client ids must be unique and ascending, got {ids}")
         for client in self.clients:
-            for network in NETWORK_NAMES:
-                _check_cuts(client, network, self.num_blocks(network))
+            if client.cuts.networks != self.networks:
+                raise PlanError(
+                    f"client {client.client_id}: has cuts of {', '.join(client.cuts.networks)}, "
+                    f"the plan is for {', '.join(self.networks)}"
+                )
+            for network, count in self.blocks:
+                check_cuts(client, network, count, Placement(0, 0, 0))
 
-    def num_blocks(self, network: NetworkName) -> int:
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Return the networks' names, in the method's order."""
+        return tuple(name for name, _ in self.blocks)
+
+    def num_blocks(self, network: str) -> int:
         """Return the number of blocks of a network."""
-        return self.generator_blocks if network == "generator" else self.discriminator_blocks
+        return dict(self.blocks)[network]
 
     @cached_property
     def by_client(self) -> dict[int, ClientPlan]:
@@ -118,7 +142,7 @@ class CutPlan:
         """Return all client ids, ascending."""
         return [client.client_id for client in self.clients]
 
-    def server_blocks(self, network: NetworkName) -> list[int]:
+    def server_blocks(self, network: str) -> list[int]:
         """Return the indices of the blocks that at least one client leaves to the server."""
         count = self.num_blocks(network)
         held = {b for c in self.clients for b in c.cuts.server_range(network, count)}
@@ -127,8 +151,7 @@ class CutPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values for YAML."""
         return {
-            "generator_blocks": self.generator_blocks,
-            "discriminator_blocks": self.discriminator_blocks,
+            "blocks": dict(self.blocks),
             "clients": [
                 {"client": c.client_id, "profile": c.profile, "cuts": c.cuts.as_list()}
                 for c in self.clients
@@ -144,21 +167,23 @@ class CutPlan:
         """
         try:
             entries = [(c["client"], c["cuts"], c.get("profile", "")) for c in values["clients"]]
-            counts = values["generator_blocks"], values["discriminator_blocks"]
+            blocks = tuple(values["blocks"].items())
         except (KeyError, TypeError, AttributeError) as error:
             raise PlanError(
-                "cut plan: needs generator_blocks, discriminator_blocks and a list clients of "
+                "cut plan: needs blocks (network: number) and a list clients of "
                 f"{{client, profile, cuts}}; problem with {error}"
             ) from error
-        for network, count in zip(NETWORK_NAMES, counts, strict=True):
-            _check_type(f"cut plan: {network}_blocks", count, int)
+        for network, count in blocks:
+            _check_type(f"cut plan: blocks: {network}", count, int)
+        networks = [str(network) for network, _ in blocks]
         clients = []
         for client, cuts, profile in entries:
             owner = f"client {client}"
             _check_type(f"{owner}: client", client, int)
             _check_type(f"{owner}: profile", profile, str)
-            clients.append(ClientPlan(client, ClientCuts.from_list(cuts, owner), profile))
-        return cls(*counts, tuple(sorted(clients, key=lambda client: client.client_id)))
+            own = ClientCuts.from_list(cuts, networks, owner)
+            clients.append(ClientPlan(client, own, profile))
+        return cls(blocks, tuple(sorted(clients, key=lambda client: client.client_id)))
 
     def save(self, path: str | Path, **extra: object) -> None:
         """Write the plan as YAML.
@@ -195,14 +220,48 @@ def _check_type(owner: str, value: object, wanted: type) -> None:
         raise PlanError(f"{owner} is {value!r}, must be {name}")
 
 
-def _check_cuts(client: ClientPlan, network: NetworkName, num_blocks: int) -> None:
+@dataclass(frozen=True)
+class Placement:
+    """Where a method lets the blocks of a network lie.
+
+    Args:
+        min_head: Fewest blocks of a client's head.
+        min_tail: Fewest blocks of a client's tail.
+        min_server: Fewest blocks at the server.
+        max_server: Most blocks at the server, or None for any number.
+    """
+
+    min_head: int = 1
+    min_tail: int = 1
+    min_server: int = 1
+    max_server: int | None = None
+
+    def smallest(self, num_blocks: int) -> tuple[int, int]:
+        """Return the fewest blocks of head and tail; what the server may not have is the head's."""
+        least = self.min_head
+        if self.max_server is not None:
+            least = max(least, num_blocks - self.min_tail - self.max_server)
+        return least, self.min_tail
+
+
+def check_cuts(client: ClientPlan, network: str, num_blocks: int, allowed: Placement) -> None:
+    """Raise a PlanError that names client and cut unless the placement is an allowed one."""
     head, tail = client.cuts.head(network), client.cuts.tail(network)
     owner = f"client {client.client_id}"
-    for name, count in (("head", head), ("tail", tail)):
-        if count < 1:
-            raise PlanError(f"{owner}: {network}_{name} is {count}, must be at least 1 block")
-    if head + tail >= num_blocks:
+    for name, count, least in (("head", head, allowed.min_head), ("tail", tail, allowed.min_tail)):
+        if count < least:
+            blocks = f"{least} block{'s' * (least != 1)}"
+            raise PlanError(f"{owner}: {network}_{name} is {count}, must be at least {blocks}")
+    left = num_blocks - head - tail
+    if left < allowed.min_server:
+        verb = "leave the server no block" if left == 0 else f"leave the server {left} blocks"
         raise PlanError(
-            f"{owner}: {network}_head {head} + {network}_tail {tail} leave the server no block "
+            f"{owner}: {network}_head {head} + {network}_tail {tail} {verb} "
             f"of the {num_blocks}-block {network}; lower one of them"
+        )
+    if allowed.max_server is not None and left > allowed.max_server:
+        raise PlanError(
+            f"{owner}: {network}_head {head} + {network}_tail {tail} leave the server {left} "
+            f"blocks of the {num_blocks}-block {network}, and this method leaves it at most "
+            f"{allowed.max_server}; raise one of them"
         )

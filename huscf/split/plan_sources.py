@@ -2,11 +2,28 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from ..errors import PlanError
-from ..models import Network, SampleShape
-from .cuts import ClientCuts, ClientPlan, CutPlan
+from ..models import Carry, Network, SampleShape
+from .cuts import ClientCuts, ClientPlan, CutPlan, Placement
+
+
+@dataclass(frozen=True)
+class TracedPass:
+    """One pass of a step, as far as its cost goes.
+
+    Args:
+        network: Through which network.
+        backward: "none", "inputs" (gradients of its inputs only), "parameters" (of its parameters
+            only, as nobody needs those of its inputs), or "both".
+        is_observed: Whether the server compares clients by its activations.
+    """
+
+    network: str
+    backward: Literal["none", "inputs", "parameters", "both"]
+    is_observed: bool = False
 
 
 @dataclass(frozen=True)
@@ -14,22 +31,22 @@ class PlanRequest:
     """What a plan is made for.
 
     Args:
-        generator: The full generator.
-        discriminator: The full discriminator.
+        networks: The full networks by name, in the method's order.
         shape: Shape of the samples.
-        latent_dim: Length of the noise vector.
+        inputs: What every network needs from outside, a batch of two.
         batch_sizes: Samples per step of every client, by client id.
         seed: Seed of any random choice.
-        discriminator_batches: Batches that the discriminator is trained on in a step.
+        passes: What a step runs, as most steps of a long run do.
+        placements: Where the blocks of every network may lie.
     """
 
-    generator: Network
-    discriminator: Network
+    networks: Mapping[str, Network]
     shape: SampleShape
-    latent_dim: int
+    inputs: Mapping[str, Carry]
     batch_sizes: Mapping[int, int]
     seed: int = 0
-    discriminator_batches: int = 2
+    passes: Sequence[TracedPass] = ()
+    placements: Mapping[str, Placement] = field(default_factory=dict)
 
     @property
     def client_ids(self) -> list[int]:
@@ -53,16 +70,25 @@ class UniformPlan(PlanSource):
     """The same cuts for every client.
 
     Args:
-        cuts: Blocks held: [generator_head, generator_tail, discriminator_head,
-            discriminator_tail], each at least 1.
+        cuts: Blocks held of each network, head and tail in turn: [generator_head,
+            generator_tail, discriminator_head, discriminator_tail] of a GAN. None holds the
+            fewest that the method allows.
     """
 
-    def __init__(self, cuts: Sequence[int] = (1, 1, 1, 1)) -> None:
-        self.cuts = ClientCuts.from_list(cuts)
+    def __init__(self, cuts: Sequence[int] | None = None) -> None:
+        self.cuts = cuts
 
     def make_plan(self, request: PlanRequest) -> CutPlan:
         """Return a plan with these cuts for everybody."""
-        return _assemble(request, {client: ("", self.cuts) for client in request.client_ids})
+        counts = self.cuts
+        if counts is None:
+            least = [
+                request.placements.get(name, Placement()).smallest(len(network))
+                for name, network in request.networks.items()
+            ]
+            counts = [count for ends in least for count in ends]
+        cuts = ClientCuts.from_list(counts, list(request.networks))
+        return _assemble(request, {client: ("", cuts) for client in request.client_ids})
 
 
 class ProfilePlan(PlanSource):
@@ -70,7 +96,8 @@ class ProfilePlan(PlanSource):
 
     Args:
         profiles: Profile name -> blocks held [generator_head, generator_tail,
-            discriminator_head, discriminator_tail]. Client k has profile k modulo their number.
+            discriminator_head, discriminator_tail], or head and tail of whatever networks the
+            method has. Client k has profile k modulo their number.
         assignment: Client id -> profile name, for clients that shall not take the next in turn.
     """
 
@@ -81,9 +108,7 @@ class ProfilePlan(PlanSource):
     ) -> None:
         if not profiles:
             raise PlanError("profiles: name at least one")
-        self.profiles = {
-            name: ClientCuts.from_list(cuts, f"profile {name}") for name, cuts in profiles.items()
-        }
+        self.profiles = dict(profiles)
         self.assignment = dict(assignment or {})
         for client, name in self.assignment.items():
             if name not in self.profiles:
@@ -97,11 +122,15 @@ class ProfilePlan(PlanSource):
             raise PlanError(
                 f"assignment: not in the run: clients {unknown}; it has {request.client_ids}"
             )
-        names = list(self.profiles)
+        names, networks = list(self.profiles), list(request.networks)
+        cuts = {
+            name: ClientCuts.from_list(counts, networks, f"profile {name}")
+            for name, counts in self.profiles.items()
+        }
         chosen = {}
         for position, client in enumerate(request.client_ids):
             name = self.assignment.get(client, names[position % len(names)])
-            chosen[client] = (name, self.profiles[name])
+            chosen[client] = (name, cuts[name])
         return _assemble(request, chosen)
 
 
@@ -109,19 +138,21 @@ class ExplicitPlan(PlanSource):
     """Every client's cuts, written out.
 
     Args:
-        clients: Client id -> blocks held [generator_head, generator_tail,
-            discriminator_head, discriminator_tail]; must name exactly the run's clients.
+        clients: Client id -> blocks held, as in UniformPlan; must name exactly the run's
+            clients.
     """
 
     def __init__(self, clients: Mapping[int, Sequence[int]]) -> None:
-        self.clients = {
-            client: ClientCuts.from_list(cuts, f"client {client}")
-            for client, cuts in clients.items()
-        }
+        self.clients = dict(clients)
 
     def make_plan(self, request: PlanRequest) -> CutPlan:
         """Return the plan as written."""
-        return _assemble(request, {client: ("", cuts) for client, cuts in self.clients.items()})
+        networks = list(request.networks)
+        cuts = {
+            client: ("", ClientCuts.from_list(counts, networks, f"client {client}"))
+            for client, counts in self.clients.items()
+        }
+        return _assemble(request, cuts)
 
 
 class SavedPlan(PlanSource):
@@ -143,11 +174,10 @@ class SavedPlan(PlanSource):
 
 def check_plan_fits(plan: CutPlan, request: PlanRequest, owner: str) -> None:
     """Raise a PlanError that names the owner unless the plan is for these networks and clients."""
-    wanted = (len(request.generator), len(request.discriminator))
-    if (plan.generator_blocks, plan.discriminator_blocks) != wanted:
+    wanted = _count_blocks(request)
+    if plan.blocks != wanted:
         raise PlanError(
-            f"{owner}: the plan is for networks of {plan.generator_blocks} and "
-            f"{plan.discriminator_blocks} blocks, these have {wanted[0]} and {wanted[1]}"
+            f"{owner}: the plan is for {_name(plan.blocks)}, these networks are {_name(wanted)}"
         )
     _check_clients(plan.client_ids, request, owner)
 
@@ -155,7 +185,15 @@ def check_plan_fits(plan: CutPlan, request: PlanRequest, owner: str) -> None:
 def _assemble(request: PlanRequest, chosen: Mapping[int, tuple[str, ClientCuts]]) -> CutPlan:
     _check_clients(sorted(chosen), request, owner="plan")
     clients = tuple(ClientPlan(c, cuts, name) for c, (name, cuts) in sorted(chosen.items()))
-    return CutPlan(len(request.generator), len(request.discriminator), clients)
+    return CutPlan(_count_blocks(request), clients)
+
+
+def _count_blocks(request: PlanRequest) -> tuple[tuple[str, int], ...]:
+    return tuple((name, len(network)) for name, network in request.networks.items())
+
+
+def _name(blocks: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"a {name} of {count} blocks" for name, count in blocks)
 
 
 def _check_clients(planned: Sequence[int], request: PlanRequest, owner: str) -> None:

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from huscf.callbacks import FederationLog, RunFolder
-from huscf.callbacks.clustered_federation import Assignment, ClusteredFederation
+from huscf.callbacks import FederationLog, RoundResult, RunFolder
+from huscf.engines import Mixture
 from huscf.errors import HuscfError
-from huscf.reporting.federation_history import by_round, places_of, read_federation
+from huscf.federation import RoundDecision
+from huscf.reporting.federation_history import by_round, embedding_of, read_federation
 from tests.conftest import make_gan
 from tests.test_cli import fit, rows
 
@@ -42,7 +43,7 @@ def test_rows_agree_with_the_figures_of_the_round(four_rounds):
         assert mean == pytest.approx(float(row["federation/mean_kld"]))
         for cluster in {c.cluster for c in clients}:
             assert sum(c.weight for c in clients if c.cluster == cluster) == pytest.approx(1)
-        assert len(set(places_of(clients).values())) == 4
+        assert len(set(embedding_of(clients).values())) == 4
 
 
 def test_the_first_every_nth_and_the_last_round_have_a_picture(four_rounds):
@@ -90,24 +91,24 @@ def test_a_run_resumed_elsewhere_has_the_rounds_before_the_checkpoint_too(four_r
 
 def test_maps_are_turned_to_lie_as_the_last_one(tmp_path):
     module = make_gan({c: [1, 1, 1, 1] for c in range(3)})
-    folder, federation, log = RunFolder(), ClusteredFederation(), FederationLog(0, 0)
+    folder, log = RunFolder(), FederationLog(0, 0)
     folder.path = tmp_path
-    trainer = SimpleNamespace(callbacks=[folder, federation, log], datamodule=None, loggers=[])
+    trainer = SimpleNamespace(callbacks=[folder, log], datamodule=None, loggers=[])
     log.on_fit_start(trainer, module)
     places = {0: (1.0, 0.5), 1: (-2.0, 0.0), 2: (1.0, -0.5)}
     weights = {0: 0.75, 1: 1.0, 2: 0.25}
     for number, sign in ((1, 1), (2, -1)):
         turned = {c: (sign * y, sign * x) for c, (x, y) in places.items()}
         shown = places if number == 1 else turned
-        federation.assignment = Assignment({0: 0, 1: 1, 2: 0}, {0: 0.5}, weights, shown)
-        module.num_rounds, module.round_metrics = number, {"round": number}
-        log.on_train_epoch_end(trainer, module)
-    module.round_metrics = {}
+        clusters = {0: 0, 1: 1, 2: 0}
+        decision = RoundDecision(clusters, weights, {0: 0.5}, shown)
+        module.num_rounds = number
+        log.on_round_end(trainer, module, RoundResult(number, decision, Mixture(clusters, weights)))
     log.on_train_epoch_end(trainer, module)  # an epoch that ends no round
     logged = by_round(log.rows)
     assert list(logged) == [1, 2]
     for client, place in places.items():
-        assert places_of(logged[2])[client] == pytest.approx(place)
+        assert embedding_of(logged[2])[client] == pytest.approx(place)
     assert [row.divergence for row in logged[2]] == [0.5, None, None]
     assert [row.domain for row in logged[2]] == [""] * 3
     assert not (tmp_path / "federation").exists()

@@ -37,8 +37,13 @@ def fit(root, rounds, *options):
                     "init_args": {"clients_per_domain": 2, "batch_size": 8, "steps_per_epoch": 2},
                 },
                 "model": {
-                    "generator": small("ConditionalGenerator"),
-                    "discriminator": small("ConditionalDiscriminator"),
+                    "method": {
+                        "class_path": "huscf.methods.HuscfGan",
+                        "init_args": {
+                            "generator": small("ConditionalGenerator"),
+                            "discriminator": small("ConditionalDiscriminator"),
+                        },
+                    },
                     "plan": {
                         "class_path": "huscf.planning.SearchedPlan",
                         "init_args": {"devices": str(devices)},
@@ -104,7 +109,7 @@ def test_resuming_after_a_move_is_bit_exact(tmp_path):
         torch.load(f / "runs" / "run-1" / "checkpoints" / "last.ckpt", weights_only=True)
         for f in (whole, parts)
     )
-    assert one["huscf"]["plan"] == other["huscf"]["plan"]
+    assert one["huscf"]["engine"]["plan"] == other["huscf"]["engine"]["plan"]
     assert one["state_dict"].keys() == other["state_dict"].keys()
     for key, value in one["state_dict"].items():
         assert torch.equal(value, other["state_dict"][key]), key
@@ -144,7 +149,12 @@ def test_moments_that_are_reset_are_not_moved(tmp_path, monkeypatch):
         total = 1e6 * float(rows(folder)[1]["plan/moved_mbytes"])
         assert sum(sizes[-1].values()) == pytest.approx(total)
     both = sizes[0].keys() & sizes[1].keys()
-    assert both and all(sizes[0][key] == 3 * sizes[1][key] for key in both)
+    # Parameters and two moments against parameters; of the generator the moving average too, and
+    # buffers of both.
+    for key in both:
+        ratio = sizes[0][key] / sizes[1][key]
+        assert 1.9 < ratio < 2.1 if key[1] == "generator" else 2.5 < ratio < 3.1, key
+    assert {key[1] for key in both} == {"generator", "discriminator"}
 
 
 @pytest.mark.parametrize("rule", ["KMeansClusters", "OneCluster"])
@@ -159,7 +169,7 @@ def test_re_planning_looks_for_comparable_plans_where_the_rule_compares(
             return super().decide(*args, **kwargs)
 
     monkeypatch.setattr("huscf.callbacks.replanning.Replanner", Asked)
-    options = [f"--federation.rule=huscf.federation.{rule}"]
+    options = [f"--federation.rule=huscf.federation.{rule}", "--federation.observe=training"]
     assert fit(tmp_path, 1, *options, "--model.plan.init_args.common_boundary=false") == 0
     assert asked == [rule == "KMeansClusters"]
 

@@ -1,10 +1,15 @@
 """The paper's scenarios, and a user's own data, through the command line."""
 
+import json
 import re
+import warnings
 from itertools import product
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from PIL import Image
 
 from huscf.__main__ import main
 from tests.conftest import REPOSITORY
@@ -13,8 +18,8 @@ from tests.datamodules.test_audio import save_tone
 CONFIGS = REPOSITORY / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
 SMALL = [
-    "--model.generator.init_args.width=4",
-    "--model.discriminator.init_args.width=4",
+    "--model.method.init_args.generator.init_args.width=4",
+    "--model.method.init_args.discriminator.init_args.width=4",
     "--data.init_args.samples_per_client=6",
     "--data.init_args.batch_size=3",
     "--data.init_args.steps_per_epoch=1",
@@ -67,6 +72,81 @@ def test_the_guides_own_recordings_train_over_the_audio_config(number, name, mon
     speakers = [[f"speaker{number}"] for number in range(6)]
     keys = [client["keys"] for client in manifest["clients"]]
     assert sorted(keys) == (speakers if name == "calls" else [[]] * 4)
+
+
+def make_skin_and_xray(root):
+    for name, colour in (("ill", (200, 60, 60)), ("well", (160, 90, 90))):
+        for number in range(10):
+            for site in ("skin", "xray"):
+                (root / site / name).mkdir(parents=True, exist_ok=True)
+                level = 20 * number if name == "ill" else 255 - 20 * number
+                shade = colour if site == "skin" else (level,) * 3
+                Image.new("RGB", (16, 16), shade).save(root / site / name / f"{number}.png")
+
+
+def read_pixels(paths):
+    for path in paths:
+        with Image.open(path) as image:
+            yield np.asarray(image.convert("RGB"))
+
+
+def test_xrays_come_out_grey_of_a_run_that_has_colour_too(tmp_path):
+    make_skin_and_xray(tmp_path / "data")
+    (tmp_path / "mine.yaml").write_text(
+        "data:\n  class_path: huscf.datamodules.FolderDataModule\n  init_args:\n"
+        f"    root: {tmp_path / 'data'}\n    sources: {{skin: skin, xray: xray}}\n"
+        "    image_size: 16\n    clients_per_domain: 2\nrun: {name: mixed}\n"
+    )
+    assert fit(tmp_path, QUICKSTART, tmp_path / "mine.yaml") == 0
+    run = tmp_path / "mixed-1"
+    is_grey = {}
+    for client in ("0", "2"):
+        options = ["--num_samples", "4", "--client", client, "--output", str(tmp_path / client)]
+        assert main(["generate", "--ckpt_path", str(run), *options]) == 0
+        drawn = list(read_pixels((tmp_path / client).rglob("*.png")))
+        assert len(drawn) == 4
+        is_grey[client] = all((pixels == pixels[..., :1]).all() for pixels in drawn)
+    assert is_grey == {"0": False, "2": True}
+    for site, expected in (("skin", False), ("xray", True)):
+        (grid,) = read_pixels([run / "samples" / f"{site}-final.png"])
+        assert bool((grid == grid[..., :1]).all()) == expected
+
+
+OWN = """
+import numpy as np
+from huscf.datamodules import Domain, FederatedDataModule
+
+class Mine(FederatedDataModule):
+    def load_domains(self):
+        labels = np.arange(40) % 4 + 1
+        samples = (labels[:, None, None, None] * 50 * np.ones((40, 1, 16, 16))).astype(np.uint8)
+        return [Domain("mine", samples, labels, samples, labels)]
+"""
+
+
+def test_a_class_that_nobody_has_is_neither_drawn_nor_exported(tmp_path, monkeypatch):
+    (tmp_path / "labels_from_one.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine.yaml").write_text(
+        "data: {class_path: labels_from_one.Mine, init_args: {clients_per_domain: 2}}\n"
+        "run: {name: mine}\n"
+    )
+    with pytest.warns(UserWarning, match=r"no training sample has label 0: .* \(1, 2, 3, 4\)"):
+        assert fit(tmp_path, QUICKSTART, tmp_path / "mine.yaml") == 0
+    run, output = str(tmp_path / "mine-1"), tmp_path / "drawn"
+    assert (
+        main(["generate", "--ckpt_path", run, "--num_samples", "8", "--output", str(output)]) == 0
+    )
+    drawn = {path.name: len(list(path.iterdir())) for path in output.iterdir() if path.is_dir()}
+    assert drawn == {"0-1": 2, "1-2": 2, "2-3": 2, "3-4": 2}
+    saved = str(tmp_path / "generator.pt")
+    assert main(["export", "--ckpt_path", run, "--cluster", "0", "--output", saved]) == 0
+    extra = {"huscf.json": ""}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.jit.load's
+        torch.jit.load(saved, _extra_files=extra)
+    told = json.loads(extra["huscf.json"])
+    assert told["num_classes"] == 4 and told["class_names"] == ["1", "2", "3", "4"]
 
 
 def test_missing_data_is_one_line_that_names_the_file(tmp_path, monkeypatch, capsys):

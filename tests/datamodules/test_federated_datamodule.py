@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -339,3 +340,17 @@ def test_what_is_no_list_of_domains_is_refused_by_the_classs_name(kind, given):
     message = f"{kind.__name__}: needs a method load_domains that returns .*, got {given}"
     with pytest.raises(DataError, match=message):
         _ = kind().domains
+
+
+@pytest.mark.parametrize(("limit", "length"), [(2, 2), (0.75, 3), (9, 4), (1.0, 4)])
+def test_participants_change_between_shortened_epochs_only(limit, length):
+    data = TwoDomains(clients_per_domain=3, batch_size=2, steps_per_epoch=4, participation=0.5)
+    data.trainer = SimpleNamespace(overfit_batches=0, limit_train_batches=limit)
+    batches, present = data.train_dataloader(), []
+    assert len(batches) == 4
+    for _ in range(6):
+        # Lightning leaves an epoch early in the same way.
+        epoch = [set(batch) for _, batch in zip(range(length), batches, strict=False)]
+        assert len(epoch) == length and all(each == epoch[0] for each in epoch)
+        present.append(frozenset(epoch[0]))
+    assert len(set(present)) > 1

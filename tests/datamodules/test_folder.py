@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from huscf.datamodules import FolderDataModule, NaturalIdPartitioner
+from huscf.datamodules.held_out import hold_out
 from huscf.datamodules.pictures import read_picture
-from huscf.datamodules.sources import SourceFile, hold_out
+from huscf.datamodules.sources import SourceFile
 from huscf.errors import DataError
 
 
@@ -209,14 +210,14 @@ def test_two_processes_may_fill_one_cache(tmp_path, monkeypatch, is_damaged):
         damage_cache(tmp_path / "cache", "index.json", None)
     others = []
 
-    def read_when_the_other_is_done(*arguments):
+    def read_when_the_other_is_done(*arguments, **options):
         if not others:
             with monkeypatch.context() as other:
                 other.setattr("os.getpid", lambda: 0)
                 other.setattr("huscf.datamodules.folder.read_picture", read_picture)
                 others.append(make_module(tmp_path, cache_dir=str(tmp_path / "cache")))
                 assert others[0].domains
-        return read_picture(*arguments)
+        return read_picture(*arguments, **options)
 
     monkeypatch.setattr("huscf.datamodules.folder.read_picture", read_when_the_other_is_done)
     with warnings.catch_warnings(record=True) as caught:
@@ -529,7 +530,7 @@ def test_sources_that_hold_nothing_say_so(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong.csv").write_text("file,class\n")
     (tmp_path / "heading.csv").write_text("path,label\n")
-    (tmp_path / "binary.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
+    (tmp_path / "binary.csv").write_bytes(b"path,label\n\1\2\3,x\n")
     for source, message in (
         ("empty", "no class folders"),
         ("gone", "no folder or CSV file .*gone: set root or HUSCF_DATA"),

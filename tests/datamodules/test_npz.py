@@ -89,7 +89,7 @@ def test_a_stray_label_makes_no_classes(tmp_path, arrays):
         ("train_images", np.zeros((24, 28, 28), np.int32), "images are int32"),
         ("train_labels", np.zeros((24, 14), np.uint8), "one whole number for each of 24"),
         ("train_labels", np.zeros(23, np.uint8), "one whole number for each of 24"),
-        ("train_labels", np.zeros(24), "labels are float64"),
+        ("train_labels", np.full(24, 0.5), "labels are float64"),
         ("train_labels", np.array([{"a": 1}] * 24, dtype=object), "cannot be read"),
     ],
 )
@@ -140,6 +140,16 @@ def test_damage_anywhere_is_one_line(tmp_path, arrays, rng):
         read_npz(path)
 
 
+def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path, arrays, monkeypatch):
+    path = tmp_path / "cells.npz"
+    monkeypatch.setattr("huscf.datamodules.npz._LARGE", 1 << 20)
+    np.savez_compressed(path, **arrays | {"val_images": np.zeros(1 << 21, np.uint8)})
+    with pytest.raises(DataError, match=r"cells.npz cannot be read: val_images.npy would grow to"):
+        read_npz(path)
+    np.savez(path, **arrays | {"val_images": np.zeros(1 << 21, np.uint8)})
+    assert len(read_npz(path)["train_images"]) == 24
+
+
 def test_files_in_subfolders_name_their_domain_without_them(tmp_path, arrays):
     (tmp_path / "site").mkdir()
     np.savez(tmp_path / "site" / "cells.v2.npz", **arrays)
@@ -158,9 +168,29 @@ def test_a_path_outside_root_is_refused(tmp_path, arrays):
 def test_medmnist_names_missing_files_and_unusable_sets(tmp_path):
     with pytest.raises(DataError, match=r"bloodmnist_64.npz: .*HUSCF_DATA.*download: true"):
         _ = MedicalDataModule(["bloodmnist"], size=64, root=str(tmp_path)).domains
-    for name in ("chestmnist", "organmnist3d", "nomnist"):
+    for name in ("organmnist3d", "nomnist"):
         with pytest.raises(DataError, match="is no MedMNIST set"):
             _ = MedicalDataModule([name], root=str(tmp_path)).domains
+
+
+def test_a_missing_medmnist_set_is_fetched_on_request(tmp_path, arrays, monkeypatch):
+    import medmnist
+
+    def fetch(split, download, root, size):
+        assert download and size == 64
+        np.savez(f"{root}/bloodmnist_64.npz", **arrays)
+
+    monkeypatch.setattr(medmnist, "BloodMNIST", fetch)
+    data = MedicalDataModule(["bloodmnist"], size=64, root=str(tmp_path / "new"), download=True)
+    with pytest.warns(UserWarning, match="no training sample has class immature"):
+        assert data.domains["bloodmnist"].train_labels.tolist() == [i % 3 for i in range(24)]
+
+    def fail(*arguments, **options):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(medmnist, "BloodMNIST", fail)
+    with pytest.raises(DataError, match=r"bloodmnist.npz cannot be fetched: no network"):
+        _ = MedicalDataModule(["bloodmnist"], root=str(tmp_path), download=True).domains
 
 
 def test_medmnist_files_of_both_sizes_are_read_by_name(tmp_path, arrays):
@@ -171,7 +201,8 @@ def test_medmnist_files_of_both_sizes_are_read_by_name(tmp_path, arrays):
         )
     np.savez(tmp_path / "bloodmnist_64.npz", **arrays)
     data = MedicalDataModule(["bloodmnist"], size=64, root=str(tmp_path))
-    assert data.sample_shape.image_size == 64 and data.sample_shape.num_classes == 8
+    with pytest.warns(UserWarning, match="no training sample has class immature granulocytes"):
+        assert data.sample_shape.image_size == 64 and data.sample_shape.num_classes == 3
     assert data.domains["bloodmnist"].class_names[0] == "basophil"
 
 

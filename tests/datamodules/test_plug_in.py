@@ -58,5 +58,5 @@ def test_readers_are_imported_where_they_are_used(path):
         alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names
     }
     names |= {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}
-    heavy = {"medmnist", "torchvision", "torchaudio", "soundfile", "pydicom", "sklearn"}
+    heavy = {"medmnist", "torchvision", "torchaudio", "soundfile", "pydicom", "sklearn", "nibabel"}
     assert not heavy & {name.split(".")[0] for name in names}

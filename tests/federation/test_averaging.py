@@ -3,21 +3,34 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
-from huscf.federation import block_tensors, mix_blocks, mix_tensors, mixing_matrix
+from huscf.federation import mix_states, mixing_matrix
 
 
 def copies(count, seed=0):
     stream = torch.Generator().manual_seed(seed)
     return [
-        [torch.randn(3, 2, generator=stream), torch.randn(4, generator=stream)]
+        {"a": torch.randn(3, 2, generator=stream), "b": torch.randn(4, generator=stream)}
         for _ in range(count)
     ]
 
 
-def clone(tensors):
-    return [[t.clone() for t in each] for each in tensors]
+def mix(states, matrix):
+    """Every copy's state from now on: new tensors, and those that it keeps."""
+    before = [{name: tensor.clone() for name, tensor in each.items()} for each in states]
+    mixed = mix_states(states, matrix)
+    for own, old in zip(states, before, strict=True):
+        for name, tensor in own.items():
+            torch.testing.assert_close(tensor, old[name], rtol=0, atol=0, equal_nan=True)
+    return [{**own, **(new or {})} for own, new in zip(states, mixed, strict=True)]
+
+
+def state_of(block):
+    return {**dict(block.named_parameters()), **dict(block.named_buffers())}
+
+
+def is_equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
 @given(st.integers(1, 6), st.integers(0, 1000))
@@ -26,49 +39,42 @@ def test_mixing_equals_the_matrix_product(count, seed):
     matrix = torch.rand(count, count, generator=stream, dtype=torch.float64)
     matrix /= matrix.sum(1, keepdim=True)
     before = copies(count, seed)
-    after = clone(before)
-    mix_tensors(after, matrix)
-    for which in range(2):
-        stacked = torch.stack([each[which].double().flatten() for each in before])
-        expected = matrix @ stacked
-        got = torch.stack([each[which].double().flatten() for each in after])
-        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    after = mix(before, matrix)
+    for name in ("a", "b"):
+        stacked = torch.stack([each[name].double().flatten() for each in before])
+        got = torch.stack([each[name].double().flatten() for each in after])
+        torch.testing.assert_close(got, matrix @ stacked, rtol=1e-5, atol=1e-6)
 
 
 def test_the_identity_changes_nothing():
-    before = copies(4)
-    after = clone(before)
-    mix_tensors(after, torch.eye(4, dtype=torch.float64))
-    assert all(
-        torch.equal(a, b)
-        for x, y in zip(after, before, strict=True)
-        for a, b in zip(x, y, strict=True)
-    )
+    assert mix_states(copies(4), torch.eye(4, dtype=torch.float64)) == [None] * 4
 
 
 def test_identical_copies_stay_identical_bit_for_bit():
     one = copies(1)[0]
-    after = clone([one] * 5)
     weights = torch.tensor([0.1, 0.2, 0.3, 0.15, 0.25], dtype=torch.float64)
-    mix_tensors(after, weights.repeat(5, 1))
-    for each in after:
-        assert all(torch.equal(a, b) for a, b in zip(each, one, strict=True))
+    assert all(is_equal(each, one) for each in mix([one] * 5, weights.repeat(5, 1)))
+
+
+def test_equal_rows_are_computed_once():
+    weights = torch.tensor([0.25, 0.75, 0.0], dtype=torch.float64)
+    first, second, third = mix_states(copies(3), weights.repeat(3, 1))
+    assert first is second is third
 
 
 def test_a_copy_that_nobody_weighs_may_hold_nan_and_is_healed():
-    tensors = [[torch.tensor([float("nan")])], [torch.tensor([2.0])], [torch.tensor([4.0])]]
+    states = [{"a": torch.tensor([value])} for value in (float("nan"), 2.0, 4.0)]
     row = torch.tensor([0.0, 0.5, 0.5], dtype=torch.float64)
-    mix_tensors(tensors, row.repeat(3, 1))
-    assert [each[0].item() for each in tensors] == [3.0, 3.0, 3.0]
+    assert [each["a"].item() for each in mix(states, row.repeat(3, 1))] == [3.0, 3.0, 3.0]
 
 
 def test_counters_are_never_averaged():
     blocks = [nn.BatchNorm1d(2) for _ in range(2)]
     blocks[0].num_batches_tracked.fill_(7)
     blocks[1].running_mean.fill_(2.0)
-    mix_tensors([block_tensors(b) for b in blocks], torch.full((2, 2), 0.5, dtype=torch.float64))
-    assert [int(b.num_batches_tracked) for b in blocks] == [7, 0]
-    assert blocks[0].running_mean.tolist() == [1.0, 1.0]
+    after = mix([*map(state_of, blocks)], torch.full((2, 2), 0.5, dtype=torch.float64))
+    assert [int(each["num_batches_tracked"]) for each in after] == [7, 0]
+    assert after[0]["running_mean"].tolist() == [1.0, 1.0]
 
 
 def test_running_statistics_are_those_of_the_mixture():
@@ -85,28 +91,13 @@ def test_running_statistics_are_those_of_the_mixture():
         blocks.append(block)
     weights = sizes.double() / sizes.sum()
     matrix = torch.stack([weights, torch.tensor([0.0, 1.0, 0.0]).double(), weights])
-    alone = [tensor.clone() for tensor in block_tensors(blocks[1])]
-    mix_blocks(blocks, matrix)
+    before = [*map(state_of, blocks)]
+    after = mix(before, matrix)
     together = torch.cat(samples)
-    for block in (blocks[0], blocks[2]):
-        torch.testing.assert_close(block[1].running_mean, together.mean(0))
-        torch.testing.assert_close(block[1].running_var, together.var(0, correction=0))
-    pairs = zip(block_tensors(blocks[1]), alone, strict=True)
-    assert all(torch.equal(after, before) for after, before in pairs)
-
-
-def test_spectral_norms_are_those_of_the_mixed_weights():
-    torch.manual_seed(0)
-    blocks = [nn.Sequential(spectral_norm(nn.Conv2d(4, 8, 3))) for _ in range(3)]
-    matrix = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]).double()
-    alone = [tensor.clone() for tensor in block_tensors(blocks[2])]
-    mix_blocks(blocks, matrix)
-    for block in blocks:
-        norm = torch.linalg.matrix_norm(block.eval()[0].weight.flatten(1), 2).item()
-        assert norm == pytest.approx(1, abs=0.02)
-    one, other = (block_tensors(block) for block in blocks[:2])
-    assert all(map(torch.equal, one, other))
-    assert all(map(torch.equal, alone, block_tensors(blocks[2])))
+    for state in (after[0], after[2]):
+        torch.testing.assert_close(state["1.running_mean"], together.mean(0))
+        torch.testing.assert_close(state["1.running_var"], together.var(0, correction=0))
+    assert is_equal(after[1], before[1])
 
 
 def test_clients_that_left_the_block_are_represented_by_the_servers_copy():

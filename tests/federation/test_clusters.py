@@ -8,10 +8,10 @@ from huscf.federation import (
     EachAlone,
     KMeansClusters,
     OneCluster,
+    assign_to_nearest,
     keep_unless_better,
     match_labels,
     mean_silhouette,
-    place_clients,
 )
 
 RULES = [KMeansClusters, AgglomerativeClusters]
@@ -154,7 +154,7 @@ def test_a_new_client_goes_to_the_nearest_centre_and_nobody_else_moves():
     features = np.array([[0.0], [1.0], [10.0], [11.0], [7.0], [2.0]])
     labels = np.array([3, 3, 0, 0, 99, 99])
     known = np.array([True, True, True, True, False, False])
-    assert place_clients(features, labels, known).tolist() == [3, 3, 0, 0, 0, 3]
+    assert assign_to_nearest(features, labels, known).tolist() == [3, 3, 0, 0, 0, 3]
 
 
 def test_labels_are_kept_from_round_to_round():
@@ -178,3 +178,26 @@ def test_clients_that_were_not_seen_stay_with_their_old_fellows_or_on_their_own(
     }
     # A cluster of new clients alone takes over nobody's label.
     assert match_labels({7: 0, 8: 0, 1: 1}, {0: 0, 1: 1}) == {0: 0, 1: 1, 7: 2, 8: 2}
+
+
+@pytest.mark.parametrize(
+    ("members", "limits"), [(1, (4.98, 5.02)), (4, (1.48, 1.52))], ids=["two clients", "two groups"]
+)
+def test_distances_that_wobble_around_a_limit_do_not_merge_and_part_in_turns(members, limits):
+    rule, previous, counts = KMeansClusters(), np.zeros(2 * members, dtype=int), []
+    spread = 0.05 * np.random.default_rng(0).normal(size=(2, members, 2))
+    spread -= spread.mean(1, keepdims=True)
+    for gap in (*limits, *limits):
+        features = (spread + np.array([[[0, 0]], [[gap, 0]]])).reshape(-1, 2)
+        previous = keep_unless_better(rule, features, rule(features, 0), previous, 0.05)
+        counts.append(len(set(previous)))
+    assert counts == [1, 2, 2, 2]
+    closer = (spread + np.array([[[0, 0]], [[0.9 * limits[0], 0]]])).reshape(-1, 2)
+    assert not keep_unless_better(rule, closer, rule(closer, 0), previous, 0.05).any()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_there_is_no_largest_number_of_clusters_unless_one_is_given(rule):
+    features, truth = groups(11, 3, spread=0.3)
+    assert adjusted_rand_score(truth, rule()(features, 0)) == 1.0
+    assert len(set(rule(max_clusters=8)(features, 0))) <= 8

@@ -15,12 +15,11 @@ def summarize(means, count, seed=0, num_classes=1):
     """Clients that draw `count` samples around their means; the covariance is that of all."""
     rng = np.random.default_rng(seed)
     samples = [rng.normal(size=(count, 12)) @ MIXING + mean for mean in means]
-    centred = np.vstack([each - each.mean(0) for each in samples])
     return ActivationSummary(
         list(range(len(means))),
         np.stack([each.mean(0) for each in samples]),
         np.full(len(means), float(count)),
-        centred.T @ centred / (len(centred) - len(means)),
+        np.stack([np.cov(each.T) for each in samples]),
         np.zeros((len(means), 1, 12)),
     )
 
@@ -61,7 +60,7 @@ def test_coordinates_are_principal_centred_and_few():
 
 def test_activations_without_any_variance_give_no_distances():
     zeros = np.zeros((3, 12))
-    summary = ActivationSummary([0, 1, 2], zeros, np.ones(3), np.zeros((12, 12)), zeros[:, None])
+    summary = ActivationSummary([0, 1, 2], zeros, np.ones(3), np.zeros((3, 12, 12)), zeros[:, None])
     assert describe_clients(summary).tolist() == [[0.0], [0.0], [0.0]]
 
 
@@ -75,12 +74,11 @@ def test_missing_classes_move_a_client_less_than_another_domain():
         kept = classes[rng.permutation(10)[:7]]
         samples = kept[rng.integers(7, size=400)] + rng.normal(size=(400, 12)) * 0.5
         clients.append(samples + shift * (index >= 4))
-    centred = np.vstack([each - each.mean(0) for each in clients])
     summary = ActivationSummary(
         list(range(8)),
         np.stack([each.mean(0) for each in clients]),
         np.full(8, 400.0),
-        centred.T @ centred / (len(centred) - 8),
+        np.stack([np.cov(each.T) for each in clients]),
         np.zeros((8, 1, 12)),
     )
     got = distances(describe_clients(summary))

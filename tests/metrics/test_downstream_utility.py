@@ -9,6 +9,7 @@ from huscf.metrics import (
     LabelledSamples,
     measure_downstream_utility,
 )
+from huscf.metrics.classifier_training import private_training, train_classifier
 
 TRAINING = ClassifierTraining(epochs=10, batch_size=32)
 
@@ -71,3 +72,34 @@ def test_mnist_is_learnt_within_a_small_budget(mnist):
     train = mnist.train.balanced(2_000, seed=0)
     test = mnist.test.at_most(1_000, seed=0)
     assert measure_downstream_utility(train, test, ClassifierTraining(epochs=4))["accuracy"] >= 0.85
+
+
+@pytest.mark.parametrize(("size", "expected"), [(8, 1), (28, 2)])
+def test_small_samples_are_trained_on_in_one_thread_and_the_number_is_restored(size, expected):
+    seen = []
+
+    class Watching(torch.nn.Linear):
+        def forward(self, samples):
+            seen.append(torch.get_num_threads())
+            return super().forward(samples.flatten(1))
+
+    data = LabelledSamples(torch.zeros(20, 1, size, size), torch.arange(20) % 2, 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with private_training(0):
+            train_classifier(Watching(size**2, 2), data, ClassifierTraining(epochs=1))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [expected]
+
+
+def test_steps_are_counted_where_they_are_given_instead_of_epochs():
+    seen = []
+    data = LabelledSamples(torch.zeros(20, 1, 8, 8), torch.arange(20) % 2, 2)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+    network.register_forward_hook(lambda *a: seen.append(1))
+    with private_training(0):
+        train_classifier(network, data, ClassifierTraining(epochs=1, batch_size=5), steps=7)
+    assert len(seen) == 7

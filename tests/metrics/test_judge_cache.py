@@ -15,6 +15,7 @@ from huscf.metrics import (
     JudgeSettings,
     LabelledSamples,
     RealData,
+    content_cache,
     downstream_utility,
     judge_cache,
     load_judge,
@@ -215,7 +216,7 @@ def test_keys_do_not_change_and_need_no_copy_of_the_data(digits):
         expected.update(f"torch.float32 {tuple(data.samples.shape)} 10".encode())
         expected.update(data.samples.numpy().tobytes() + data.labels.numpy().tobytes())
     assert judge_cache.content_hash(real, BRIEF) == expected.hexdigest()
-    buffer = judge_cache._as_buffer(digits.test.samples)
+    buffer = content_cache.as_buffer(digits.test.samples)
     assert buffer.ctypes.data == digits.test.samples.data_ptr()
 
 

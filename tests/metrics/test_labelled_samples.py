@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from huscf.errors import HuscfError
-from huscf.metrics import LabelledSamples, RealData, to_float, to_uint8
+from huscf.metrics import LabelledSamples, RealData
+from huscf.models import to_float, to_uint8
 
 PICTURES = torch.zeros(4, 1, 8, 8)
 LABELS = torch.tensor([0, 1, 2, 0])

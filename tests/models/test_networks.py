@@ -44,8 +44,10 @@ def test_every_size_depth_and_norm_gives_samples_and_logits(size, depth, channel
 def test_blocks_run_one_by_one_equal_the_network():
     network = ConditionalGenerator(SampleShape(1, 8, 3), 5, width=4, depth=4)
     noise, labels = torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
-    middle = run_blocks(network[:2], noise, labels)
-    assert torch.equal(run_blocks(network[2:], middle), network(noise, labels))
+    blocks = dict(enumerate(network))
+    first, second = ({i: blocks[i] for i in indices} for indices in ([0, 1], [2, 3]))
+    middle = run_blocks(first, {"x": noise, "labels": labels})
+    assert torch.equal(run_blocks(second, middle)["x"], network(noise, labels))
 
 
 def test_the_label_changes_the_sample():

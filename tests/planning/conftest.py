@@ -3,7 +3,16 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from huscf.planning import DevicesFile, PlanOptions, PlanProblem, PlanSubject, build_problem
+from huscf.planning import (
+    DevicesFile,
+    Fleet,
+    PlanOptions,
+    PlanProblem,
+    PlanSubject,
+    build_problem,
+    search_plan,
+)
+from huscf.split import CutPlan
 from tests.planning.planning_cases import DEVICES, PAPER_MIX, make_subject
 
 
@@ -25,3 +34,15 @@ def make_paper_problem(paper_subject: PlanSubject) -> Callable[..., PlanProblem]
         return build_problem(paper_subject, fleet, PlanOptions(**options))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small_subject() -> PlanSubject:
+    return make_subject(width=8)
+
+
+@pytest.fixture(scope="session")
+def planned(make_paper_problem: Callable[..., PlanProblem]) -> tuple[Fleet, CutPlan]:
+    """The paper's devices and a plan for them."""
+    problem = make_paper_problem()
+    return problem.fleet, search_plan(problem).plan

@@ -29,7 +29,7 @@ def small_judge(monkeypatch, tmp_path_factory):
     """Judges that are trained in a second, in a cache of their own."""
     training = ClassifierTraining(epochs=1, learning_rate=3e-3)
     settings = JudgeSettings(width=4, num_features=16, training=training)
-    monkeypatch.setattr("huscf.modules.evaluation.JudgeSettings", lambda: settings)
+    monkeypatch.setattr("huscf.metrics.evaluation.domain_evaluator.JudgeSettings", lambda: settings)
     monkeypatch.setenv("HUSCF_CACHE", str(tmp_path_factory.getbasetemp() / "judges"))
 
 

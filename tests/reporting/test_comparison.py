@@ -12,11 +12,13 @@ from huscf.__main__ import main
 from huscf.reporting import RunRecord, charts
 from huscf.reporting.comparison import differing_keys
 
+RATE = "model.method.init_args.generator_lr"
+
 
 def test_figures_differing_keys_and_curves(run, tmp_path, capsys):
     other = shutil.copytree(run, tmp_path / "other")
     config = yaml.safe_load((other / "config.yaml").read_text())
-    config["model"]["generator_lr"] = 0.25
+    config["model"]["method"]["init_args"]["generator_lr"] = 0.25
     (other / "config.yaml").write_text(yaml.safe_dump(config))
     rows = (other / "metrics.csv").read_text().splitlines()
     (other / "metrics.csv").write_text("\n".join(rows[:2]) + "\n")
@@ -27,8 +29,8 @@ def test_figures_differing_keys_and_curves(run, tmp_path, capsys):
         line.split("│")[1].strip(): line.split("│")[2:4] for line in out.splitlines() if "│" in line
     }
     assert [cell.strip() for cell in lines["round"]] == ["2", "1"]
-    assert [cell.strip() for cell in lines["model.generator_lr"]] == ["0.001", "0.25"]
-    assert not any(name.startswith("model.") for name in lines if name != "model.generator_lr")
+    assert [cell.strip() for cell in lines[RATE]] == ["0.001", "0.25"]
+    assert not any(name.startswith("model.") for name in lines if name != RATE)
     with Image.open(picture) as curves:
         assert len(curves.convert("RGB").getcolors(1 << 24)) > 50
 
@@ -46,7 +48,7 @@ def repeat(run, folder, seed, losses, **keys):
     config["seed_everything"] = config["model"]["seed"] = seed
     config["data"]["init_args"]["seed"] = seed
     config["run"]["name"] = folder.name
-    config["model"].update(keys)
+    config["model"]["method"]["init_args"].update(keys)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     lines = ["round,train/generator_loss", *(f"{n},{x}" for n, x in enumerate(losses, 1))]
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")

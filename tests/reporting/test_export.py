@@ -34,7 +34,7 @@ def test_an_exported_generator_works_alone_and_draws_what_the_cluster_draws(chec
     samples, names = torch.load(drawn, weights_only=True)
     module = load_gan(checkpoint).module
     for member in (2, 3):
-        network = module.sampling_network(member).eval()
+        network = module.engine.sampling_network("generator", member).eval()
         torch.manual_seed(5)
         with torch.no_grad():
             expected = network(torch.randn(7, 100), torch.arange(7))
@@ -44,7 +44,7 @@ def test_an_exported_generator_works_alone_and_draws_what_the_cluster_draws(chec
 
 def test_members_that_drifted_apart_are_averaged(checkpoint):
     module = load_gan(checkpoint).module
-    first, second = (module.sampling_network(client) for client in (2, 3))
+    first, second = (module.engine.sampling_network("generator", client) for client in (2, 3))
     name = next(n for n, p in first.named_parameters() if p is not second.get_parameter(n))
     with torch.no_grad():
         second.get_parameter(name).add_(2.0)
@@ -91,7 +91,7 @@ class FixedBatch(torch.nn.Module):
 
 def test_a_generator_that_does_not_trace_is_refused(checkpoint, tmp_path):
     saved = load_gan(checkpoint)
-    saved.module.sampling_network = lambda client: Network([FixedBatch()])
+    saved.module.engine.sampling_network = lambda network, client: Network([FixedBatch()])
     with pytest.raises(HuscfError, match="this generator cannot be exported"):
         export_generator(saved, [0], tmp_path / "g.pt")
     assert list(tmp_path.iterdir()) == []

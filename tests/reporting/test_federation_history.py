@@ -9,7 +9,7 @@ from huscf.reporting.federation_history import (
     append_federation,
     by_round,
     choose_colours,
-    places_of,
+    embedding_of,
     read_federation,
     write_federation,
 )
@@ -48,8 +48,8 @@ def test_what_is_appended_is_read_again(tmp_path):
     heading = "round,client,domain,cluster,num_samples,divergence,weight,map_x,map_y"
     assert lines[0] == heading.split(",")
     assert len(lines) == 5
-    assert places_of(first) == {0: (1.0, -2.0), 1: (1.0, -2.0)}
-    assert places_of(unseen) == {}
+    assert embedding_of(first) == {0: (1.0, -2.0), 1: (1.0, -2.0)}
+    assert embedding_of(unseen) == {}
     assert list(by_round(reversed([*first, *unseen]))) == [1, 2]
 
 

@@ -165,7 +165,7 @@ def test_samples_are_those_of_the_trained_module(checkpoint):
     before = torch.get_rng_state()
     drawn = draw_sample_set(load_gan(checkpoint), 20, [1])
     assert torch.equal(before, torch.get_rng_state())
-    network = saved.module.sampling_network(1).eval()
+    network = saved.module.engine.sampling_network("generator", 1).eval()
     noise = torch.randn(20, 100, generator=make_generator(0, "generate", 1))
     with torch.no_grad():
         assert torch.equal(drawn.samples, network(noise, drawn.labels))
@@ -204,7 +204,8 @@ def damage(kind, source, target):
     elif kind == "untrained":
         content["global_step"] = 0
     elif kind == "other network":
-        content["huscf_config"]["model"]["generator"]["init_args"]["width"] = 8
+        method = content["huscf_config"]["model"]["method"]["init_args"]
+        method["generator"]["init_args"]["width"] = 8
     elif kind == "diverged":
         for tensor in content["state_dict"].values():
             tensor.fill_(float("nan")) if tensor.is_floating_point() else None

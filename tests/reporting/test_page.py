@@ -177,7 +177,7 @@ def test_the_newest_test_is_the_one_of_the_highest_number(run, tmp_path):
     assert choose_file(tmp_path) == tmp_path / "metrics.json"
 
 
-HALF_PLAN = "{generator_blocks: 3, discriminator_blocks: 3, clients: [{client: 0}]}"
+HALF_PLAN = "{blocks: {generator: 3, discriminator: 3}, clients: [{client: 0}]}"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ HALF_PLAN = "{generator_blocks: 3, discriminator_blocks: 3, clients: [{client: 0
     [
         ("config.yaml", "", "needs keys and values, not NoneType"),
         ("config.yaml", "data: {}\nmodel: 3\n", "needs keys and values, not int"),
-        ("config.yaml", "data: {}\nmodel: {generator: g, discriminator: d}\n", "no 'class_path'"),
+        ("config.yaml", "data: {}\nmodel: {method: {}}\n", "no 'class_path'"),
         ("config.yaml", "model: {}\n", "no 'data' in it"),
         ("plan.yaml", "", "needs keys and values"),
         ("plan.yaml", HALF_PLAN, "problem with 'cuts'"),

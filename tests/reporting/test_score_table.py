@@ -14,9 +14,15 @@ import yaml
 
 from huscf.__main__ import main
 from huscf.errors import CheckpointError, HuscfError
-from huscf.metrics import JudgeSettings, inception_distances
-from huscf.modules import evaluation
-from huscf.modules.evaluation import DomainEvaluator, DomainScores, spread_out
+from huscf.metrics import ClassifierTraining, JudgeSettings, inception_distances
+from huscf.metrics.evaluation import (
+    DomainEvaluator,
+    DomainScores,
+    PublishedResult,
+    domain_evaluator,
+    paper_protocol,
+)
+from huscf.metrics.evaluation.domain_scores import spread_out
 from huscf.reporting import make_score_tables, summarize_scores
 from huscf.reporting.scores import format_spread
 from huscf.saved_config import check_same_config
@@ -36,8 +42,8 @@ def test_test_needs_the_checkpoint_only_and_keeps_earlier_figures(
     copied, small_judge, capsys, monkeypatch
 ):
     calls = []
-    load = evaluation.load_judge
-    monkeypatch.setattr(evaluation, "load_judge", lambda *a: calls.append(1) or load(*a))
+    load = domain_evaluator.load_judge
+    monkeypatch.setattr(domain_evaluator, "load_judge", lambda *a: calls.append(1) or load(*a))
     checkpoint = copied / "checkpoints" / "last.ckpt"
     assert main(["test", f"--ckpt_path={checkpoint}", *FEW]) == 0
     assert len(calls) == 2  # once a domain, not once a client
@@ -78,7 +84,7 @@ def check_seeds(figures, domain):
         assert domain["together"][name] == pytest.approx(statistics.fmean(values))
         assert spread["mean"] == pytest.approx(statistics.fmean(values))
         assert spread["std"] == pytest.approx(statistics.stdev(values))
-    # So short a run draws nearly the same sample always: see tests/modules/test_evaluation.py.
+    # So short a run draws nearly the same sample always: see tests/metrics/evaluation.
     assert domain["over_seeds"]["nearest_real_ratio"]["std"] > 0
     for name in ("frechet_distance_real", "judge_accuracy"):
         assert domain["over_seeds"][name]["std"] == 0, name
@@ -103,17 +109,96 @@ def test_fewer_seeds_are_the_first_ones_and_resuming_may_change_their_number(
     changed["model"]["num_evaluated_seeds"] = 7
     changed["model"]["plain_judge"] = True
     changed["model"]["inception"] = {"weights": "w.pth", "antialias": True, "max_samples": 9}
-    check_same_config(config, changed)
-    changed["model"]["latent_dim"] = 7
-    with pytest.raises(CheckpointError, match=r"now\): model.latent_dim: 100 -> 7$"):
-        check_same_config(config, changed)
+    check_same_config(config, changed, "last.ckpt")
+    changed["model"]["method"]["init_args"]["latent_dim"] = 7
+    with pytest.raises(CheckpointError, match=r"now\): \S+init_args.latent_dim: 100 -> 7;"):
+        check_same_config(config, changed, "last.ckpt")
+
+
+def test_a_test_has_yardsticks_of_real_data_in_table_file_page_and_comparison(
+    copied, small_judge, capsys
+):
+    checkpoint = f"--ckpt_path={copied}/checkpoints/last.ckpt"
+    options = ["--model.num_evaluated_seeds=1", "--model.num_yardstick_clients=1"]
+    assert main(["test", checkpoint, *FEW, *options]) == 0
+    out = capsys.readouterr().out
+    for text in ("... pooled real data", "... own real data", "... own data+samples"):
+        assert text in out
+    assert "digits least " in out and "(1 clients)" in out
+    figures = json.loads((copied / "metrics.json").read_text())
+    assert "downstream_gain" in figures["clients"]["0"]
+    assert "downstream_gain" not in figures["clients"]["1"]
+    digits = figures["domains"]["digits"]
+    assert 0 < digits["together"]["downstream_accuracy_pooled"] <= 1
+    own = digits["over_clients"]["downstream_accuracy_own"]
+    assert (own["n"], own["mean"]) == (1, figures["clients"]["0"]["downstream_accuracy_own"])
+    page = (copied / "report.html").read_text()
+    assert f"... own real data</td><td>- ({format_spread(own)})<" in page
+    assert "(downstream: of some of them, as many as of all together)" in page
+    assert main(["compare", str(copied)]) == 0
+    assert "test/digits/downstream_accuracy_own" in capsys.readouterr().out
+
+
+def test_the_papers_protocol_is_printed_beside_its_figures(copied, capsys, monkeypatch, tmp_path):
+    training = ClassifierTraining(epochs=1)
+    plain = JudgeSettings(width=4, normalize=False, training=training)
+    monkeypatch.setattr(JudgeSettings, "plain", lambda: plain)
+    monkeypatch.setenv("HUSCF_CACHE", str(tmp_path / "judges"))
+    monkeypatch.setattr(paper_protocol, "NUM_SAMPLES", 100)
+    monkeypatch.setattr(paper_protocol, "PUBLISHED", [PublishedResult(7, "x", "digits", 0.5, 4.0)])
+    checkpoint = f"--ckpt_path={copied}/checkpoints/last.ckpt"
+    options = ["--protocol", "paper", "--model.num_evaluated_seeds=1", FEW[1]]
+    assert main(["test", checkpoint, *options]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for text in (
+        "7: x",
+        "50.00",
+        "2 rounds",
+        "10 samples of each class",
+        "by the protocol of the paper",
+    ):
+        assert text in out
+    figures = json.loads((copied / "metrics.json").read_text())
+    assert (figures["protocol"], figures["plain_judge"]) == ("paper", True)
+    assert figures["published"] == [
+        {"scenario": 7, "what": "x", "domain": "digits", "accuracy": 0.5, "score": 4.0}
+    ]
+    budget = figures["budget"]
+    assert (budget["rounds"], budget["clients"]) == (2, 4)
+    steps = torch.load(copied / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert budget["steps"] == steps > 0
+    assert "by the protocol of the paper" in (copied / "report.html").read_text()
+
+
+def test_an_unknown_protocol_is_one_line(copied, capsys):
+    checkpoint = f"--ckpt_path={copied}/checkpoints/last.ckpt"
+    with pytest.raises(SystemExit, match="2"):
+        main(["test", checkpoint, "--protocol=papers"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model.protocol" in line and "huscf, paper" in line and "papers" in line
+
+
+def test_a_run_ends_with_its_samples_beside_real_data(tmp_path, small_judge, capsys):
+    options = ["--evaluation.every_n_rounds=0", "--evaluation.num_per_class=4"]
+    folder = fit(tmp_path, *options, "--trainer.max_epochs=1")
+    header, *_, last = (folder / "metrics.csv").read_text().splitlines()
+    row = dict(zip(header.split(","), last.split(","), strict=True))
+    own, mixed = (
+        float(row[f"eval/digits/downstream_accuracy_{kind}"]) for kind in ("own", "mixed")
+    )
+    assert float(row["eval/digits/downstream_gain"]) == pytest.approx(mixed - own)
+    assert float(row["eval/digits/downstream_gain_least"]) <= mixed - own + 1e-9
+    assert "real data" in capsys.readouterr().out.split("trained for as many steps on")[1]
+    assert "... own real data" in (folder / "report.html").read_text()
 
 
 def test_scores_under_a_plain_judge_say_so(copied, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("HUSCF_CACHE", str(tmp_path / "judges"))
     settings = []
-    load = evaluation.load_judge
-    monkeypatch.setattr(evaluation, "load_judge", lambda *a: settings.append(a[1]) or load(*a))
+    load = domain_evaluator.load_judge
+    monkeypatch.setattr(
+        domain_evaluator, "load_judge", lambda *a: settings.append(a[1]) or load(*a)
+    )
     options = ["--model.plain_judge=true", "--model.num_evaluated_seeds=1"]
     assert main(["test", f"--ckpt_path={copied}/checkpoints/last.ckpt", *FEW, *options]) == 0
     assert settings == [JudgeSettings.plain()] * 2
@@ -154,7 +239,7 @@ def test_inception_is_measured_where_weights_are_given(copied, small_judge, caps
 def test_missing_inception_weights_are_one_line_before_anything_is_measured(
     copied, capsys, monkeypatch
 ):
-    monkeypatch.setattr(evaluation, "load_judge", None)
+    monkeypatch.setattr(domain_evaluator, "load_judge", None)
     weights = "--model.inception.weights=nowhere.pth"
     assert main(["test", f"--ckpt_path={copied}/checkpoints/last.ckpt", *FEW, weights]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -225,9 +310,9 @@ def test_what_cannot_be_measured_is_one_line(
 
 def test_another_model_and_a_missing_checkpoint_are_one_line(copied, capsys):
     checkpoint = copied / "checkpoints" / "last.ckpt"
-    wider = "--model.generator.init_args.width=8"
+    wider = "--model.method.init_args.generator.init_args.width=8"
     assert main(["test", f"--ckpt_path={checkpoint}", wider]) == 2
-    assert "model.generator.init_args.width: 4 -> 8" in capsys.readouterr().err
+    assert "model.method.init_args.generator.init_args.width: 4 -> 8" in capsys.readouterr().err
     assert main(["test", "--ckpt_path=nowhere.ckpt"]) == 2
     assert "nowhere.ckpt: no such file" in capsys.readouterr().err
     assert not (copied / "metrics.json").exists()

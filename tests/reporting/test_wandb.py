@@ -74,7 +74,8 @@ def test_configuration_pictures_tables_and_summary_are_there(logged):
         config.update(to_dict(record.config.update))
         config.update(to_dict(record.run.config.update))
     saved = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["model"]["generator_lr"] == saved["model"]["generator_lr"]
+    assert config["model"]["method"] == saved["model"]["method"]
+    assert saved["model"]["method"]["init_args"]["generator_lr"] == 0.001
     logged_values = {key: value for row in history(records) for key, value in row.items()}
     types = {key.removesuffix("/_type"): v for key, v in logged_values.items() if "/_type" in key}
     for name in ("samples/digits", "samples/negatives", "charts/clusters", "charts/plan"):
@@ -112,7 +113,7 @@ def test_everything_stays_below_the_run_folder_and_configs_do_not_clash(logged):
     assert written == []
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert saved["wandb"]["enabled"] is True
-    assert saved["model"]["latent_dim"] == 100
+    assert saved["model"]["method"]["init_args"]["latent_dim"] == 100
     assert (run / "report.html").exists()
 
 

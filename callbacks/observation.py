@@ -1,0 +1,63 @@
+"""How clients show themselves to the server under blocks that never train."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ..errors import HuscfError
+from ..federation import ReferenceObserver
+from ..models import Carry
+from ..training import SplitModule
+from ..wire import SERVER, Kind, Message
+
+
+def start_observer(module: SplitModule, num_samples: int) -> ReferenceObserver:
+    """Return an observer under the first blocks of the compared network, before training.
+
+    The last two are left out: a tail has at least one and the server another, so that whatever
+    the cuts, no client sends anything that comes before its head's output.
+
+    Args:
+        module: Whose method says which network that is.
+        num_samples: See ReferenceObserver.
+
+    Raises:
+        HuscfError: Where the method observes no network.
+    """
+    network = module.method.observed
+    if network is None:
+        raise HuscfError(
+            f"federation: {type(module.method).__name__} observes no pass, so clients cannot be "
+            "compared: set federation.rule to huscf.federation.OneCluster or EachAlone"
+        )
+    module.server.statistics.boundary = None  # the blocks in training are not observed
+    return ReferenceObserver(list(module.engine.networks[network])[:-2], num_samples)
+
+
+def observe_batch(
+    observer: ReferenceObserver, module: SplitModule, batch: Mapping[int, tuple[Tensor, Tensor]]
+) -> None:
+    """Let the clients of a step send what the reference blocks of their head make of its samples.
+
+    Args:
+        observer: Who gets it.
+        module: Whose wire carries and counts it.
+        batch: Samples (B, C, H, W) uint8 and labels by client.
+    """
+    network = module.method.observed
+    assert network is not None
+    module.server.statistics.boundary = None  # new cuts begin new statistics
+    cuts = {client: module.plan.by_client[client].cuts.head(network) for client in batch}
+
+    def send(client: int, tensors: Carry) -> Carry | None:
+        # Without a head it would be the samples themselves, which the method has to allow.
+        kind: Kind = "activations" if cuts[client] else "inputs"
+        message = Message(client, SERVER, kind, f"{network}_head", tensors)
+        arrived = dict(module.wire.pass_on(message))
+        # A client that sends NaN or Inf stops or is dropped in the step itself.
+        return arrived if all(bool(t.isfinite().all()) for t in arrived.values()) else None
+
+    inputs = {
+        client: module.method.reference_inputs(samples) for client, (samples, _) in batch.items()
+    }
+    observer.observe(inputs, cuts, send)

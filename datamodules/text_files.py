@@ -1,0 +1,43 @@
+"""Text as it comes: Unicode with or without a mark, or the code page of Windows."""
+
+import codecs
+from contextlib import suppress
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def decode_text(raw: bytes) -> str:
+    """Return the text of a file's bytes.
+
+    Unicode is recognised by its mark or, as UTF-16, by its zero bytes; what is no UTF-8 then is
+    read as Windows-1252, of which Latin-1 is the printable part.
+
+    Raises:
+        UnicodeError: Where the bytes are no text.
+    """
+    for mark, encoding in _MARKS:
+        if raw.startswith(mark):
+            return raw.decode(encoding)
+    start = raw[:400]
+    if b"\0" in start:
+        is_little = start[1::2].count(0) >= start[0::2].count(0)
+        raw = raw.decode("utf-16-le" if is_little else "utf-16-be").encode()
+    if not is_text(raw[:400]):
+        raise UnicodeError("binary data, no text")
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            return raw.decode(encoding)
+    return raw.decode("latin-1")
+
+
+def is_text(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of text."""
+    if head.startswith(tuple(mark for mark, _ in _MARKS)):
+        return True
+    return not set(head) & set(range(32)) - set(b"\t\n\r\f\v\x1a\x1b")

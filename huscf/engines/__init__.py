@@ -1,0 +1,31 @@
+"""Engines run a method's phases over parties; each gives what SerialEngine gives."""
+
+from .base import (
+    Batches,
+    Engine,
+    Mixture,
+    Moments,
+    Move,
+    Observation,
+    OnNonFinite,
+    ServerGradient,
+    StepResult,
+)
+from .local import LocalEngine
+from .serial import SerialEngine
+from .stacked import StackedEngine
+
+__all__ = [
+    "Batches",
+    "Engine",
+    "LocalEngine",
+    "Mixture",
+    "Moments",
+    "Move",
+    "Observation",
+    "OnNonFinite",
+    "SerialEngine",
+    "ServerGradient",
+    "StackedEngine",
+    "StepResult",
+]

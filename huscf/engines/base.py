@@ -1,0 +1,117 @@
+"""What every engine does with a method's phases; how it does it is its own matter."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from ..federation import ActivationSummary
+from ..parties import PerCluster
+from ..split import CutPlan
+
+OnNonFinite = Literal["stop", "drop"]
+ServerGradient = Literal["uniform", "samples"]
+Moments = Literal["keep", "average", "reset"]
+
+#: Samples (B, C, H, W) uint8 and labels (B,) int64 by client id.
+Batches = Mapping[int, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step came to.
+
+    Args:
+        losses: Mean over the clients that took part, by phase; NaN where none was left.
+        dropped: Clients left out because they sent NaN, Inf or an explosion.
+    """
+
+    losses: dict[str, float]
+    dropped: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What is averaged at a round's end.
+
+    Args:
+        clusters: Cluster of every client, 0..k-1.
+        weights: Weight of every client; those of a cluster sum to 1.
+        per_cluster: The server's blocks that every cluster has its own copy of: all, none, or
+            those listed by network.
+        moments: What happens to the moments of averaged blocks: "keep" each copy's own,
+            "average" them like the parameters, or "reset" them to those of a first step.
+    """
+
+    clusters: Mapping[int, int]
+    weights: Mapping[int, float]
+    per_cluster: PerCluster = True
+    moments: Moments = "keep"
+
+
+@dataclass(frozen=True)
+class Move:
+    """One block that has changed hands.
+
+    Args:
+        client_id: The client.
+        network: Which network.
+        block: Index of the block.
+        direction: "uplink" from the client to the server, "downlink" from the server.
+        num_bytes: What was sent for it.
+    """
+
+    client_id: int
+    network: str
+    block: int
+    direction: Literal["uplink", "downlink"]
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the server knows at a round's end.
+
+    Args:
+        summary: Of the activations that it saw; None where there are too few to compare.
+        clusters: Present cluster of every client.
+        sizes: Training samples of every client.
+        present: Clients that the server has seen in the round.
+        diverged: Clients whose own blocks are not finite.
+    """
+
+    summary: ActivationSummary | None
+    clusters: dict[int, int]
+    sizes: dict[int, int]
+    present: frozenset[int]
+    diverged: frozenset[int] = field(default_factory=frozenset)
+
+
+class Engine(ABC):
+    """Runs a method's phases over parties. Every engine gives what SerialEngine gives."""
+
+    @abstractmethod
+    def run_step(self, batches: Batches, step: int) -> StepResult:
+        """Run all phases of a step for the clients that have a batch."""
+
+    @abstractmethod
+    def observe(self) -> Observation:
+        """Return what the server has seen in the round so far."""
+
+    @abstractmethod
+    def mix(self, mixture: Mixture) -> None:
+        """Close a round: take over clusters, average within them, begin new statistics."""
+
+    @abstractmethod
+    def apply_plan(self, plan: CutPlan) -> tuple[Move, ...]:
+        """Move blocks between clients and server, with their optimiser state."""
+
+    @abstractmethod
+    def get_state(self) -> dict[str, Any]:
+        """Return what is not in the parties' parameters, by party, for any engine to go on."""
+
+    @abstractmethod
+    def set_structure(self, state: Mapping[str, Any]) -> None:
+        """Take over plan, clusters and counters of `get_state`, before parameters are loaded."""

@@ -1,0 +1,373 @@
+"""What engines have in common whose parties all live in this process."""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, PlanError, check_complete
+from ..federation import ActivationSummary
+from ..methods import Forward, Method, trace_inputs
+from ..models import Carry, Network, SampleShape, run_blocks
+from ..parties import (
+    Client,
+    Party,
+    Segment,
+    Server,
+    copy_moments,
+    find_crossings,
+    forget_moments,
+)
+from ..randomness import make_generator
+from ..split import CutPlan
+from ..wire import Kind, MemoryWire, PartyId, Wire
+from .base import Batches, Engine, Mixture, Move, Observation, OnNonFinite, ServerGradient
+from .mixing import mix_over_wire
+from .moving import move_over_wire
+
+#: Samples that go through a network at once when drawing.
+DRAWN_AT_ONCE = 1024
+
+
+class Parties(nn.Module):
+    """Clients and server; what a checkpoint calls their tensors is the same for every engine."""
+
+    def __init__(self, clients: Mapping[int, Client], server: Server) -> None:
+        super().__init__()
+        self.clients = nn.ModuleDict({str(name): client for name, client in clients.items()})
+        self.server = server
+
+
+class LocalEngine(Engine):
+    """Holds all parties, and passes between them over a wire what a round mixes and moves.
+
+    Args:
+        method: What is trained.
+        networks: The full networks, from which every party gets copies of its blocks.
+        plan: Cuts of all clients.
+        shape: Shape of the samples.
+        client_sizes: Training samples by client id.
+        wire: What everything passes; None carries it unchanged.
+        server_gradient: How clients count in the server's gradient.
+        on_nonfinite: What happens where a client sends NaN, Inf or an explosion.
+        seed: Of noise and all else that clients draw.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        networks: Mapping[str, Network],
+        plan: CutPlan,
+        shape: SampleShape,
+        client_sizes: Mapping[int, int],
+        wire: Wire | None = None,
+        server_gradient: ServerGradient = "uniform",
+        on_nonfinite: OnNonFinite = "stop",
+        seed: int = 0,
+    ) -> None:
+        check_plan(method, plan, networks)
+        self.method = method
+        self.networks = dict(networks)
+        self.plan = plan
+        self.shape = shape
+        self.client_sizes = dict(client_sizes)
+        self.wire = wire or MemoryWire()
+        self.wire.kinds = method.kinds
+        self.server_gradient = server_gradient
+        self.on_nonfinite = on_nonfinite
+        self.seed = seed
+        self.num_dropped = dict.fromkeys(plan.client_ids, 0)
+        averaged = method.averaged
+        clients = {e.client_id: Client(e, networks, averaged) for e in plan.clients}
+        server = Server(plan, networks, averaged, method.observed)
+        self.parties = Parties(clients, server)
+        self.on_new_structure()
+
+    @cached_property
+    def example_inputs(self) -> dict[str, Carry]:
+        """What enters every network, a batch of two."""
+        return trace_inputs(self.method, self.networks, self.shape)
+
+    @property
+    def server(self) -> Server:
+        """Return the server."""
+        return self.parties.server
+
+    @property
+    def clusters(self) -> dict[int, int]:
+        """Return the cluster of every client."""
+        return self.server.clusters
+
+    def client(self, client_id: int) -> Client:
+        """Return one client."""
+        client = self.parties.clients[str(client_id)]
+        assert isinstance(client, Client)
+        return client
+
+    def all_parties(self) -> dict[str, Party]:
+        """Return every party by its name in a checkpoint."""
+        clients = {str(c): self.client(c) for c in self.plan.client_ids}
+        return {**clients, "server": self.server}
+
+    def make_optimizers(self) -> None:
+        """Give every party fresh optimisers, once the parameters are on their device."""
+        for party in self.all_parties().values():
+            party.make_optimizers(self.method)
+        self.on_new_structure()
+
+    def on_new_structure(self) -> None:
+        """Forget what depends on who holds what; engines that keep something of it override."""
+
+    # A step
+
+    def load_batches(self, batches: Batches, step: int) -> list[int]:
+        """Hand every client its own batch and random streams; return who takes part."""
+        for client_id, (samples, labels) in batches.items():
+
+            def streams(purpose: str, own: int = client_id) -> torch.Generator:
+                return make_generator(self.seed, purpose, own, step)
+
+            private = self.method.prepare(samples, labels, streams, step)
+            self.client(client_id).load_batch(private, self.shape.num_classes)
+        return list(batches)
+
+    def commit_step(self, client_ids: Iterable[int]) -> None:
+        """Close a step: add it to the statistics, drop private tensors."""
+        self.server.statistics.fold()
+        self.server.guard.commit_step()
+        self.server.forget_runs()
+        for client_id in client_ids:
+            self.client(client_id).clear_batch()
+
+    def server_shares(self, client_ids: Iterable[int]) -> dict[int, float]:
+        """Return each participant's share in the server's gradient; they sum to 1."""
+        sizes = {c: self.client_sizes[c] for c in client_ids}
+        if self.server_gradient == "uniform":
+            return {c: 1.0 / len(sizes) for c in sizes}
+        total = sum(sizes.values())
+        return {c: size / total for c, size in sizes.items()}
+
+    @torch.no_grad()
+    def update_averages(self, step: int) -> None:
+        """Let moving averages follow the trained blocks: x <- decay * x + (1 - decay) * trained."""
+        if not self.method.averaged:
+            return
+        decay = self.method.average_decay(step)
+        for network in self.method.averaged:
+            averages, trained = (list(self._segments(network, name)) for name in _HOLDINGS)
+            own, theirs = _divide_tensors(averages), _divide_tensors(trained)
+            # PyTorch refuses empty lists: a network without batch norm has no counters.
+            if own[0]:
+                torch._foreach_lerp_(own[0], theirs[0], 1 - decay)
+            if own[1]:
+                torch._foreach_copy_(own[1], theirs[1])
+            for segment in averages:
+                if segment.spectral_norms:
+                    segment.renew_norms()
+
+    def _segments(self, network: str, holding: str) -> Iterable[Segment]:
+        for party in self.all_parties().values():
+            yield from getattr(party, holding).segments(network)
+
+    # A round
+
+    def observe(self) -> Observation:
+        """Return what the server has seen in the round so far."""
+        statistics = self.server.statistics
+        present = frozenset(statistics.client_ids)
+        summary: ActivationSummary | None = None
+        if present:
+            summary = statistics.summarize(self.client_sizes)
+        diverged = frozenset(c for c in self.plan.client_ids if not self.client(c).is_finite())
+        return Observation(summary, dict(self.clusters), self.client_sizes, present, diverged)
+
+    def mix(self, mixture: Mixture) -> None:
+        """Close a round: take over clusters, average within them, begin new statistics."""
+        mix_over_wire(self, mixture)
+        self.server.statistics.reset()
+        self.on_new_structure()
+
+    def set_clusters(self, clusters: Mapping[int, int], per_cluster: Any = True) -> None:
+        """Take over clusters and give each its copies of the server's blocks."""
+        cloned_from = self.server.set_clusters(clusters, per_cluster)
+        for optimizer in self.server.optimizers.values():
+            copy_moments(optimizer, cloned_from)
+        self.server.refresh_optimizers(self.method)
+        self.on_new_structure()
+
+    def apply_plan(self, plan: CutPlan) -> tuple[Move, ...]:
+        """Move blocks between clients and server, with their optimiser state.
+
+        A block that comes to a client is a copy of the server's that it used. A block that goes to
+        the server becomes the server's if it has none, and is dropped if it has one: after a
+        federation the two are equal. So every client keeps the network that it had. A new block
+        that clusters share at the server is the mean of its users'.
+
+        Args:
+            plan: New cuts of the same clients and networks; meant for a round's boundary.
+        """
+        check_plan(self.method, plan, self.networks)
+        moves = move_over_wire(self, plan)
+        self.plan = plan
+        self.on_new_structure()
+        return moves
+
+    def forget_moments_of(self, client_ids: Iterable[int]) -> None:
+        """Drop the optimiser state of clients that have diverged."""
+        for client_id in client_ids:
+            client = self.client(client_id)
+            for network, optimizer in client.optimizers.items():
+                forget_moments(optimizer, client.parameters_of(network))
+
+    # Drawing
+
+    def block(
+        self, network: str, client_id: int, index: int, holding: str = "trained"
+    ) -> nn.Module:
+        """Return the copy of a block that a client uses, its own or the server's."""
+        own = getattr(self.client(client_id), holding).blocks(network)
+        if index in own:
+            return own[index]
+        return getattr(self.server, holding).segment(network, client_id).block(index)
+
+    def whole_network(self, network: str, client_id: int, holding: str = "trained") -> Network:
+        """Return a client's whole network, its blocks and the server's, sharing their tensors.
+
+        Args:
+            network: Which.
+            client_id: Whose.
+            holding: "trained", or "average" for the moving averages.
+        """
+        indices = range(self.plan.num_blocks(network))
+        return Network([self.block(network, client_id, index, holding) for index in indices])
+
+    def sampling_network(self, network: str, client_id: int) -> Network:
+        """Return the network that a client draws through: the averages where there are any."""
+        holding = "average" if network in self.method.averaged else "trained"
+        return self.whole_network(network, client_id, holding)
+
+    def forward_of(self, client_id: int, device: torch.device) -> Forward:
+        """Return what runs a client's networks for drawing; it changes no state."""
+
+        def run(name: str, inputs: Carry) -> Carry:
+            network = self.sampling_network(name, client_id)
+            modes = [(module, module.training) for module in network.modules()]
+            network.eval()
+            try:
+                with torch.no_grad():
+                    return _run_in_chunks(network, inputs, device)
+            finally:
+                for module, mode in modes:
+                    module.training = mode
+
+        return run
+
+    # Checkpoints
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what is not in the parties' parameters, by party."""
+        return {
+            "plan": self.plan.to_dict(),
+            "clusters": self.clusters,
+            "route": self.server.trained.route,
+            "per_cluster": self.server.trained.per_cluster,
+            "statistics": self.server.statistics.state_dict(),
+            "guard": self.server.guard.state_dict(),
+            "traffic": self.wire.traffic.state_dict(),
+            "num_dropped": self.num_dropped,
+            "optimizers": {n: p.get_optimizer_state() for n, p in self.all_parties().items()},
+        }
+
+    def set_structure(self, state: Mapping[str, Any]) -> None:
+        """Take over plan, clusters and counters, before parameters are loaded.
+
+        Raises:
+            CheckpointError: Where it is of other networks or clients.
+        """
+        check_complete(state, self.get_state())
+        plan = CutPlan.from_dict(state["plan"])
+        if (plan.blocks, plan.client_ids) != (self.plan.blocks, self.plan.client_ids):
+            raise CheckpointError(
+                "the checkpoint is of other networks or clients (blocks, client ids): "
+                f"{dict(plan.blocks)}, {plan.client_ids}, here {dict(self.plan.blocks)}, "
+                f"{self.plan.client_ids}"
+            )
+        if plan != self.plan:
+            move_over_wire(self, plan)
+            self.plan = plan
+        server = self.server
+        server.clusters = dict(state["clusters"])
+        route = state["route"]
+        for holding in server.holdings:
+            holding.set_copies(max(route.values()) + 1, route, state["per_cluster"])
+        server.statistics.load_state_dict(state["statistics"])
+        server.guard.load_state_dict(state["guard"])
+        self.wire.traffic.load_state_dict(state["traffic"])
+        self.num_dropped = dict(state["num_dropped"])
+        self.on_new_structure()
+
+    def set_optimizers(self, state: Mapping[str, Any]) -> None:
+        """Go on from the optimisers' state of a checkpoint, once there are optimisers."""
+        for name, party in self.all_parties().items():
+            party.set_optimizer_state(state.get(name, {}))
+
+
+def check_plan(method: Method, plan: CutPlan, networks: Mapping[str, Network]) -> None:
+    """Refuse a plan that a method does not allow, or under which its inputs would cross.
+
+    Raises:
+        PlanError: Naming the client and the network.
+    """
+    method.check_plan(plan)
+    if "inputs" in method.kinds:
+        return
+    for client in plan.clients:
+        for network, crossing in find_crossings(client.cuts, networks).items():
+            if secret := [name for name in crossing.raw if name not in method.public]:
+                raise PlanError(
+                    f"client {client.client_id}: {network}_head {client.cuts.head(network)} leaves "
+                    f"the server blocks that read {', '.join(secret)}, which this method "
+                    "keeps at the client: let the head reach beyond them"
+                )
+
+
+def name_crossing(
+    engine: LocalEngine, network: str, kind: Kind, is_up: bool, client_id: PartyId
+) -> tuple[str, Kind]:
+    """Return the cut that a message crosses, and of which kind that makes it.
+
+    Where no block of a client's head has changed something, what enters the network crosses;
+    where it holds no tail, what leaves it does.
+    """
+    assert isinstance(client_id, int)
+    client = engine.client(client_id)
+    is_head_cut = is_up if kind == "activations" else not is_up
+    raw = set(client.crossings[network].raw) - engine.method.public
+    if kind == "activations" and is_up and raw:
+        kind = "inputs"
+    elif kind == "activations" and not is_up and not client.cuts.tail(network):
+        kind = "outputs"
+    return f"{network}_{'head' if is_head_cut else 'tail'}", kind
+
+
+_HOLDINGS = ("average", "trained")
+
+
+def _run_in_chunks(network: Network, inputs: Carry, device: torch.device) -> Carry:
+    blocks = dict(enumerate(network))
+    count = len(next(iter(inputs.values())))
+    drawn: list[Carry] = []
+    for start in range(0, count, DRAWN_AT_ONCE):
+        part = {n: t[start : start + DRAWN_AT_ONCE].to(device) for n, t in inputs.items()}
+        drawn.append(run_blocks(blocks, part))
+    return {name: torch.cat([each[name] for each in drawn]) for name in drawn[0]}
+
+
+def _divide_tensors(segments: Iterable[Segment]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the tensors of segments, floating point and others, once each, in fixed order."""
+    # Segments may share blocks; tensors are told apart by identity, not by value.
+    every = {id(tensor): tensor for segment in segments for tensor in segment.tensors()}
+    floats = [tensor for tensor in every.values() if tensor.is_floating_point()]
+    return floats, [tensor for tensor in every.values() if not tensor.is_floating_point()]

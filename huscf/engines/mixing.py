@@ -1,0 +1,162 @@
+"""A round's averages, over the wire: every party sends its blocks, and gets back the mean."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..federation import mix_states, mixing_matrix
+from ..parties import (
+    ServerBlocks,
+    copy_moments,
+    forget_moments,
+    read_block,
+    renew_norms,
+    split_moments,
+    write_block,
+)
+from ..wire import SERVER, Message, PartyId
+from .base import Mixture
+
+if TYPE_CHECKING:
+    from .local import LocalEngine
+
+State = Mapping[str, Tensor]
+
+
+class Copy(NamedTuple):
+    """One copy of a block, and who holds it."""
+
+    party: PartyId
+    block: nn.Module
+
+
+def mix_over_wire(engine: "LocalEngine", mixture: Mixture) -> None:
+    """Take over an assignment and average every block within every cluster.
+
+    Every member is represented by the copy of the block that it has trained: its own, or the
+    server's that served it so far, in whichever cluster it was. The result goes to all members
+    that hold the block and to the cluster's copy at the server. A copy that several clusters share
+    takes the mean over all its users. A client sends a block only if somebody else weighs it, and
+    gets one back only if it changes. Running statistics of normalisation are pooled; counters are
+    left alone. A client that has diverged loses its moments.
+    """
+    server = engine.server
+    diverged = [
+        c for c, w in mixture.weights.items() if w == 0 and not engine.client(c).is_finite()
+    ]
+    names = ["trained"] + (["average"] if server.average is not None else [])
+    before = {name: list_holders(engine, name) for name in names}
+    cloned_from = server.set_clusters(mixture.clusters, mixture.per_cluster)
+    for optimizer in server.optimizers.values():
+        copy_moments(optimizer, cloned_from)
+    for name in names:
+        now = list_holders(engine, name)
+        for (network, index), holders in before[name].items():
+            users = list_users(getattr(server, name), network, index, now[network, index])
+            users |= {copy: [] for copy in holders.values() if copy not in users}
+            matrix = mixing_matrix(holders, users, mixture.clusters, mixture.weights)
+            topic = network if name == "trained" else f"{network} average"
+            moments = mixture.moments if name == "trained" else "keep"
+            _mix_block(engine, network, topic, list(users), matrix, moments)
+    if mixture.moments == "keep":
+        engine.forget_moments_of(diverged)
+    server.refresh_optimizers(engine.method)
+
+
+def list_holders(engine: "LocalEngine", holding: str) -> dict[tuple[str, int], dict[int, Copy]]:
+    """Return, for every network and block, the copy that each client uses."""
+    found: dict[tuple[str, int], dict[int, Copy]] = {}
+    server = getattr(engine.server, holding)
+    for network in server.network_names:
+        for client_id in engine.plan.client_ids:
+            own = getattr(engine.client(client_id), holding).blocks(network)
+            served = server.segment(network, client_id)
+            for index in range(engine.plan.num_blocks(network)):
+                copy = (
+                    Copy(client_id, own[index])
+                    if index in own
+                    else Copy(SERVER, served.block(index))
+                )
+                found.setdefault((network, index), {})[client_id] = copy
+    return found
+
+
+def list_users(
+    server: ServerBlocks, network: str, index: int, holders: Mapping[int, Copy]
+) -> dict[Copy, list[int]]:
+    """Return every copy of a block, in a fixed order, and the clients it stands for.
+
+    A server copy stands for the clients that use it, or for all that are routed to it where
+    each of them holds the block itself: so it stays fit for use after a change of cuts.
+    """
+    users: dict[Copy, list[int]] = {}
+    for client_id, copy in holders.items():
+        users.setdefault(copy, []).append(client_id)
+    idle: dict[Copy, list[int]] = {}
+    for which, segment in enumerate(server.copies(network)):
+        if index in segment.indices:
+            copy, routed = Copy(SERVER, segment.block(index)), server.routed_to(which)
+            if copy not in users and routed:
+                idle.setdefault(copy, []).extend(routed)
+    return users | idle
+
+
+def _mix_block(
+    engine: "LocalEngine",
+    network: str,
+    topic: str,
+    copies: Sequence[Copy],
+    matrix: Tensor,
+    moments: str,
+) -> None:
+    """Average the copies of one block: up, mean, down."""
+    others = matrix.clone().fill_diagonal_(0.0)
+    is_weighed = (others.sum(0) > 0).tolist()
+    changes = (matrix.diagonal() != 1.0).tolist()
+    arrived: list[State] = []
+    for copy, sends in zip(copies, is_weighed, strict=True):
+        optimizer = _optimizer(engine, copy, network) if moments == "average" else None
+        state: State = read_block(copy.block, optimizer)
+        if copy.party != SERVER and sends:
+            state = engine.wire.pass_on(Message(copy.party, SERVER, "blocks", topic, state))
+        arrived.append(state)
+    own, momenta = zip(*map(split_moments, arrived), strict=True)
+    mixed: list[State | None] = [*mix_states(own, matrix)]
+    if moments == "average":
+        mixed = _add_moments(mixed, momenta, matrix)
+    for copy, new, is_new in zip(copies, mixed, changes, strict=True):
+        optimizer = _optimizer(engine, copy, network)
+        if moments == "reset" and optimizer is not None:
+            forget_moments(optimizer, copy.block.parameters())
+        if not is_new or new is None:
+            continue
+        if copy.party != SERVER:
+            new = engine.wire.pass_on(Message(SERVER, copy.party, "blocks", topic, new))
+        write_block(copy.block, new, optimizer if moments == "average" else None)
+        renew_norms(copy.block)
+
+
+def _add_moments(
+    mixed: Sequence[State | None], momenta: Sequence[State], matrix: Tensor
+) -> list[State | None]:
+    """Average moments by the same matrix, among the copies that have any."""
+    # Copies that were never trained, such as a server's that all clients hold, have no moments.
+    known = [row for row, state in enumerate(momenta) if state]
+    shares = matrix[known][:, known]
+    totals = shares.sum(1, keepdim=True)
+    shares = torch.where(totals > 0, shares / totals, torch.eye(len(known)).double())
+    counted = [{n: t for n, t in momenta[row].items() if ".step." not in n} for row in known]
+    found = list(mixed)
+    for row, state in zip(known, mix_states(counted, shares), strict=True):
+        own = mixed[row]
+        if own is not None and state is not None:
+            found[row] = {**own, **state}
+    return found
+
+
+def _optimizer(engine: "LocalEngine", copy: Copy, network: str) -> Optimizer | None:
+    party = engine.server if copy.party == SERVER else engine.client(copy.party)
+    return party.optimizers.get(network)

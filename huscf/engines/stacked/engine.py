@@ -1,0 +1,75 @@
+"""The fast engine for one process: alike clients side by side, groups in threads."""
+
+from weakref import WeakKeyDictionary
+
+import torch
+
+from ...parties import Segment
+from ..base import Batches, StepResult
+from ..local import LocalEngine
+from .fused_step import FusedStep
+from .run_stacked import can_stack, draws_random_numbers
+from .step import StackedStep
+from .threads import GroupThreads
+
+
+class StackedEngine(LocalEngine):
+    """Runs what SerialEngine runs, to rounding, as fast as one process can."""
+
+    #: Whether microbatches may run in several threads.
+    uses_threads = True
+
+    def on_new_structure(self) -> None:
+        """Forget which blocks may be stacked, and whose parameters are stepped together."""
+        self._fused: dict[str, FusedStep] = {}
+        self._stackable: WeakKeyDictionary[Segment, bool] = WeakKeyDictionary()
+
+    def run_step(self, batches: Batches, step: int) -> StepResult:
+        """Run all phases of a step for the clients that have a batch."""
+        active = self.load_batches(batches, step)
+        dropped_before = dict(self.num_dropped)
+        phases = self.method.phases(step)
+        threads = GroupThreads()
+        run = StackedStep(self, active, phases, threads if self.uses_threads else None)
+        with threads.shared_out(run.num_threads):
+            losses = {phase.name: run.run_phase(phase) for phase in phases}
+            self.update_averages(step)
+            self.commit_step(batches)
+        dropped = (c for c, count in self.num_dropped.items() if count > dropped_before[c])
+        return StepResult(losses, tuple(dropped))
+
+    def fused(self, network: str) -> FusedStep:
+        """Return what steps all parties' blocks of a network at once."""
+        if network not in self._fused:
+            optimizers = (party.optimizers.get(network) for party in self.all_parties().values())
+            self._fused[network] = FusedStep([each for each in optimizers if each is not None])
+        return self._fused[network]
+
+    def is_stackable(self, client_id: int) -> bool:
+        """Return whether all blocks that serve a client may run beside those of others."""
+        client = self.client(client_id)
+        return all(
+            self.can_stack_segment(segment, network)
+            for network in self.networks
+            for segment in (
+                *client.trained.segments(network),
+                self.server.segment(network, client_id),
+            )
+        )
+
+    def can_stack_segment(self, segment: Segment, network: str) -> bool:
+        """Return whether a segment's blocks may run several clients' batches at once."""
+        known = self._stackable.get(segment)
+        if known is None:
+            blocks = segment.by_index()
+            known = can_stack(blocks.values()) and not self._draws(network, blocks.get(0))
+            self._stackable[segment] = known
+        return known
+
+    def _draws(self, network: str, first: torch.nn.Module | None) -> bool:
+        """Return whether a network's first block draws, which threads would do in any order."""
+        if first is None:
+            return False
+        device = next((p.device for p in first.parameters()), torch.device("cpu"))
+        inputs = {name: t.to(device) for name, t in self.example_inputs[network].items()}
+        return draws_random_numbers(first, 0, inputs)

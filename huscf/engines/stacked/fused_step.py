@@ -1,0 +1,63 @@
+"""One fused optimiser step over the parameters of many parties, each with its own state."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+
+class FusedStep:
+    """Steps the optimisers of several parties at once.
+
+    It works where the optimisers are of one class with the same settings and treat every
+    parameter alone, as Adam does; the state stays with the party's own optimiser. Others are
+    stepped one after the other.
+
+    Args:
+        optimizers: Of the parties, for one network.
+    """
+
+    def __init__(self, optimizers: Iterable[Optimizer]) -> None:
+        self.parts = list(optimizers)
+        self.whole: Optimizer | None = None
+        first = self.parts[0] if self.parts else None
+        if first is not None and all(_is_alike(first, other) for other in self.parts):
+            every = [p for part in self.parts for p in part.param_groups[0]["params"]]
+            self.whole = object.__new__(type(first))
+            self.whole.__dict__.update(first.__dict__)
+            self.whole.param_groups = [{**_settings(first), "params": every}]
+            self.whole.state = _States(self.parts)  # type: ignore[assignment]
+
+    def step(self) -> None:
+        """Step all parameters that have gradients, and free these."""
+        if self.whole is not None:
+            self.whole.param_groups[0].update(_settings(self.parts[0]))
+            self.whole.step()
+            self.whole.zero_grad(set_to_none=True)
+            return
+        for part in self.parts:
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+
+class _States(dict):
+    """Looks the state of a parameter up in the optimiser of the party that holds it."""
+
+    def __init__(self, optimizers: Iterable[Optimizer]) -> None:
+        super().__init__()
+        self._owners: dict[nn.Parameter, Optimizer] = {
+            p: each for each in optimizers for p in each.param_groups[0]["params"]
+        }
+
+    def __getitem__(self, parameter: nn.Parameter) -> dict[str, Any]:
+        return self._owners[parameter].state[parameter]
+
+
+def _settings(optimizer: Optimizer) -> dict[str, Any]:
+    return {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
+
+
+def _is_alike(one: Optimizer, other: Optimizer) -> bool:
+    is_single = len(one.param_groups) == len(other.param_groups) == 1
+    return type(one) is type(other) and is_single and _settings(one) == _settings(other)

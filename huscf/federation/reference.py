@@ -1,0 +1,118 @@
+"""Blocks that never train, under which clients can be compared whenever they take part."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..models import MAIN, Carry, names_read, names_written, run_blocks
+from .statistics import ActivationStatistics
+
+#: The frame of summaries of what these blocks show.
+FRAME = "reference"
+
+#: Carries a client's tensors to the server; None where they get lost.
+Send = Callable[[int, Carry], Carry | None]
+
+
+class ReferenceBlocks(nn.Module):
+    """A network's first blocks as they were before training.
+
+    Every party has them, since all start from one set of weights: a client runs a batch through
+    those of its head, and the server the others. What arrives depends on the samples alone: not
+    on the moment, the step's participants, the client's cluster, or its cuts. Norms use their
+    initial statistics, so that the size of a batch does not show.
+
+    Args:
+        blocks: Consecutive, from the network's first one on.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(copy.deepcopy(block) for block in blocks)
+        self.requires_grad_(False)
+        self.eval()
+
+    @torch.no_grad()
+    def run(self, carry: Mapping[str, torch.Tensor], start: int, stop: int | None) -> Carry:
+        """Run a part of the blocks.
+
+        Args:
+            carry: What they read, by name, (B, ...) each.
+            start: First block.
+            stop: Block before which to stop; None runs the rest.
+        """
+        return run_blocks(dict(list(enumerate(self.blocks))[start:stop]), carry)
+
+    def names_needed(self, start: int) -> list[str]:
+        """Return what the blocks from a place on read and do not write themselves."""
+        needed, written = [MAIN], set[str]()
+        for index, block in list(enumerate(self.blocks))[start:]:
+            needed += [name for name in names_read(index, block) if name not in written]
+            written.update(names_written(block))
+        return list(dict.fromkeys(needed))
+
+
+class ReferenceObserver:
+    """Lets clients' first batches of a round pass the reference blocks, and keeps the sums.
+
+    Args:
+        blocks: Before training; see ReferenceBlocks.
+        num_samples: Of a client and round, at least so many samples pass, or all of its batches.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], num_samples: int = 64) -> None:
+        self.blocks = ReferenceBlocks(blocks)
+        self.num_samples = num_samples
+        self.statistics = ActivationStatistics(len(self.blocks.blocks), 0.0, FRAME)
+
+    def observe(
+        self, inputs: Mapping[int, Carry], head_cuts: Mapping[int, int], send: Send
+    ) -> None:
+        """Take a step's batches of the clients that have not shown enough yet.
+
+        Args:
+            inputs: What enters the network, by client and name, (B, ...) each.
+            head_cuts: First block that is not the client's, by client.
+            send: Carries what a client's blocks made to the server.
+        """
+        by_cut: dict[int, list[int]] = {}
+        for client in inputs:
+            if self.statistics.num_samples(client) < self.num_samples:
+                by_cut.setdefault(head_cuts[client], []).append(client)
+        for cut, clients in by_cut.items():
+            self.blocks.to(inputs[clients[0]][MAIN].device)
+            names = self.blocks.names_needed(cut)
+            # Side by side: no block mixes samples, so that each client could as well be alone.
+            made = self.blocks.run(_join([inputs[client] for client in clients]), 0, cut)
+            sizes = [len(inputs[client][MAIN]) for client in clients]
+            sent = _split({name: made[name] for name in names}, sizes)
+            carried = ((c, send(c, own)) for c, own in zip(clients, sent, strict=True))
+            arrived = {client: own for client, own in carried if own is not None}
+            if not arrived:
+                continue
+            values = self.blocks.run(_join(list(arrived.values())), cut, None)
+            sizes = [len(own[MAIN]) for own in arrived.values()]
+            for client, own in zip(arrived, _split({MAIN: values[MAIN]}, sizes), strict=True):
+                self.statistics.update([client], own[MAIN].unsqueeze(1))
+        self.statistics.fold()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the blocks and the sums for a checkpoint."""
+        return {"blocks": self.blocks.state_dict(), "statistics": self.statistics.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.blocks.load_state_dict(state["blocks"])
+        self.statistics.load_state_dict(state["statistics"])
+
+
+def _join(each: Sequence[Carry]) -> Carry:
+    return {name: torch.cat([own[name] for own in each]) for name in each[0]}
+
+
+def _split(carry: Carry, sizes: Sequence[int]) -> list[Carry]:
+    parts = {name: tensor.split(list(sizes)) for name, tensor in carry.items()}
+    return [{name: parts[name][k] for name in carry} for k in range(len(sizes))]

@@ -1,0 +1,177 @@
+"""What a method says about its training; it knows no process, thread, wire or device."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..models import LABELS, MAIN, Carry, Network, SampleShape, run_blocks, to_float
+from ..split import CutPlan, Placement, PlanRequest, check_cuts
+from ..wire import Kind
+from .phases import Phase, trace_passes
+
+#: A step of a long run: the passes of such are planned for.
+MANY_STEPS = 10**9
+
+#: Gives the random stream for a purpose; it depends on the run's seed, the client and the step.
+Streams = Callable[[str], torch.Generator]
+
+#: Runs a whole network as one client has it: network, what enters -> what all blocks wrote.
+Forward = Callable[[str, Carry], Carry]
+
+
+class Method(ABC):
+    """One way to train a generative model over parties; subclass it for another.
+
+    Attributes:
+        kinds: Kinds of messages that may cross between parties.
+        public: Names of what enters networks and is no secret, such as a time: it may cross, while
+            other inputs do only where kinds has "inputs".
+        averaged: Networks of which parties keep a moving average over steps, to sample from.
+        exported: The network that `huscf export` writes, or None.
+    """
+
+    kinds: frozenset[Kind] = frozenset({"activations", "gradients", "blocks", "moved_blocks"})
+    public: frozenset[str] = frozenset()
+    averaged: tuple[str, ...] = ()
+    exported: str | None = None
+
+    @abstractmethod
+    def build_networks(self, shape: SampleShape) -> dict[str, Network]:
+        """Return the full networks by name, checked; draws weights from torch's global stream."""
+
+    @abstractmethod
+    def prepare(self, samples: Tensor, labels: Tensor, streams: Streams, step: int) -> Carry:
+        """Return the tensors that a client keeps private in a step, by the names that passes use.
+
+        Args:
+            samples: (B, C, H, W) uint8 in [0, 255].
+            labels: (B,) int64.
+            streams: Of this client and step.
+            step: Number of the step, from 0.
+        """
+
+    @abstractmethod
+    def phases(self, step: int) -> Sequence[Phase]:
+        """Return what a step trains, one phase after the other."""
+
+    @abstractmethod
+    def make_optimizer(self, network: str, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """Return the optimiser with which a party trains its blocks of a network."""
+
+    @abstractmethod
+    def sample(self, run: Forward, labels: Tensor, stream: torch.Generator) -> Tensor:
+        """Draw one sample for each label.
+
+        Args:
+            run: The networks of one client.
+            labels: (N,) int64.
+            stream: CPU random stream.
+
+        Returns:
+            (N, C, H, W) in [-1, 1].
+        """
+
+    def placement(self, network: str) -> Placement:
+        """Return where blocks of a network may lie; here one or more at each end and between."""
+        return Placement()
+
+    def check_plan(self, plan: CutPlan) -> None:
+        """Raise a PlanError that names client and cut where the method does not allow a plan."""
+        for client in plan.clients:
+            for network, num_blocks in plan.blocks:
+                check_cuts(client, network, num_blocks, self.placement(network))
+
+    def reference_inputs(self, samples: Tensor) -> Carry:
+        """Return what enters the observed network where clients are compared.
+
+        Nothing that differs between clients but their samples: by default no label but 0.
+
+        Args:
+            samples: (B, C, H, W) uint8 in [0, 255].
+        """
+        labels = torch.zeros(len(samples), dtype=torch.int64, device=samples.device)
+        return {MAIN: to_float(samples), LABELS: labels}
+
+    def average_decay(self, step: int) -> float:
+        """Return how much of a moving average stays in a step, from 0 to 1."""
+        return 0.0
+
+    @property
+    def observed(self) -> str | None:
+        """Return the network whose activations the server compares clients by, if any."""
+        for phase in self.phases(0):
+            for item in phase.passes:
+                if item.observe:
+                    return item.network
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a page or a card says of the method, as plain values."""
+        return {"method": type(self).__name__}
+
+
+def trace_inputs(
+    method: Method, networks: Mapping[str, Network], shape: SampleShape
+) -> dict[str, Carry]:
+    """Return what enters every network in a step of two samples; changes nothing.
+
+    Args:
+        method: The method.
+        networks: Its networks.
+        shape: Shape of the samples.
+    """
+    samples = torch.zeros(2, shape.channels, shape.image_size, shape.image_size, dtype=torch.uint8)
+    labels = torch.zeros(2, dtype=torch.int64)
+    private = method.prepare(samples, labels, lambda _: torch.Generator().manual_seed(0), 0)
+    found: dict[str, Carry] = {}
+    outputs: dict[str, Carry] = {}
+    for phase in method.phases(0):
+        for item in phase.passes:
+            if item.name not in outputs:
+                inputs = item.read_inputs(private, outputs)
+                outputs[item.name] = run_whole(networks[item.network], inputs)
+                found.setdefault(item.network, inputs)
+    return found
+
+
+def request_plan(
+    method: Method,
+    networks: Mapping[str, Network],
+    shape: SampleShape,
+    batch_sizes: Mapping[int, int],
+    seed: int = 0,
+) -> PlanRequest:
+    """Return what a plan for a method's run is made for.
+
+    Args:
+        method: The method.
+        networks: Its networks.
+        shape: Shape of the samples.
+        batch_sizes: Samples per step by client id.
+        seed: Of any random choice.
+    """
+    return PlanRequest(
+        networks,
+        shape,
+        trace_inputs(method, networks, shape),
+        dict(batch_sizes),
+        seed,
+        trace_passes(method.phases(MANY_STEPS)),
+        {network: method.placement(network) for network in networks},
+    )
+
+
+def run_whole(network: Network, inputs: Carry) -> Carry:
+    """Run an uncut network in evaluation mode, without gradients; its modes stay as they were."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            return run_blocks(dict(enumerate(network)), inputs)
+    finally:
+        for module, mode in modes:
+            module.training = mode

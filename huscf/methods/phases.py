@@ -1,0 +1,135 @@
+"""A step as data: which networks each phase trains, on which passes, with which losses."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from torch import Tensor
+
+from ..models import MAIN, Carry
+from ..split import TracedPass
+
+#: From a pass's outputs and the client's private tensors to a scalar, the mean over its batch.
+Loss = Callable[[Carry, Mapping[str, Tensor]], Tensor]
+
+Backward = Literal["none", "inputs", "parameters", "both"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of a network for every client.
+
+    Args:
+        name: By which later passes read its output. A pass that an earlier phase has run is not
+            run again, so its network must not have been trained in between.
+        network: Through which network.
+        inputs: What enters, by the name under which blocks read it: the name of a private
+            tensor of the client, or of an earlier pass whose main output it is; "pass.name"
+            is another output of a pass.
+        loss: What the client computes from the outputs, or None.
+        observe: Whether the server adds the activations to its statistics of clients.
+    """
+
+    name: str
+    network: str
+    inputs: Mapping[str, str]
+    loss: Loss | None = None
+    observe: bool = False
+
+    def read_inputs(self, private: Mapping[str, Tensor], outputs: Mapping[str, Carry]) -> Carry:
+        """Return what enters, by name.
+
+        Args:
+            private: The client's private tensors.
+            outputs: Of earlier passes, by name of the pass.
+        """
+        found: Carry = {}
+        for name, source in self.inputs.items():
+            giver, _, which = source.partition(".")
+            is_output = giver in outputs
+            found[name] = outputs[giver][which or MAIN] if is_output else private[source]
+        return found
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One half of a step, run for every client before the networks that it trains are updated.
+
+    Args:
+        trains: These networks.
+        passes: In the order in which they run; their losses are added up.
+    """
+
+    trains: tuple[str, ...]
+    passes: tuple[Pass, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the names of what is trained."""
+        return "+".join(self.trains)
+
+    def sources(self, item: Pass) -> list[str]:
+        """Return the names of the phase's passes whose outputs enter a pass."""
+        known = {each.name for each in self.passes}
+        givers = (source.partition(".")[0] for source in item.inputs.values())
+        return [name for name in dict.fromkeys(givers) if name in known]
+
+    def trained_sources(self, item: Pass) -> list[str]:
+        """Return those of the sources to which gradients of a pass's inputs go back."""
+        return [name for name in self.sources(item) if self._backward[name] != "none"]
+
+    def backward_of(self, item: Pass) -> Backward:
+        """Return which gradients a pass gives in this phase."""
+        return self._backward[item.name]
+
+    def steps(self) -> list[tuple[Literal["forward", "backward"], Pass]]:
+        """Return forward and backward passes in the order in which they run.
+
+        A client goes back through a pass as soon as no later pass of the phase needs its output,
+        so that it keeps few passes at a time.
+        """
+        order: list[tuple[Literal["forward", "backward"], Pass]] = []
+        readers = {
+            item.name: {p.name for p in self.passes if item.name in self.sources(p)}
+            for item in self.passes
+        }
+        done: set[str] = set()
+        for item in self.passes:
+            order.append(("forward", item))
+            for each in reversed(self.passes[: self.passes.index(item) + 1]):
+                if each.name not in done and readers[each.name] <= done:
+                    done.add(each.name)
+                    if self.backward_of(each) != "none":
+                        order.append(("backward", each))
+        return order
+
+    @cached_property
+    def _backward(self) -> dict[str, Backward]:
+        wants: dict[str, bool] = {}  # whether a gradient at a pass's output is of use
+        kinds: dict[str, Backward] = {}
+        for item in self.passes:
+            to_inputs = any(wants[name] for name in self.sources(item))
+            is_trained = item.network in self.trains
+            wants[item.name] = to_inputs or is_trained
+            names = {(0, 0): "none", (1, 0): "inputs", (0, 1): "parameters", (1, 1): "both"}
+            kinds[item.name] = names[to_inputs, is_trained]  # type: ignore[assignment]
+        return kinds
+
+
+def trace_passes(phases: Sequence[Phase]) -> list[TracedPass]:
+    """Return the passes of a step as a planner counts them: each once, with all that it gives."""
+    items: dict[str, Pass] = {}
+    wanted: dict[str, set[str]] = {}
+    for phase in phases:
+        for item in phase.passes:
+            items.setdefault(item.name, item)
+            kind = phase.backward_of(item)
+            found = {"inputs", "parameters"} if kind == "both" else {kind} - {"none"}
+            wanted.setdefault(item.name, set()).update(found)
+    traced = []
+    for name, item in items.items():
+        whole: Backward = "both" if "inputs" in wanted[name] else "parameters"
+        kind = whole if "parameters" in wanted[name] else "inputs" if wanted[name] else "none"
+        traced.append(TracedPass(item.network, kind, item.observe))
+    return traced

@@ -1,0 +1,85 @@
+"""A block's parameters, buffers and optimiser state as named tensors, to send and to take over."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..models import find_spectral_norms, renew_spectral_norms
+
+#: How the names of an optimiser's tensors begin; the parameter's name stands at the end.
+_MOMENT = "moment."
+
+
+def read_block(block: nn.Module, optimizer: Optimizer | None = None) -> dict[str, Tensor]:
+    """Return a block's tensors, detached but not copied.
+
+    Args:
+        block: The block.
+        optimizer: Whose state of the block's parameters is added; None leaves it out.
+    """
+    state = {name: tensor.detach() for name, tensor in block.named_parameters()}
+    state.update(block.named_buffers())
+    if optimizer is not None:
+        for name, parameter in block.named_parameters():
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    state[f"{_MOMENT}{key}.{name}"] = value
+    return state
+
+
+@torch.no_grad()
+def write_block(
+    block: nn.Module, state: Mapping[str, Tensor], optimizer: Optimizer | None = None
+) -> None:
+    """Write what `read_block` returned elsewhere into a block, and into an optimiser's state.
+
+    Args:
+        block: Changed in place.
+        state: Named tensors; names that it lacks keep their values.
+        optimizer: Gets copies of the state's moments; None leaves them out.
+    """
+    parameters = dict(block.named_parameters())
+    own = {**parameters, **dict(block.named_buffers())}
+    for name, tensor in own.items():
+        if name in state:
+            tensor.copy_(state[name])
+    if optimizer is None:
+        return
+    for name, value in state.items():
+        if name.startswith(_MOMENT):
+            key, _, owner = name.removeprefix(_MOMENT).partition(".")
+            optimizer.state[parameters[owner]][key] = value.clone()
+
+
+def split_moments(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Divide a block's state into its own tensors and those of its optimiser."""
+    moments = {name: value for name, value in state.items() if name.startswith(_MOMENT)}
+    return {n: value for n, value in state.items() if n not in moments}, moments
+
+
+def renew_norms(block: nn.Module) -> None:
+    """Estimate spectral norms anew for weights that were averaged."""
+    renew_spectral_norms(find_spectral_norms(block))
+
+
+def copy_moments(optimizer: Optimizer, cloned_from: Mapping[nn.Parameter, nn.Parameter]) -> None:
+    """Give every cloned parameter a copy of the state of the one that it was cloned from.
+
+    Args:
+        optimizer: Changed in place; pairs that it does not hold are passed over.
+        cloned_from: Clone -> original.
+    """
+    for clone, original in cloned_from.items():
+        if original in optimizer.state:
+            optimizer.state[clone] = {
+                name: value.clone() if isinstance(value, Tensor) else value
+                for name, value in optimizer.state[original].items()
+            }
+
+
+def forget_moments(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Drop the state of these parameters, so that their next step is like a first one."""
+    for parameter in parameters:
+        optimizer.state.pop(parameter, None)

@@ -1,0 +1,108 @@
+"""What is planned for, declared once: every network's blocks, and the passes of a step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...split import PlanRequest, TracedPass
+from .block_costs import BlockCost, measure_block_costs
+
+PassKind = Literal["forward", "backward", "input_backward"]
+
+
+@dataclass(frozen=True)
+class StepPass:
+    """One kind of pass through one network, as often as a step runs it.
+
+    Args:
+        network: Name of the network.
+        kind: "forward"; "backward" for the gradients of all parameters, without that of the
+            network's input; "input_backward" for the gradient of the input, without parameters.
+        count: How often a step runs it, each time with one batch.
+        kept: Batches of a forward pass whose activations are kept at the same time.
+        is_observed: Whether the server compares what clients send in it, for which one boundary
+            must be at the server for all clients (`common_boundary`).
+    """
+
+    network: str
+    kind: PassKind
+    count: int = 1
+    kept: int = 1
+    is_observed: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return its name in the latency breakdown."""
+        return f"{self.network}_{self.kind}"
+
+
+@dataclass(frozen=True)
+class PlanCosts:
+    """The networks by name, each with its blocks in forward order, and what a step runs.
+
+    Args:
+        blocks: Network -> one entry per block, at least three.
+        passes: All passes of a step, in their order.
+    """
+
+    blocks: Mapping[str, tuple[BlockCost, ...]]
+    passes: tuple[StepPass, ...]
+
+    def list_passes(self, network: str) -> list[StepPass]:
+        """Return the passes through one network."""
+        return [one for one in self.passes if one.network == network]
+
+
+def measure_plan_costs(request: PlanRequest, in_bf16: bool = False) -> PlanCosts:
+    """Measure a request's networks at its largest batch size; nothing is changed.
+
+    Args:
+        request: The networks, on any device, and what enters them.
+        in_bf16: See measure_block_costs.
+    """
+    batch_size = max(request.batch_sizes.values())
+    blocks = {
+        name: measure_block_costs(network, request.inputs[name], batch_size, in_bf16)
+        for name, network in request.networks.items()
+    }
+    return PlanCosts(blocks, count_passes(request.passes))
+
+
+def count_passes(traced: Sequence[TracedPass]) -> tuple[StepPass, ...]:
+    """Return a step's passes by network and kind: forward ones first, then the way back.
+
+    A GAN's step is F_G + 3 F_D, then 2 B_D and the gradients of the fakes alone, then B_G.
+    """
+    networks = list(dict.fromkeys(item.network for item in traced))
+    passes = []
+    for network in networks:
+        own = [item for item in traced if item.network == network]
+        is_observed = any(item.is_observed for item in own)
+        # Two batches of a network that runs several: where loss and way back are one, fewer.
+        passes.append(StepPass(network, "forward", len(own), min(2, len(own)), is_observed))
+    for network in reversed(networks):
+        own = [item for item in traced if item.network == network]
+        full = sum(item.backward in ("parameters", "both") for item in own)
+        inputs = sum(item.backward == "inputs" for item in own)
+        passes += [StepPass(network, "backward", full)] * bool(full)
+        passes += [StepPass(network, "input_backward", inputs)] * bool(inputs)
+    return tuple(passes)
+
+
+def list_flops(blocks: Sequence[BlockCost], kind: PassKind) -> NDArray[np.float64]:
+    """Return the (blocks,) FLOPs per sample of one pass, in forward order."""
+    if kind == "forward":
+        return np.array([block.forward_flops for block in blocks])
+    if kind == "input_backward":
+        return np.array([block.input_gradient_flops for block in blocks])
+    # Nobody asks for the gradient of noise or real samples.
+    full = [block.backward_flops for block in blocks[1:]]
+    return np.array([blocks[0].parameter_gradient_flops, *full])
+
+
+def list_sizes(blocks: Sequence[BlockCost]) -> NDArray[np.float64]:
+    """Return the (blocks,) bytes per sample that cross the boundary behind each block."""
+    return np.array([block.output_bytes for block in blocks])

@@ -1,0 +1,91 @@
+"""A planning task as it stands in a devices file and on the command line."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+from ..errors import PlanError
+from ..methods import HuscfGan, request_plan
+from ..models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
+from .devices.fleet import DevicesFile, load_mapping
+from .devices.profiles import read_whole
+from .planner import PlanOptions, PlanSubject, build_problem, read_file_keys
+from .problem.plan_problem import PlanProblem
+
+_NETWORK_DEFAULTS = {
+    "channels": 1,
+    "image_size": 28,
+    "num_classes": 10,
+    "latent_dim": 100,
+    "width": 64,
+    "depth": 5,
+}
+
+
+@dataclass(frozen=True)
+class PlanJob:
+    """What is planned without a training run: devices, and networks by their sizes.
+
+    Args:
+        devices: Profiles, server and assignment.
+        networks: Size of the built-in networks by name.
+        batch_size: Samples per step of every client.
+        options: The choices.
+    """
+
+    devices: DevicesFile
+    networks: Mapping[str, int]
+    batch_size: int
+    options: PlanOptions
+
+    @classmethod
+    def load(cls, path: str, given: Mapping[str, Any]) -> "PlanJob":
+        """Read a devices file; options that are given replace the file's.
+
+        Raises:
+            PlanError: Naming the file and the key at fault.
+        """
+        values = load_mapping(path)
+        try:
+            merged = {"batch_size": 64, "networks": {}, **read_file_keys(values)}
+            known = ("batch_size", *(entry.name for entry in fields(PlanOptions)))
+            merged |= {key: given[key] for key in known if given.get(key) is not None}
+            return cls(
+                DevicesFile.from_dict(values),
+                _read_networks(merged["networks"]),
+                read_whole(merged, "batch_size", "plan"),
+                PlanOptions.from_dict(merged),
+            )
+        except PlanError as error:
+            raise PlanError(f"{path}: {error}") from error
+
+    def build(self) -> PlanProblem:
+        """Measure the networks and return the problem to search."""
+        sizes = dict.fromkeys(self.devices.client_ids(), self.batch_size)
+        fleet = self.devices.make_fleet(sizes, self.options.seed)
+        return build_problem(self._measure(), fleet, self.options)
+
+    def _measure(self) -> PlanSubject:
+        sizes = self.networks
+        shape = SampleShape(sizes["channels"], sizes["image_size"], sizes["num_classes"])
+        method = HuscfGan(
+            partial(ConditionalGenerator, width=sizes["width"], depth=sizes["depth"]),
+            partial(ConditionalDiscriminator, width=sizes["width"], depth=sizes["depth"]),
+            sizes["latent_dim"],
+        )
+        request = request_plan(method, method.build_networks(shape), shape, {0: self.batch_size})
+        return PlanSubject.measure(request, self.options.precision)
+
+
+def _read_networks(values: Any) -> dict[str, int]:
+    if not isinstance(values, Mapping):
+        raise PlanError("networks: must be a mapping of sizes")
+    for key in values:
+        if key not in _NETWORK_DEFAULTS:
+            raise PlanError(f"networks: unknown key {key}; known: {', '.join(_NETWORK_DEFAULTS)}")
+    merged = {**_NETWORK_DEFAULTS, **values}
+    for key in merged:
+        if read_whole(merged, key, "networks") < 1:
+            raise PlanError(f"networks: {key} is {merged[key]}, must be >= 1")
+    return merged

@@ -1,0 +1,1 @@
+"""The seconds of one step of a plan. The formula stands in `corrected.py`."""

@@ -1,0 +1,126 @@
+"""The default latency model: clients and server as queues in every pass of a step.
+
+One pass through blocks 1..m, counted in the order of the pass. Client i has n_i samples, speed C_i
+(FLOP/s), rates u_i up and d_i down (bit/s) and round trip rho_i; it holds blocks 1..h_i and
+m-t_i+1..m. The server has speed C_S, and B_in and B_out are the rates of its link, which all share.
+Block l takes q_l FLOPs a sample; s_l bytes a sample leave it.
+
+    A_i = n_i sum_{l<=h_i} q_l / C_i + 8 n_i s_{h_i} / u_i + rho_i / 2         i is at the server
+    E_j = max(E_{j-1}, max_{h_i=j-1} A_i, sum_{h_i<j} 8 n_i s_{h_i} / B_in)    block j is done
+          + q_j sum_{h_i<j<=m-t_i} n_i / C_S
+    L_j = max(L_{j-1}, E_j) + sum_{m-t_i=j} 8 n_i s_j / B_out                  its results are sent
+    R_i = max(E_j + 8 n_i s_j / d_i, L_j) + rho_i / 2                          i is done, j = m-t_i
+          + n_i sum_{l>j} q_l / C_i
+    T_pass = max_i R_i
+
+A backward pass is the same chain mirrored: h and t change places, q and s run in reverse. Every
+pass waits for the one before (a barrier), so that a step takes
+
+    T_step = sum over its passes of count * T_pass + optimiser steps
+
+which for generator G and discriminator D, with F, B and I the forward, the backward and the
+input-only backward pass, is F_G + 3 F_D + 2 B_D + I_D + B_G + optimiser steps (`count_passes`).
+Where they are asked for, a share of the federation and of moving blocks is added (`overheads.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..costs.block_costs import BlockCost
+from ..costs.plan_costs import PlanCosts, StepPass, list_flops, list_sizes
+from ..devices.units import BITS_PER_BYTE, UnitFigures
+from .model import LatencyModel
+from .overheads import Move, make_federation, make_moving, make_optimizer_step
+from .stage_tables import Floats, Ints, Node, Stage
+
+
+@dataclass(frozen=True)
+class CorrectedLatency(LatencyModel):
+    """Clients and server as queues in each pass, with a barrier behind every pass.
+
+    Source: ours; the formula stands at the top of this file, and what the paper's gets wrong in
+        docs/planning.md (latency models).
+
+    Args:
+        costs: Measured costs, and the passes of a step.
+        steps_per_round: Steps between two federations; 0 leaves the federation out.
+        move: Count the cost of leaving a running plan; None counts none.
+    """
+
+    name = "corrected"
+    costs: PlanCosts
+    steps_per_round: int = 0
+    move: Move | None = None
+
+    def make_stages(self, network: str, options: Ints, figures: UnitFigures) -> Sequence[Stage]:
+        """Return the passes, the optimiser step, and what is spread over many steps."""
+        blocks = self.costs.blocks[network]
+        passes = self.costs.list_passes(network)
+        stages = [_make_pass(one, blocks, options, figures) for one in passes]
+        stages.append(make_optimizer_step(blocks, options, figures))
+        if self.steps_per_round:
+            stages.append(make_federation(blocks, options, figures, self.steps_per_round))
+        if self.move is not None:
+            stages.append(make_moving(network, blocks, options, figures, self.move))
+        return stages
+
+
+def _make_pass(
+    one: StepPass, blocks: Sequence[BlockCost], options: Ints, figures: UnitFigures
+) -> Stage:
+    """Return the formula for (options, 2) cuts: maxima and sums over units, then E and L."""
+    q, s, m = list_flops(blocks, one.kind), list_sizes(blocks), len(blocks)
+    head, tail = options.T
+    if one.kind != "forward":
+        # Mirrored; over each boundary goes what the forward pass sent, the other way.
+        head, tail, q, s = tail, head, q[::-1], np.append(s[:-1][::-1], 0.0)
+    last = m - tail  # the server's last block
+    n, speed, server = figures.batch, figures.speed_flops_per_s, figures.server
+    work = np.concatenate([[0.0], np.cumsum(q)])  # of the first 0, 1, ..., m blocks
+    bits_up, bits_down = BITS_PER_BYTE * s[head - 1], BITS_PER_BYTE * s[last - 1]
+    arrival_s = (  # A
+        n * work[head] / speed + n * bits_up / figures.uplink_bits_per_s + figures.half_trip_s
+    )
+    after_link_s = figures.half_trip_s + n * (work[m] - work[last]) / speed  # R - L
+    after_work_s = after_link_s + n * bits_down / figures.downlink_bits_per_s  # R - E
+    crowd = figures.counts * n
+    max_terms: dict[str, Floats] = {}
+    sum_terms: dict[str, Floats] = {}
+    nodes: list[Node] = []
+    for j in range(2, m):
+        max_terms[f"A{j}"] = arrival_s * (head == j - 1)
+        max_terms[f"R-E{j}"] = after_work_s * (last == j)
+        max_terms[f"R-L{j}"] = after_link_s * (last == j)
+        sum_terms[f"in{j}"] = crowd * bits_up * (head < j) / server.uplink_bits_per_s
+        present = (head < j) & (j <= last)
+        sum_terms[f"work{j}"] = crowd * present * q[j - 1] / server.speed_flops_per_s
+        sum_terms[f"out{j}"] = crowd * bits_down * (last == j) / server.downlink_bits_per_s
+        nodes += _make_queue(j)
+    return Stage(one.name, max_terms, sum_terms, (*nodes, _make_end(m)), one.count)
+
+
+def _make_queue(j: int) -> list[Node]:
+    """Return E and L of block j.
+
+    Where nobody joins at the block the input queue has not grown, and where nobody leaves there is
+    nothing to send: the recursion needs no case for either, as E does not fall from block to block.
+    """
+    ready = [(f"A{j}", f"work{j}"), (f"in{j}", f"work{j}")]
+    sent = [(f"E{j}", f"out{j}")]
+    if j > 2:
+        ready.append((f"E{j - 1}", f"work{j}"))
+        sent.append((f"L{j - 1}", f"out{j}"))
+    return [(f"E{j}", tuple(ready)), (f"L{j}", tuple(sent))]
+
+
+def _make_end(m: int) -> Node:
+    """Return the moment when the last client is done, the largest R.
+
+    E and L do not fall from block to block, and somebody leaves behind the last busy one, so that
+    blocks behind which nobody leaves add nothing.
+    """
+    by_device = [(f"E{j}", f"R-E{j}") for j in range(2, m)]
+    by_link = [(f"L{j}", f"R-L{j}") for j in range(2, m)]
+    return ("seconds", (*by_device, *by_link))

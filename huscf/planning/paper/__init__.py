@@ -1,0 +1,1 @@
+"""The paper's own costs, latency model and its exact optimum, to reproduce published figures."""

@@ -1,0 +1,1 @@
+"""What a search returns, as values, tables and pictures."""

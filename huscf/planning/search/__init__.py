@@ -1,0 +1,1 @@
+"""The ways to search a plan, and the bounds that say how good it is."""

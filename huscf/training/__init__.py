@@ -1,0 +1,14 @@
+"""The root LightningModule and the U-shaped training loop."""
+
+from .lightning_compat import install_step_loop
+from .loop import UShapedLoop
+from .module import ENGINES, EngineName, SplitModule, check_format
+
+__all__ = [
+    "ENGINES",
+    "EngineName",
+    "SplitModule",
+    "UShapedLoop",
+    "check_format",
+    "install_step_loop",
+]

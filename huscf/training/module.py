@@ -1,0 +1,309 @@
+"""The root module: a method and an engine, with logging, sampling and checkpoints."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..engines import (
+    LocalEngine,
+    OnNonFinite,
+    SerialEngine,
+    ServerGradient,
+    StackedEngine,
+    StepResult,
+)
+from ..errors import CheckpointError, HuscfError, check_complete
+from ..methods import HuscfGan, Method, request_plan
+from ..metrics import InceptionFeatures
+from ..metrics.evaluation import Effort, ScoreBook, TestProtocol
+from ..models import SampleShape
+from ..parties import Client, Server
+from ..randomness import derive_seed, make_generator
+from ..split import CutPlan, PlanSource, UniformPlan
+from ..wire import Wire
+
+EngineName = Literal["stacked", "serial"]
+ENGINES: dict[EngineName, type[LocalEngine]] = {"stacked": StackedEngine, "serial": SerialEngine}
+
+#: Version of what a checkpoint holds beside Lightning's own.
+FORMAT = 2
+
+
+class StepRunner(Protocol):
+    """What the loop hands to the training step, and that runs it."""
+
+    def __call__(self, module: "SplitModule", batch: Any) -> StepResult:
+        """Run a step."""
+
+
+class SplitModule(LightningModule):
+    """Trains a method's networks, cut for every client, by an engine.
+
+    Everybody starts from one set of weights. The steps themselves are run by
+    huscf.training.UShapedLoop, which huscf.callbacks.SplitTraining installs.
+
+    Args:
+        sample_shape: Shape of the samples; the command line takes it from the data.
+        batch_sizes: Samples per step by client id; the command line takes it from the data.
+        client_sizes: Training samples by client id; the command line takes it from the data.
+        method: What is trained; None is HuSCF-GAN with its defaults.
+        plan: Where the cuts come from; None holds the fewest blocks that the method allows.
+        wire: What passes between clients and server; None carries everything unchanged. One that
+            overrides anything runs in one thread, so that what it draws is reproducible.
+        engine: How steps are run: "stacked" is fast, "serial" the reference that reads like the
+            paper; they give the same, to rounding.
+        server_gradient: How clients count in the server's gradient: "uniform" or "samples"
+            (in proportion to their number of training samples).
+        on_nonfinite: When a client sends NaN, Inf or values 10,000 times the usual: "stop" ends
+            the run and names it; "drop" leaves it out of this phase, as if it had not been there,
+            and of the rest of the step, and counts that.
+        num_evaluated_per_class: Samples of each class and domain that validate and test draw.
+        num_evaluated_clients: At most so many clients of a domain are tested one by one, which
+            gives the spread over clients; 0 leaves that out.
+        num_evaluated_seeds: Test draws and measures all clients' samples together so many times,
+            downstream classifiers included, which gives the spread over seeds.
+        num_yardstick_clients: Of at most so many clients of a domain, test measures what a
+            classifier reaches with their own real data, with their generated samples and with
+            both; 0 leaves that out.
+        protocol: How test measures: "huscf", or "paper" (30,000 samples, a classifier trained for
+            15 epochs, a plain judge), printed beside the paper's figures; on the command line
+            also --protocol paper.
+        plain_judge: Rest scores on a plain CNN trained for 15 epochs, which is surer of itself: for
+            comparison with the paper's scores (docs/evaluation.md).
+        inception: Weights with which test measures FID and KID too; None leaves them out.
+        seed: Seed of initial weights, noise and sampling; linked to seed_everything.
+    """
+
+    def __init__(
+        self,
+        sample_shape: SampleShape,
+        batch_sizes: Mapping[int, int],
+        client_sizes: Mapping[int, int],
+        method: Method | None = None,
+        plan: PlanSource | None = None,
+        wire: Wire | None = None,
+        engine: EngineName = "stacked",
+        server_gradient: ServerGradient = "uniform",
+        on_nonfinite: OnNonFinite = "stop",
+        num_evaluated_per_class: int = 500,
+        num_evaluated_clients: int = 16,
+        num_evaluated_seeds: int = 3,
+        num_yardstick_clients: int = 4,
+        protocol: TestProtocol = "huscf",
+        plain_judge: bool = False,
+        inception: InceptionFeatures | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.sample_shape = sample_shape
+        self.client_sizes = dict(client_sizes)
+        self.method = method or HuscfGan()
+        effort = Effort(
+            num_evaluated_per_class,
+            num_evaluated_seeds,
+            num_evaluated_clients,
+            num_yardstick_clients,
+        )
+        self.score_book = ScoreBook(effort, plain_judge, inception, protocol)
+        self.seed = seed
+        self.num_rounds = 0
+        self.last_losses: dict[str, float] = {}
+        self._saved_optimizers: dict[str, Any] = {}
+        self.plan_source = plan or UniformPlan()
+        self.engine = self._build_engine(engine, batch_sizes, wire, server_gradient, on_nonfinite)
+        self.parties = self.engine.parties
+
+    @property
+    def plan(self) -> CutPlan:
+        """Return the cuts of all clients."""
+        return self.engine.plan
+
+    @property
+    def clusters(self) -> dict[int, int]:
+        """Return the cluster of every client."""
+        return self.engine.clusters
+
+    @property
+    def server(self) -> Server:
+        """Return the server."""
+        return self.engine.server
+
+    @property
+    def wire(self) -> Wire:
+        """Return the wire."""
+        return self.engine.wire
+
+    @property
+    def num_dropped(self) -> dict[int, int]:
+        """Return how often each client was left out of a step."""
+        return self.engine.num_dropped
+
+    def client(self, client_id: int) -> Client:
+        """Return one client."""
+        return self.engine.client(client_id)
+
+    def training_step(self, batch: Any, batch_idx: int, step: StepRunner | None = None) -> None:
+        """Log the mean losses of the step that the loop hands in and that runs it."""
+        if step is None:
+            raise HuscfError("training needs huscf.callbacks.SplitTraining among the callbacks")
+        losses = step(self, batch).losses
+        self.last_losses = {f"{name}_loss": value for name, value in losses.items()}
+        for name, value in self.last_losses.items():
+            self.log(
+                f"train/{name}", value, on_step=False, on_epoch=True, logger=False, batch_size=1
+            )
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Let every party make its own optimisers; the trainer has none."""
+        self.engine.make_optimizers()
+        self.engine.set_optimizers(self._saved_optimizers)
+        self._saved_optimizers = {}
+        return []
+
+    def sample(self, client_id: int, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw samples as one client would; changes no state.
+
+        Args:
+            client_id: Whose networks.
+            labels: (N,) int64 classes to draw.
+            generator: CPU random stream of the noise.
+
+        Returns:
+            (N, C, H, W) float32 in [-1, 1], on the CPU.
+        """
+        run = self.engine.forward_of(client_id, self.device)
+        return self.method.sample(run, labels, generator).float().cpu()
+
+    # What Lightning calls
+
+    def on_validation_start(self) -> None:
+        """Forget the scores of an earlier validation."""
+        self.score_book.begin_validation()
+
+    def on_test_start(self) -> None:
+        """Forget the scores of an earlier test; say at once if Inception cannot be loaded."""
+        self.score_book.begin_test()
+
+    def validation_step(self, domain_name: str, batch_idx: int) -> None:
+        """Log quick scores of one domain."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self._log_scores(f"val/{domain_name}", self.score_book.validate(self, data, domain_name))
+
+    def test_step(self, domain_name: str, batch_idx: int) -> None:
+        """Log all scores of one domain, over seeds, and measure its clients one by one."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self._log_scores(f"test/{domain_name}", self.score_book.test(self, data, domain_name))
+
+    def on_validation_epoch_end(self) -> None:
+        """Warn of domains that could not be scored."""
+        self.score_book.close()
+
+    def on_test_epoch_end(self) -> None:
+        """Warn of domains that could not be scored."""
+        self.score_book.close()
+
+    def predict_step(self, client_id: int, batch_idx: int) -> dict[str, Tensor]:
+        """Draw ten samples of every class from one client.
+
+        Returns:
+            samples (N, C, H, W) in [-1, 1], labels, client and cluster (N,).
+        """
+        labels = torch.arange(self.sample_shape.num_classes).repeat_interleave(10)
+        stream = make_generator(self.seed, "prediction", client_id)
+        return {
+            "samples": self.sample(client_id, labels, stream),
+            "labels": labels,
+            "client": torch.full_like(labels, client_id),
+            "cluster": torch.full_like(labels, self.clusters[client_id]),
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what is not in the parameters: the engine's state by party, rounds, RNG."""
+        checkpoint["huscf"] = self._run_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over plan, clusters and counters before the parameters are loaded.
+
+        Raises:
+            CheckpointError: Where it is of another version, method, network or client list.
+        """
+        saved = checkpoint.get("huscf", {})
+        check_format(saved, "the checkpoint")
+        check_complete(saved, ("engine", "method", "num_rounds", "torch_rng"))
+        if saved["method"] != type(self.method).__name__:
+            raise CheckpointError(
+                f"the checkpoint is of method {saved['method']}, here {type(self.method).__name__}"
+            )
+        self.engine.set_structure(saved["engine"])
+        check_same_network(checkpoint["state_dict"], self.state_dict())
+        self._saved_optimizers = saved["engine"]["optimizers"]
+        self.num_rounds = saved["num_rounds"]
+        torch.set_rng_state(saved["torch_rng"].cpu())
+
+    # Helpers
+
+    def _run_state(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "method": type(self.method).__name__,
+            "engine": self.engine.get_state(),
+            "num_rounds": self.num_rounds,
+            "torch_rng": torch.get_rng_state(),
+        }
+
+    def _build_engine(
+        self,
+        name: EngineName,
+        batch_sizes: Mapping[int, int],
+        wire: Wire | None,
+        server_gradient: ServerGradient,
+        on_nonfinite: OnNonFinite,
+    ) -> LocalEngine:
+        shape = self.sample_shape
+        with torch.random.fork_rng(devices=[]):
+            # Unlike torch.manual_seed, this leaves the accelerators' streams alone.
+            torch.default_generator.manual_seed(derive_seed(self.seed, "initial weights"))
+            networks = self.method.build_networks(shape)
+        request = request_plan(self.method, networks, shape, batch_sizes, self.seed)
+        plan = self.plan_source.make_plan(request)
+        return ENGINES[name](
+            self.method,
+            networks,
+            plan,
+            shape,
+            self.client_sizes,
+            wire,
+            server_gradient,
+            on_nonfinite,
+            self.seed,
+        )
+
+    def _log_scores(self, prefix: str, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            self.log(f"{prefix}/{name}", value, batch_size=1)
+
+
+def check_format(saved: Mapping[str, Any], owner: str) -> None:
+    """Raise a CheckpointError unless what a checkpoint holds of huscf is of this version."""
+    number = saved.get("format", 1) if isinstance(saved, Mapping) else "unknown"
+    if number != FORMAT:
+        age = "a later" if isinstance(number, int) and number > FORMAT else "an earlier"
+        raise CheckpointError(
+            f"{owner} was made by {age} version of huscf (format {number!r:.20}, here {FORMAT}): "
+            "train anew, or go on with the version that wrote it"
+        )
+
+
+def check_same_network(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raise a CheckpointError that names the first tensor in which two networks differ."""
+    for name in [*own, *saved]:
+        shapes = [list(state[name].shape) if name in state else "none" for state in (saved, own)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"the checkpoint is of another network: {name} is {shapes[0]}, here {shapes[1]}"
+            )

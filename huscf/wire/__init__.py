@@ -1,0 +1,19 @@
+"""Messages, the wires that carry them, and the count of their bytes. Plain torch."""
+
+from .message import KINDS, SERVER, Direction, Kind, Message, PartyId, describe
+from .traffic import Traffic, TrafficKey
+from .wire import MemoryWire, Wire
+
+__all__ = [
+    "KINDS",
+    "SERVER",
+    "Direction",
+    "Kind",
+    "MemoryWire",
+    "Message",
+    "PartyId",
+    "Traffic",
+    "TrafficKey",
+    "Wire",
+    "describe",
+]

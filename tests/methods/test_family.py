@@ -1,0 +1,248 @@
+"""Flow matching, the autoencoder and FedGAN equal their uncut networks, for every legal cut."""
+
+import copy
+import itertools
+from functools import partial
+
+import pytest
+import torch
+
+from huscf.engines import Mixture
+from huscf.errors import HuscfError, PlanError
+from huscf.methods import FedGan, FlowMatching, HuscfGan, Vae
+from huscf.models import (
+    LABELS,
+    MAIN,
+    ConditionalDiscriminator,
+    ConditionalEncoder,
+    ConditionalGenerator,
+    SampleShape,
+    UNet,
+    run_blocks,
+)
+from huscf.split import ExplicitPlan, find_crossing
+from huscf.training import SplitModule
+from tests.conftest import ENGINES, SHAPE, make_batch, run_step
+
+HALVES = [(h, t) for h in range(1, 5) for t in range(1, 5) if h + t < 5]
+NETWORKS = {
+    "generator": partial(ConditionalGenerator, width=4, depth=5),
+    "discriminator": partial(ConditionalDiscriminator, width=4, depth=5),
+}
+
+
+def sgd(network, parameters):
+    """One step moves a parameter by its gradient."""
+    return torch.optim.SGD(parameters, lr=1.0)
+
+
+def make_flow(**options):
+    return FlowMatching(partial(UNet, width=8), **options)
+
+
+def make_vae():
+    parts = partial(ConditionalEncoder, width=4), partial(ConditionalGenerator, width=4)
+    return Vae(*parts, latent_dim=5)
+
+
+def make_fedgan():
+    return FedGan(**NETWORKS, latent_dim=5)
+
+
+def make(method, cuts, engine="stacked", **options):
+    plan = None if cuts is None else ExplicitPlan(cuts)
+    clients = range(4) if cuts is None else cuts
+    sizes = dict.fromkeys(clients, 6), dict.fromkeys(clients, 60)
+    module = SplitModule(SHAPE, *sizes, method, plan, engine=engine, **options)
+    module.configure_optimizers()
+    return module
+
+
+def train_uncut(module, client, batch):
+    """Return whole networks after one step of the method's one phase, from its definition."""
+    module.engine.load_batches({client: batch}, 0)
+    private = module.client(client).private
+    module.client(client).clear_batch()
+    (phase,) = module.method.phases(0)
+    whole = {n: copy.deepcopy(module.engine.whole_network(n, client)) for n in phase.trains}
+    outputs, loss = {}, 0.0
+    for item in phase.passes:
+        blocks = dict(enumerate(whole[item.network]))
+        outputs[item.name] = run_blocks(blocks, item.read_inputs(private, outputs))
+        loss = loss + item.loss(outputs[item.name], private)
+    loss.backward()
+    for network in whole.values():
+        torch.optim.SGD(network.parameters(), lr=1.0).step()
+    return whole, loss.item()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("make_method", [make_flow, make_vae])
+def test_a_split_step_equals_the_uncut_one_for_every_legal_cut(monkeypatch, make_method, engine):
+    count = len(make_method().build_networks(SHAPE))
+    cuts = [sum(halves, ()) for halves in itertools.product(HALVES, repeat=count)]
+    for each in cuts if count == 1 else cuts[:: len(cuts) // 9]:
+        method = make_method()
+        monkeypatch.setattr(method, "make_optimizer", sgd)
+        module = make(method, {0: list(each)}, engine)
+        batch = make_batch([0])
+        expected, loss = train_uncut(module, 0, batch[0])
+        losses = run_step(module, batch)
+        assert sum(losses.values()) == pytest.approx(loss, abs=1e-5)
+        for name, network in expected.items():
+            own = module.engine.whole_network(name, 0).state_dict()
+            for key, value in network.state_dict().items():
+                torch.testing.assert_close(
+                    own[key], value, rtol=1e-5, atol=1e-5, msg=f"{each} {key}"
+                )
+
+
+@pytest.mark.parametrize("make_method", [make_flow, make_vae, make_fedgan])
+def test_engines_agree(monkeypatch, make_method):
+    modules = []
+    for engine in ENGINES:
+        method = make_method()
+        monkeypatch.setattr(method, "make_optimizer", lambda n, p: torch.optim.SGD(p, lr=0.01))
+        count = len(method.build_networks(SHAPE))
+        halves = [[1, 1], [2, 1], [1, 2], [1, 1]]
+        cuts = None if isinstance(method, FedGan) else {c: halves[c] * count for c in range(4)}
+        module = make(method, cuts, engine)
+        for step in range(3):
+            run_step(module, make_batch(range(4), step), step)
+        clusters, weights = {0: 0, 1: 0, 2: 1, 3: 1}, {0: 0.25, 1: 0.75, 2: 0.5, 3: 0.5}
+        module.engine.mix(Mixture(clusters, weights))
+        modules.append(module)
+    one, other = (module.state_dict() for module in modules)
+    for key, value in one.items():
+        torch.testing.assert_close(other[key], value, rtol=1e-4, atol=1e-5, msg=key)
+    traffic = [module.wire.traffic.num_bytes for module in modules]
+    assert traffic[0] == traffic[1]
+    drawn = modules[1].sample(0, torch.arange(3), torch.Generator().manual_seed(0))
+    assert drawn.shape == (3, 1, 8, 8) and drawn.isfinite().all()
+
+
+def test_skips_between_equal_ends_and_labels_never_cross():
+    blocks = list(UNet(SampleShape(1, 28, 10), 16, num_bottom=2))
+    assert len(blocks) == 6
+    assert find_crossing(blocks, 2, 2).home == ("skip1", "time", "skip0", LABELS)
+    for head, tail in itertools.product(range(1, 5), repeat=2):
+        if head + tail < len(blocks):
+            crossing = find_crossing(blocks, head, tail)
+            assert LABELS not in (*crossing.up, *crossing.down)
+            assert "skip0" not in (*crossing.up, *crossing.down)
+            assert ("skip1" in (*crossing.up, *crossing.down)) == ((head >= 2) != (tail >= 2))
+
+
+def test_labels_that_would_cross_are_refused():
+    module = make(make_flow(), {0: [1, 1]})
+    assert {key.kind for key in module.wire.traffic.num_bytes} == set()
+    run_step(module, make_batch([0]))
+    assert {key.kind for key in module.wire.traffic.num_bytes} == {"activations", "gradients"}
+    for cuts, name in (([0, 1], "denoiser_head"), ([1, 0], "denoiser_tail"), ([3, 2], "denoiser")):
+        with pytest.raises(PlanError, match=f"client 0: {name}"):
+            make(make_flow(), {0: cuts})
+
+
+def test_guidance_follows_the_label_and_one_pass_is_enough_without():
+    calls = []
+
+    def run(name, inputs):
+        calls.append(inputs[LABELS].tolist())
+        return {MAIN: inputs[LABELS].view(-1, 1, 1, 1) * torch.ones(2, 1, 8, 8)}
+
+    method = make_flow(guidance=2.0, num_steps=1)
+    method.build_networks(SHAPE)
+    stream = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    drawn = method.sample(run, torch.tensor([0, 1]), stream)
+    # Class 3 stands for none: v = 3 + 2 (y - 3).
+    velocity = torch.tensor([-3.0, -1.0]).view(2, 1, 1, 1)
+    torch.testing.assert_close(drawn, (noise + velocity).clamp(-1, 1))
+    assert calls == [[0, 1], [3, 3]]
+    calls.clear()
+    plain = make_flow(guidance=1.0, num_steps=3)
+    plain.build_networks(SHAPE)
+    plain.sample(run, torch.tensor([0, 1]), stream)
+    assert calls == [[0, 1]] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"num_steps": 0}, "num_steps is 0"),
+        ({"label_dropout": 0.0}, "set label_dropout above 0"),
+        ({"label_dropout": 1.0}, "label_dropout is 1.0"),
+        ({"guidance": float("inf")}, "guidance is inf"),
+        ({"ema_decay": 1.0}, "ema_decay is 1.0"),
+        ({"betas": (0.9, 1.0)}, "betas is"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(options, words):
+    with pytest.raises(HuscfError, match=words):
+        make_flow(**options)
+
+
+def test_sizes_that_cannot_be_halved_are_refused():
+    with pytest.raises(HuscfError, match="image_size 30 must be a multiple of 4"):
+        UNet(SampleShape(1, 30, 10))
+    with pytest.raises(HuscfError, match="multiple of 8"):
+        UNet(SampleShape(1, 28, 10), width=12)
+
+
+def test_the_autoencoders_latent_never_leaves_the_client():
+    cuts = {0: [1, 1, 1, 1], 1: [2, 1, 1, 2]}
+    module = make(make_vae(), cuts)
+    run_step(module, make_batch(cuts))
+    topics = {key.topic for key in module.wire.traffic.num_bytes}
+    assert topics == {"encoder_head", "encoder_tail", "decoder_head", "decoder_tail"}
+    crossing = module.client(0).crossings["encoder"]
+    assert (crossing.up, crossing.down) == ((MAIN,), (MAIN,))
+    with pytest.raises(PlanError, match="encoder_tail is 0"):
+        make(make_vae(), {0: [1, 0, 1, 1]})
+
+
+@pytest.mark.parametrize("options", [{"lr": -1.0}, {"noise_std": 0.0}, {"latent_dim": 0}])
+def test_an_autoencoder_refuses_numbers_that_make_no_sense(options):
+    with pytest.raises(HuscfError, match=next(iter(options))):
+        Vae(**options)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_fedgan_of_one_client_is_a_gan_of_its_own(monkeypatch, engine):
+    """The same step as HuSCF-GAN's, whose cuts change nothing; nothing crosses."""
+    monkeypatch.setattr(HuscfGan, "make_optimizer", lambda self, n, p: torch.optim.SGD(p, lr=0.1))
+    alone = make(make_fedgan(), {0: [3, 2, 4, 1]}, engine)
+    split = make(HuscfGan(**NETWORKS, latent_dim=5), {0: [1, 1, 2, 1]}, engine)
+    batch = make_batch([0])
+    for module in (alone, split):
+        run_step(module, batch)
+    assert alone.wire.traffic.total() == 0
+    for name in NETWORKS:
+        one, other = (m.engine.whole_network(name, 0).state_dict() for m in (alone, split))
+        for key, value in one.items():
+            torch.testing.assert_close(other[key], value, rtol=1e-4, atol=1e-6, msg=key)
+
+
+def test_fedgan_averages_whole_networks_over_the_wire(monkeypatch):
+    """One step each from common weights, then the mean: gradient averaging."""
+    monkeypatch.setattr(FedGan, "make_optimizer", lambda self, n, p: torch.optim.SGD(p, lr=0.1))
+    module = make(make_fedgan(), None)
+    assert module.plan.clients[0].cuts.as_list() == [4, 1, 4, 1]
+    before = copy.deepcopy(module.engine.whole_network("discriminator", 0))
+    run_step(module, make_batch(range(4)))
+    moved = [list(module.engine.whole_network("discriminator", c).parameters()) for c in range(4)]
+    shares = {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4}
+    expected = [
+        start + sum(shares[c] * (own - start) for c, own in enumerate(each))
+        for start, *each in zip(before.parameters(), *moved, strict=True)
+    ]
+    expected = [value.detach().clone() for value in expected]
+    module.engine.mix(Mixture(dict.fromkeys(range(4), 0), shares))
+    for client in range(4):
+        network = module.engine.whole_network("discriminator", client)
+        for parameter, value in zip(network.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter, value, rtol=1e-5, atol=1e-6)
+    assert {key.kind for key in module.wire.traffic.num_bytes} == {"blocks"}
+    with pytest.raises(PlanError, match="leaves it at most 0"):
+        make(make_fedgan(), {0: [1, 1, 1, 1]})
