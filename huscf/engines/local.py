@@ -82,6 +82,7 @@ class LocalEngine(Engine):
         averaged = method.averaged
         clients = {e.client_id: Client(e, networks, averaged) for e in plan.clients}
         server = Server(plan, networks, averaged, method.observed)
+        self._clients = clients
         self.parties = Parties(clients, server)
         self.on_new_structure()
 
@@ -102,9 +103,7 @@ class LocalEngine(Engine):
 
     def client(self, client_id: int) -> Client:
         """Return one client."""
-        client = self.parties.clients[str(client_id)]
-        assert isinstance(client, Client)
-        return client
+        return self._clients[client_id]
 
     def all_parties(self) -> dict[str, Party]:
         """Return every party by its name in a checkpoint."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import HuscfError, NonFiniteError
@@ -62,7 +63,7 @@ class Client(Party):
         """
         labels = private.get(LABELS)
         if labels is not None and len(labels):
-            for label in (int(labels.min()), int(labels.max())):
+            for label in torch.stack(labels.aminmax()).tolist():
                 if not 0 <= label < num_classes:
                     raise HuscfError(
                         f"client {self.client_id}: label {label}, but the run's classes are 0 to "

@@ -32,7 +32,7 @@ class ClientBlocks(nn.Module):
 
     def segment(self, network: str, end: str) -> Segment:
         """Return a segment; end is "head" or "tail"."""
-        segment = self.get_submodule(f"{network}_{end}")
+        segment = self._modules[f"{network}_{end}"]
         assert isinstance(segment, Segment)
         return segment
 
@@ -130,7 +130,7 @@ class ServerBlocks(nn.Module):
             new: list[dict[int, nn.Module]] = []
             taken: set[nn.Module] = set()
             for source in sources:
-                blocks = old[source].by_index()
+                blocks = dict(old[source].by_index())
                 for index, block in blocks.items():
                     if new and not self.is_per_cluster(network, index):
                         blocks[index] = new[0][index]

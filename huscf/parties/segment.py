@@ -32,17 +32,19 @@ class Segment(LightningModule):
         super().__init__()
         self.blocks = nn.ModuleDict({str(index): blocks[index] for index in sorted(blocks)})
         self.indices = sorted(blocks)
+        # Beside the ModuleDict, whose look-ups cost more than small layers.
+        self._by_index = {index: blocks[index] for index in self.indices}
         self.spectral_norms = tuple(find_spectral_norms(self.blocks))
         # Walking through modules at every step would cost more than what is done with the tensors.
         self._holders = [m for m in self.blocks.modules() if m._parameters or m._buffers]
 
     def block(self, index: int) -> nn.Module:
         """Return one block by its index in the full network."""
-        return self.blocks[str(index)]
+        return self._by_index[index]
 
     def by_index(self) -> dict[int, nn.Module]:
-        """Return the blocks by their index in the full network."""
-        return {index: self.block(index) for index in self.indices}
+        """Return the blocks by their index in the full network; not to be changed."""
+        return self._by_index
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield all parameters and buffers, in fixed order."""

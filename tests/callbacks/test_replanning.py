@@ -10,6 +10,7 @@ import yaml
 from huscf.__main__ import main
 from huscf.callbacks import Replanning
 from huscf.errors import HuscfError
+from huscf.models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
 from huscf.planning import Replanner
 from tests.conftest import REPOSITORY, make_gan
 
@@ -145,16 +146,25 @@ def test_moments_that_are_reset_are_not_moved(tmp_path, monkeypatch):
         moved = yaml.safe_load((folder / "plan-round-0002.yaml").read_text())["moved"]
         assert {block["direction"] for block in moved} == {"downlink"}
         keys = ("client_id", "network", "block")
-        sizes.append({tuple(b[k] for k in keys): b["num_bytes"] for b in moved})
+        sizes.append({tuple(move[k] for k in keys): move["num_bytes"] for move in moved})
         total = 1e6 * float(rows(folder)[1]["plan/moved_mbytes"])
         assert sum(sizes[-1].values()) == pytest.approx(total)
+    networks = {
+        "generator": ConditionalGenerator(SampleShape(1, 8, 10), 100, 4, 5),
+        "discriminator": ConditionalDiscriminator(SampleShape(1, 8, 10), 4, 5),
+    }
     both = sizes[0].keys() & sizes[1].keys()
-    # Parameters and two moments against parameters; of the generator the moving average too, and
-    # buffers of both.
+    assert {network for _, network, _ in both} == networks.keys()
     for key in both:
-        ratio = sizes[0][key] / sizes[1][key]
-        assert 1.9 < ratio < 2.1 if key[1] == "generator" else 2.5 < ratio < 3.1, key
-    assert {key[1] for key in both} == {"generator", "discriminator"}
+        _, network, index = key
+        block = networks[network][index]
+        # Of the generator, the moving average comes along.
+        copies = 2 if network == "generator" else 1
+        own = sum(tensor.nbytes for tensor in block.state_dict().values())
+        assert sizes[1][key] == copies * own
+        # Two moments of every parameter, and its number of steps.
+        moments = sum(2 * p.nbytes + 4 for p in block.parameters())
+        assert sizes[0][key] - sizes[1][key] == moments
 
 
 @pytest.mark.parametrize("rule", ["KMeansClusters", "OneCluster"])

@@ -201,6 +201,16 @@ def test_a_drawing_block_draws_the_same_numbers_in_every_engine():
     assert torch.equal(results[0][1], results[1][1])
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_step_without_clients_changes_nothing(engine):
+    module = make_gan(CUTS, depth=5, engine=engine)
+    before = {k: v.clone() for k, v in module.parties.state_dict().items()}
+    result = module.engine.run_step({}, 0)
+    assert result.dropped == () and all(value != value for value in result.losses.values())
+    after = module.parties.state_dict()
+    assert all(torch.equal(value, after[k]) for k, value in before.items())
+
+
 def test_losses_are_asked_once_for_each_client_and_pass():
     for engine in ENGINES:
         loss = WatchedLoss()

@@ -310,8 +310,8 @@ def test_a_moving_average_of_normalised_layers_has_the_norms_of_its_own_weights(
         for parameter in party.trained.parameters():
             parameter.data += 0.02 * torch.randn_like(parameter)
         for segment in party.trained.segments("discriminator"):
-            segment.renew_norms(15)  # as passes in training do
-    for _ in range(100):  # the estimates follow by one power iteration a step
+            segment.renew_norms(50)
+    for _ in range(3):
         module.engine.update_averages(1000)
     for client in CUTS:
         average = module.engine.whole_network("discriminator", client, "average").eval()

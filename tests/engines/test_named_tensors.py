@@ -150,6 +150,51 @@ def test_labels_that_the_servers_blocks_read_cross_only_where_inputs_may(engine)
     assert kinds == {"inputs"}
 
 
+class Gate(nn.Module):
+    """Hands on a number that others only compare with, so that no gradient comes back."""
+
+    reads = ("x", "labels")
+    writes = ("x", "gate")
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 8)
+
+    def forward(self, noise, labels):
+        values = self.linear(noise)
+        return values, 2 * values
+
+
+class Gated(nn.Module):
+    reads = ("x", "gate")
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, values, gate):
+        return self.linear(values) * (gate > 0)
+
+
+def gated_generator(shape, latent_dim):
+    last = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Tanh())
+    return Network([Gate(), Gated(), nn.ReLU(), nn.Linear(8, 64), last])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("cuts", [[1, 1], [1, 2], [2, 1], [0, 1]])
+def test_what_nobody_differentiates_has_no_gradient_to_send(engine, cuts):
+    module = make(
+        {0: [*cuts, 1, 1]},
+        lr=0.1,
+        loss=WatchedLoss(),
+        norm="none",
+        engine=engine,
+        generator=gated_generator,
+    )
+    assert_equals_uncut(module, make_batch([0]), sgd(0.1))
+
+
 class Misnamed(nn.Module):
     reads = ("x", "time")
 

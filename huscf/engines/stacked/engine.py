@@ -1,7 +1,5 @@
 """The fast engine for one process: alike clients side by side, groups in threads."""
 
-from weakref import WeakKeyDictionary
-
 import torch
 
 from ...parties import Segment
@@ -22,7 +20,7 @@ class StackedEngine(LocalEngine):
     def on_new_structure(self) -> None:
         """Forget which blocks may be stacked, and whose parameters are stepped together."""
         self._fused: dict[str, FusedStep] = {}
-        self._stackable: WeakKeyDictionary[Segment, bool] = WeakKeyDictionary()
+        self._stackable: dict[Segment, bool] = {}
 
     def run_step(self, batches: Batches, step: int) -> StepResult:
         """Run all phases of a step for the clients that have a batch."""

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
 from torch.optim import Optimizer
 
 
@@ -27,7 +26,10 @@ class FusedStep:
             self.whole = object.__new__(type(first))
             self.whole.__dict__.update(first.__dict__)
             self.whole.param_groups = [{**_settings(first), "params": every}]
-            self.whole.state = _States(self.parts)  # type: ignore[assignment]
+            # The parties' own states, not copies of them.
+            self.whole.state = {  # type: ignore[assignment]
+                p: part.state[p] for part in self.parts for p in part.param_groups[0]["params"]
+            }
 
     def step(self) -> None:
         """Step all parameters that have gradients, and free these."""
@@ -39,19 +41,6 @@ class FusedStep:
         for part in self.parts:
             part.step()
             part.zero_grad(set_to_none=True)
-
-
-class _States(dict):
-    """Looks the state of a parameter up in the optimiser of the party that holds it."""
-
-    def __init__(self, optimizers: Iterable[Optimizer]) -> None:
-        super().__init__()
-        self._owners: dict[nn.Parameter, Optimizer] = {
-            p: each for each in optimizers for p in each.param_groups[0]["params"]
-        }
-
-    def __getitem__(self, parameter: nn.Parameter) -> dict[str, Any]:
-        return self._owners[parameter].state[parameter]
 
 
 def _settings(optimizer: Optimizer) -> dict[str, Any]:

@@ -21,19 +21,19 @@ class GradientSum:
         inputs: Sequence[Tensor],
         parameters: Sequence[nn.Parameter],
         factor: float = 1.0,
-    ) -> list[Tensor]:
+    ) -> list[Tensor | None]:
         """Go back from outputs to inputs, adding the parameters' gradients on the way.
 
         Args:
             outputs: Ends of one graph.
             gradients: At the outputs.
-            inputs: Leaves of the graph; every one has a gradient.
+            inputs: Leaves of the graph.
             parameters: Of which gradients are summed; those that the graph lacks, or that are
                 frozen, get none.
             factor: On the parameters' gradients alone.
 
         Returns:
-            The gradients at the inputs.
+            The gradients at the inputs; None at those that the outputs do not follow.
         """
         parameters = [p for p in parameters if p.requires_grad]
         found = torch.autograd.grad(outputs, [*inputs, *parameters], gradients, allow_unused=True)

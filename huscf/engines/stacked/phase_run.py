@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import NonFiniteError
 from ...methods import Pass, Phase
@@ -164,11 +164,10 @@ class PhaseRun:
         carry: Carry,
         deferred: list[NormStats],
     ) -> Carry:
-        first = {index: segments[0].block(index) for index in indices}
-        if not self.engine.can_stack_segment(segments[0], network):
-            return run_alone(first, carry)
-        columns = [{i: segment.block(i) for i in indices} for segment in segments]
-        return run_stacked(columns, carry, deferred)
+        columns = [_select(segment, indices) for segment in segments]
+        if self.engine.can_stack_segment(segments[0], network):
+            return run_stacked(columns, carry, deferred)
+        return run_alone(columns[0], carry)
 
     def _measure_loss(self, item: Pass) -> None:
         """Keep the sum of the clients' losses, and add each to the sums."""
@@ -205,6 +204,13 @@ class PhaseRun:
             at_giver = self.gradients.setdefault(giver, {})
             key = which or MAIN
             at_giver[key] = at_giver[key] + gradient if key in at_giver else gradient
+
+
+def _select(segment: Segment, indices: Sequence[int]) -> Mapping[int, nn.Module]:
+    """Return some of a segment's blocks by index."""
+    if len(indices) == len(segment.indices):
+        return segment.by_index()
+    return {index: segment.block(index) for index in indices}
 
 
 def pass_across(

@@ -129,8 +129,9 @@ class SplitForward:
         inputs = [self.at_server[name] for name in names]
         outputs = [self.middle[name] for name in arrived]
         gradients = list(arrived.values())
+        found: list[Tensor | None]
         if collected is None:
-            found = list(torch.autograd.grad(outputs, inputs, gradients))
+            found = list(torch.autograd.grad(outputs, inputs, gradients, allow_unused=True))
         elif all(share == shares[0] for share in shares):
             found = collected.accumulate_grads(
                 outputs, gradients, inputs, self.server_parameters, factor=shares[0]
@@ -139,8 +140,9 @@ class SplitForward:
             # The server's pass is linear in these gradients: scale them, unscale what comes back.
             scaled = [gradient * _factors(shares, gradient) for gradient in gradients]
             found = collected.accumulate_grads(outputs, scaled, inputs, self.server_parameters)
-            found = [gradient / _factors(shares, gradient) for gradient in found]
-        return self.send("gradients", False, dict(zip(names, found, strict=True)))
+            found = [None if g is None else g / _factors(shares, g) for g in found]
+        back = {n: g for n, g in zip(names, found, strict=True) if g is not None}
+        return self.send("gradients", False, back) if back else {}
 
 
 def _factors(shares: Sequence[float], like: Tensor) -> Tensor:

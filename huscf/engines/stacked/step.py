@@ -51,7 +51,7 @@ class StackedStep:
         device = next(iter(engine.parties.parameters())).device
         count = len(self.microbatches)
         self.num_threads = self.threads.count(count, device) if can_share else 1
-        samples = max(len(group) * sizes[group[0]] for group in groups)
+        samples = max((len(group) * sizes[group[0]] for group in groups), default=1)
         limit = CHUNK_SAMPLES // (samples * self.num_threads)
         self.chunk = self.num_threads * max(1, limit)
         for microbatch in self.microbatches[self.chunk :]:
