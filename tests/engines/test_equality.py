@@ -135,10 +135,19 @@ def test_each_phase_gives_gradients_to_what_it_trains_alone(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_step_frees_all_gradients_and_what_was_kept_of_passes(engine):
+def test_a_step_frees_what_was_kept_of_passes(engine):
     module = make_gan(CUTS, depth=5, engine=engine)
     run_step(module, make_batch(CUTS))
-    assert all(parameter.grad is None for parameter in module.parties.parameters())
     for party in module.engine.all_parties().values():
         assert not party._runs
     assert all(not module.client(c).private and not module.client(c).outputs for c in CUTS)
+
+
+def test_gradients_are_freed_before_a_network_is_trained_anew():
+    module = make_gan({0: [1, 1, 1, 1], 1: [1, 1, 1, 1]}, engine="stacked")
+    run_step(module, make_batch([0, 1]))
+    before = [p.detach().clone() for p in module.client(0).trained.parameters()]
+    run_step(module, make_batch([1]), step=1)
+    assert all(parameter.grad is None for parameter in module.client(0).parameters())
+    after = list(module.client(0).trained.parameters())
+    assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))

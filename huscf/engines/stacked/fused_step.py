@@ -32,15 +32,19 @@ class FusedStep:
             }
 
     def step(self) -> None:
-        """Step all parameters that have gradients, and free these."""
+        """Step all parameters that have gradients."""
         if self.whole is not None:
             self.whole.param_groups[0].update(_settings(self.parts[0]))
-            self.whole.step()
-            self.whole.zero_grad(set_to_none=True)
-            return
-        for part in self.parts:
-            part.step()
-            part.zero_grad(set_to_none=True)
+        for optimizer in self._steppers():
+            optimizer.step()
+
+    def free_gradients(self) -> None:
+        """Free the gradients of all parameters."""
+        for optimizer in self._steppers():
+            optimizer.zero_grad(set_to_none=True)
+
+    def _steppers(self) -> list[Optimizer]:
+        return self.parts if self.whole is None else [self.whole]
 
 
 def _settings(optimizer: Optimizer) -> dict[str, Any]:

@@ -70,11 +70,14 @@ class StackedStep:
         """
         shares = self.engine.server_shares(self.active)
         total = Sums(shares)
+        # Not after the last step: memory that goes back to the system has to be asked for again.
+        self._free_gradients(phase)
         for start in range(0, len(self.microbatches), self.chunk):
             chunk = self.microbatches[start : start + self.chunk]
             if start:
                 # A client's blocks train on its own data alone: step them, and free the gradients.
                 self._step(phase)
+                self._free_gradients(phase)
             work = partial(self._run_microbatches, phase, shares)
             for sums in self.threads.run(work, chunk, min(self.num_threads, len(chunk))):
                 total.add(sums)
@@ -93,6 +96,10 @@ class StackedStep:
     def _step(self, phase: Phase) -> None:
         for network in phase.trains:
             self.engine.fused(network).step()
+
+    def _free_gradients(self, phase: Phase) -> None:
+        for network in phase.trains:
+            self.engine.fused(network).free_gradients()
 
     def _describe(self, client_id: int) -> tuple[int, tuple[range, ...]]:
         server = self.engine.server
