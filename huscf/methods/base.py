@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..models import LABELS, MAIN, Carry, Network, SampleShape, run_blocks, to_float
-from ..split import CutPlan, Placement, PlanRequest, check_cuts
+from ..split import CutPlan, Placement, PlanRequest, check_cuts, find_crossing
 from ..wire import Kind
 from .phases import Phase, trace_passes
 
@@ -161,8 +162,21 @@ def request_plan(
         dict(batch_sizes),
         seed,
         trace_passes(method.phases(MANY_STEPS)),
-        {network: method.placement(network) for network in networks},
+        {name: _keep_secrets(method, name, network) for name, network in networks.items()},
     )
+
+
+def _keep_secrets(method: Method, name: str, network: Network) -> Placement:
+    """Return a method's placement with ends that reach beyond all blocks that read its secrets."""
+    placement = method.placement(name)
+    if "inputs" in method.kinds:
+        return placement
+    count, blocks = len(network), list(network)
+    for tail in range(placement.min_tail, count + 1):
+        for head in range(placement.min_head, count + 1 - tail):
+            if method.public.issuperset(find_crossing(blocks, head, tail).raw):
+                return replace(placement, min_head=head, min_tail=tail)
+    return placement
 
 
 def run_whole(network: Network, inputs: Carry) -> Carry:

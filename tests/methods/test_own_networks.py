@@ -17,6 +17,7 @@ from huscf.models import (
     SqueezeLogit,
 )
 from huscf.planning import measure_plan_costs
+from huscf.split import Placement
 from tests.conftest import ENGINES, SHAPE, make_batch, make_gan, run_step
 from tests.engines.cases import SgdGan, WatchedLoss, assert_equals_uncut, plan_of, sgd
 
@@ -165,6 +166,25 @@ def test_own_blocks_can_be_planned(second, third):
     blocks = costs.blocks["generator"]
     assert len(blocks) == 5 and all(c.output_bytes > 0 for c in blocks)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Late(nn.Module):
+    """Reads the labels in the middle of a network."""
+
+    reads = ("x", "labels")
+
+    def forward(self, x, labels):
+        return x * (1 + labels.view(-1, 1, 1, 1) / 10)
+
+
+def test_no_plan_leaves_the_server_a_block_that_reads_labels():
+    torch.manual_seed(3)
+    generator = partial(make_generator, second=upsample, third=Late)
+    discriminator = partial(ConditionalDiscriminator, width=4, depth=5)
+    method = HuscfGan(generator, discriminator, latent_dim=5)
+    request = request_plan(method, method.build_networks(SHAPE), SHAPE, {0: 6})
+    assert request.placements["generator"] == Placement(min_head=3)
+    assert request.placements["discriminator"] == Placement()
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
