@@ -48,6 +48,9 @@ def make_gan(
     method = method_class(**{"latent_dim": 5, **networks, **kwargs})
     module = SplitModule(shape, dict.fromkeys(cuts, 6), sizes, method, plan, **options)
     module.configure_optimizers()
+    # Tests write to parameters.
+    for party in module.engine.all_parties().values():
+        party.own_memory()
     return module
 
 

@@ -128,8 +128,10 @@ class LocalEngine(Engine):
             def streams(purpose: str, own: int = client_id) -> torch.Generator:
                 return make_generator(self.seed, purpose, own, step)
 
+            self.client(client_id).own_memory()
             private = self.method.prepare(samples, labels, streams, step)
             self.client(client_id).load_batch(private, self.shape.num_classes)
+        self.server.own_memory()
         return list(batches)
 
     def commit_step(self, client_ids: Iterable[int]) -> None:
@@ -149,13 +151,22 @@ class LocalEngine(Engine):
         return {c: size / total for c, size in sizes.items()}
 
     @torch.no_grad()
-    def update_averages(self, step: int) -> None:
-        """Let moving averages follow the trained blocks: x <- decay * x + (1 - decay) * trained."""
+    def update_averages(self, step: int, client_ids: Iterable[int]) -> None:
+        """Let moving averages follow the trained blocks: x <- decay * x + (1 - decay) * trained.
+
+        Args:
+            step: Number of the step.
+            client_ids: Those who have trained; averages of others rest.
+        """
         if not self.method.averaged:
             return
         decay = self.method.average_decay(step)
+        parties = [*map(self.client, client_ids), self.server]
         for network in self.method.averaged:
-            averages, trained = (list(self._segments(network, name)) for name in _HOLDINGS)
+            averages, trained = (
+                [s for party in parties for s in getattr(party, name).segments(network)]
+                for name in _HOLDINGS
+            )
             own, theirs = _divide_tensors(averages), _divide_tensors(trained)
             # PyTorch refuses empty lists: a network without batch norm has no counters.
             if own[0]:
@@ -165,10 +176,6 @@ class LocalEngine(Engine):
             for segment in averages:
                 if segment.spectral_norms:
                     segment.renew_norms()
-
-    def _segments(self, network: str, holding: str) -> Iterable[Segment]:
-        for party in self.all_parties().values():
-            yield from getattr(party, holding).segments(network)
 
     # A round
 
@@ -286,6 +293,9 @@ class LocalEngine(Engine):
             CheckpointError: Where it is of other networks or clients.
         """
         check_complete(state, self.get_state())
+        # What is loaded is written in place.
+        for party in self.all_parties().values():
+            party.own_memory()
         plan = CutPlan.from_dict(state["plan"])
         if (plan.blocks, plan.client_ids) != (self.plan.blocks, self.plan.client_ids):
             raise CheckpointError(

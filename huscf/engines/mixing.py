@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..federation import mix_states, mixing_matrix
+from ..models import find_spectral_norms
 from ..parties import (
+    Party,
     ServerBlocks,
     copy_moments,
     forget_moments,
@@ -135,8 +137,11 @@ def _mix_block(
             continue
         if copy.party != SERVER:
             new = engine.wire.pass_on(Message(SERVER, copy.party, "blocks", topic, new))
-        write_block(copy.block, new, optimizer if moments == "average" else None)
+        # Norms are estimated in place, by every holder for itself.
+        shares = not find_spectral_norms(copy.block)
+        write_block(copy.block, new, optimizer if moments == "average" else None, shares)
         renew_norms(copy.block)
+        _party(engine, copy).shares_memory |= shares
 
 
 def _add_moments(
@@ -158,5 +163,8 @@ def _add_moments(
 
 
 def _optimizer(engine: "LocalEngine", copy: Copy, network: str) -> Optimizer | None:
-    party = engine.server if copy.party == SERVER else engine.client(copy.party)
-    return party.optimizers.get(network)
+    return _party(engine, copy).optimizers.get(network)
+
+
+def _party(engine: "LocalEngine", copy: Copy) -> Party:
+    return engine.server if copy.party == SERVER else engine.client(copy.party)

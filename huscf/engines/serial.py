@@ -37,7 +37,7 @@ class SerialEngine(LocalEngine):
         for phase in self.method.phases(step):
             losses[phase.name] = self._run_phase(phase, active, dropped)
             active = [client_id for client_id in active if client_id not in dropped]
-        self.update_averages(step)
+        self.update_averages(step, active)
         self.commit_step(batches)
         return StepResult(losses, tuple(dropped))
 

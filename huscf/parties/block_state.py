@@ -1,12 +1,16 @@
 """A block's parameters, buffers and optimiser state as named tensors, to send and to take over."""
 
+import copy
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..models import find_spectral_norms, renew_spectral_norms
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 #: How the names of an optimiser's tensors begin; the parameter's name stands at the end.
 _MOMENT = "moment."
@@ -31,26 +35,48 @@ def read_block(block: nn.Module, optimizer: Optimizer | None = None) -> dict[str
 
 @torch.no_grad()
 def write_block(
-    block: nn.Module, state: Mapping[str, Tensor], optimizer: Optimizer | None = None
+    block: nn.Module,
+    state: Mapping[str, Tensor],
+    optimizer: Optimizer | None = None,
+    shares: bool = False,
 ) -> None:
     """Write what `read_block` returned elsewhere into a block, and into an optimiser's state.
 
     Args:
         block: Changed in place.
         state: Named tensors; names that it lacks keep their values.
-        optimizer: Gets copies of the state's moments; None leaves them out.
+        optimizer: Gets the state's moments; None leaves them out.
+        shares: Whether to keep the state's own memory where that can be; its holder must call
+            `Party.own_memory` before it writes there.
     """
     parameters = dict(block.named_parameters())
     own = {**parameters, **dict(block.named_buffers())}
     for name, tensor in own.items():
-        if name in state:
+        if name not in state:
+            continue
+        if shares and _is_alike(tensor, state[name]):
+            tensor.data = state[name]
+        else:
             tensor.copy_(state[name])
     if optimizer is None:
         return
     for name, value in state.items():
         if name.startswith(_MOMENT):
             key, _, owner = name.removeprefix(_MOMENT).partition(".")
-            optimizer.state[parameters[owner]][key] = value.clone()
+            optimizer.state[parameters[owner]][key] = value if shares else value.clone()
+
+
+def copy_sharing(block: ModuleT) -> ModuleT:
+    """Return a deep copy that shares the memory of the block's parameters and buffers."""
+    memo: dict[int, object] = {id(buffer): buffer.detach() for buffer in block.buffers()}
+    for parameter in block.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach(), parameter.requires_grad)
+    return copy.deepcopy(block, memo)
+
+
+def _is_alike(one: Tensor, other: Tensor) -> bool:
+    kinds = [(t.shape, t.stride(), t.dtype, t.device) for t in (one, other)]
+    return kinds[0] == kinds[1]
 
 
 def split_moments(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

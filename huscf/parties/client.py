@@ -32,6 +32,7 @@ class Client(Party):
         kept = {name: networks[name] for name in averaged}
         average = ClientBlocks(entry, kept) if averaged else None
         super().__init__(ClientBlocks(entry, networks), average)
+        self.shares_memory = True
         self.client_id = entry.client_id
         self.cuts = entry.cuts
         self.crossings = find_crossings(entry.cuts, networks)

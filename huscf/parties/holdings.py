@@ -4,10 +4,11 @@ import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..models import Network
 from ..split import ClientCuts, ClientPlan, CutPlan
+from .block_state import copy_sharing
 from .segment import Clones, Segment, clone_block
 
 #: The server's blocks that every cluster has its own copy of: all, none, or those listed.
@@ -15,7 +16,7 @@ PerCluster = bool | Mapping[str, Sequence[int]]
 
 
 class ClientBlocks(nn.Module):
-    """A client's heads and tails.
+    """A client's heads and tails; they share the networks' memory until they are trained.
 
     Args:
         entry: The client's line in the cut plan.
@@ -27,7 +28,7 @@ class ClientBlocks(nn.Module):
         self.network_names = tuple(networks)
         for name, network in networks.items():
             own = entry.cuts.held(name, len(network))
-            blocks = {index: copy.deepcopy(network[index]) for index in own}
+            blocks = {index: copy_sharing(network[index]) for index in own}
             self.hold(name, entry.cuts, len(network), blocks)
 
     def segment(self, network: str, end: str) -> Segment:
@@ -144,6 +145,13 @@ class ServerBlocks(nn.Module):
     def hold(self, network: str, copies: Sequence[Mapping[int, nn.Module]]) -> None:
         """Hold exactly these blocks of a network in every copy."""
         self.add_module(network, nn.ModuleList([Segment(blocks) for blocks in copies]))
+
+
+def tensors_of(holding: ClientBlocks | ServerBlocks) -> Iterator[Tensor]:
+    """Yield all parameters and buffers of a party's blocks, in fixed order."""
+    for network in holding.network_names:
+        for segment in holding.segments(network):
+            yield from segment.tensors()
 
 
 def named_parameters(

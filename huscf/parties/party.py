@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from ..errors import CheckpointError
 from ..methods import Method
 from ..models import Carry
-from .holdings import ClientBlocks, ServerBlocks, named_parameters
+from .holdings import ClientBlocks, ServerBlocks, named_parameters, tensors_of
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class PartRun:
 class Party(nn.Module):
     """Holds blocks, their moving averages, and the optimisers of the blocks.
 
-    Parties share nothing: no tensor, parameter, graph or optimiser of one is reachable from
-    another.
+    Parties share nothing that changes: no parameter, graph or optimiser of one is reachable from
+    another. Equal copies of a block may lie in the same memory until their holder writes to its
+    own (`own_memory`), so that a client that is known but absent costs next to nothing.
 
     Args:
         trained: The blocks that are trained.
@@ -63,12 +64,29 @@ class Party(nn.Module):
         self.average = None if average is None else average.requires_grad_(False)
         self.optimizers: dict[str, Optimizer] = {}
         self.has_optimizers = False
+        self.shares_memory = False
         self._runs: dict[PartKey, PartRun] = {}
 
     @property
     def holdings(self) -> list[Any]:
         """Return the trained blocks, and the averages where there are any."""
         return [self.trained, *([] if self.average is None else [self.average])]
+
+    @torch.no_grad()
+    def own_memory(self) -> None:
+        """Move into memory of its own whatever is shared; to be called before anything is written.
+
+        Parameters stay the same objects.
+        """
+        if not self.shares_memory:
+            return
+        self.shares_memory = False
+        tensors = [t for each in self.holdings for t in tensors_of(each)]
+        for tensor in {id(tensor): tensor for tensor in tensors}.values():
+            tensor.data = tensor.data.clone()
+        for optimizer in self.optimizers.values():
+            for state in optimizer.state.values():
+                state.update({k: v.clone() for k, v in state.items() if isinstance(v, Tensor)})
 
     def parameters_of(self, network: str) -> list[nn.Parameter]:
         """Return the trained parameters of one network, in fixed order."""
@@ -186,6 +204,8 @@ class Party(nn.Module):
         Raises:
             CheckpointError: Where it names parameters that this party does not hold.
         """
+        # In a checkpoint, too, equal moments lie in one memory.
+        self.shares_memory = True
         for network, by_name in state.items():
             own = dict(named_parameters(self.trained, network))
             for name, values in by_name.items():
@@ -201,9 +221,7 @@ class Party(nn.Module):
 
     def segment_tensors(self) -> Iterator[Tensor]:
         """Yield all trained parameters and buffers, in fixed order."""
-        for network in self.trained.network_names:
-            for segment in self.trained.segments(network):
-                yield from segment.tensors()
+        yield from tensors_of(self.trained)
 
 
 def match_layout(parameter: nn.Parameter) -> None:

@@ -312,7 +312,7 @@ def test_a_moving_average_of_normalised_layers_has_the_norms_of_its_own_weights(
         for segment in party.trained.segments("discriminator"):
             segment.renew_norms(50)
     for _ in range(3):
-        module.engine.update_averages(1000)
+        module.engine.update_averages(1000, module.engine.plan.client_ids)
     for client in CUTS:
         average = module.engine.whole_network("discriminator", client, "average").eval()
         weights = [weight for block in average for weight in find_spectral_norms(block)]

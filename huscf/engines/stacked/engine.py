@@ -20,28 +20,38 @@ class StackedEngine(LocalEngine):
     def on_new_structure(self) -> None:
         """Forget which blocks may be stacked, and whose parameters are stepped together."""
         self._fused: dict[str, FusedStep] = {}
+        self._present: tuple[int, ...] = ()
         self._stackable: dict[Segment, bool] = {}
 
     def run_step(self, batches: Batches, step: int) -> StepResult:
         """Run all phases of a step for the clients that have a batch."""
         active = self.load_batches(batches, step)
+        self._set_present(tuple(active))
         dropped_before = dict(self.num_dropped)
         phases = self.method.phases(step)
         threads = GroupThreads()
         run = StackedStep(self, active, phases, threads if self.uses_threads else None)
         with threads.shared_out(run.num_threads):
             losses = {phase.name: run.run_phase(phase) for phase in phases}
-            self.update_averages(step)
+            self.update_averages(step, run.active)
             self.commit_step(batches)
         dropped = (c for c, count in self.num_dropped.items() if count > dropped_before[c])
         return StepResult(losses, tuple(dropped))
 
     def fused(self, network: str) -> FusedStep:
-        """Return what steps all parties' blocks of a network at once."""
+        """Return what steps a network's blocks of the server and all who take part at once."""
         if network not in self._fused:
-            optimizers = (party.optimizers.get(network) for party in self.all_parties().values())
+            parties = [*map(self.client, self._present), self.server]
+            optimizers = (party.optimizers.get(network) for party in parties)
             self._fused[network] = FusedStep([each for each in optimizers if each is not None])
         return self._fused[network]
+
+    def _set_present(self, client_ids: tuple[int, ...]) -> None:
+        if client_ids != self._present:
+            # Of those who leave, too: nobody frees them later.
+            for fused in self._fused.values():
+                fused.free_gradients()
+            self._fused, self._present = {}, client_ids
 
     def is_stackable(self, client_id: int) -> bool:
         """Return whether all blocks that serve a client may run beside those of others."""
