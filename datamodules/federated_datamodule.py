@@ -47,6 +47,9 @@ class FederatedDataModule(LightningDataModule, ABC):
         label_sampling: "natural", or "balanced": every client draws its own classes equally often.
         participation: Share of the clients that take part in an epoch, at least two, drawn anew for
             every epoch; in (0, 1]. The others neither train nor count in a round without them.
+        first_epochs: Clients that join while the others train already: client id -> first epoch
+            in which it takes part, from 0.
+        last_epochs: Clients that leave for good: client id -> last epoch.
         on_bad_data: What becomes of files and samples that cannot be used: "fatal" stops with
             one line that counts and names them, "skip" warns with that line and goes on.
 
@@ -72,6 +75,8 @@ class FederatedDataModule(LightningDataModule, ABC):
         augmentation: Augmentation | None = None,
         label_sampling: LabelSampling = "natural",
         participation: float = 1.0,
+        first_epochs: dict[int, int] | None = None,
+        last_epochs: dict[int, int] | None = None,
         on_bad_data: OnBadData = "fatal",
     ) -> None:
         super().__init__()
@@ -104,6 +109,14 @@ class FederatedDataModule(LightningDataModule, ABC):
         self.augmentation = augmentation
         self.label_sampling: LabelSampling = label_sampling
         self.participation = participation
+        self.first_epochs = _check_epochs("first_epochs", first_epochs)
+        self.last_epochs = _check_epochs("last_epochs", last_epochs)
+        for client, last in self.last_epochs.items():
+            if last < (first := self.first_epochs.get(client, 0)):
+                raise DataError(
+                    f"data.last_epochs: client {client} leaves after epoch {last}, before its "
+                    f"first, {first}"
+                )
         self.on_bad_data = on_bad_data
         self.bad_data: dict[str, list[BadInput]] = {}
         self.given_shapes: dict[str, tuple[int, ...]] = {}
@@ -151,6 +164,11 @@ class FederatedDataModule(LightningDataModule, ABC):
                 raise DataError(
                     f"client {client.client_id} ({client.domain.name}) has {len(client)} "
                     "samples, needs at least 2: use fewer clients or another partitioner"
+                )
+        for name in ("first_epochs", "last_epochs"):
+            for unknown in sorted(set(getattr(self, name)) - set(range(len(clients)))):
+                raise DataError(
+                    f"data.{name}: there is no client {unknown}, 0 to {len(clients) - 1} are"
                 )
         return clients
 
@@ -268,6 +286,8 @@ class FederatedDataModule(LightningDataModule, ABC):
             self.augmentation,
             self.label_sampling,
             self.participation,
+            self.first_epochs,
+            self.last_epochs,
         )
         if limit := getattr(self.trainer, "overfit_batches", 0):
             self._batches.repeat(limit)
@@ -335,3 +355,10 @@ def _digest(client: ClientData) -> str:
 def _list_keys(client: ClientData) -> list[str]:
     keys = client.domain.keys
     return [] if keys is None else [str(key) for key in np.unique(keys[client.indices])]
+
+
+def _check_epochs(name: str, epochs: dict[int, int] | None) -> dict[int, int]:
+    """Return epochs by client id, whole numbers from 0."""
+    for client, epoch in (epochs or {}).items():
+        check_count(f"data.{name}: epoch of client {client}", epoch, 0)
+    return dict(epochs or {})

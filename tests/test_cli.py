@@ -181,6 +181,20 @@ def test_clients_that_stay_away_for_a_round_do_not_change_and_count_nothing(tmp_
                 assert (row.weight > 0) == (row.client in clients)
 
 
+def test_a_client_that_joins_gets_the_average_of_its_domain_on_its_first_day(tmp_path):
+    options = ["--data.init_args.first_epochs={3: 2}", "--data.init_args.last_epochs={0: 2}"]
+    assert fit(tmp_path, "--trainer.max_epochs=4", *options) == 0
+    rounds = by_round(read_federation(tmp_path / "quickstart-1" / "federation.csv"))
+    weights = [{row.client: row.weight for row in each} for each in rounds.values()]
+    clusters = [{row.client: row.cluster for row in each} for each in rounds.values()]
+    counted = [sorted(c for c in each if each[c]) for each in weights]
+    assert counted[2:] == [[0, 1, 2, 3], [1, 2, 3]]
+    # Client 3 is of the domain of client 2; before it has been seen it is in nobody's cluster.
+    assert clusters[0][3] not in {clusters[0][c] for c in (0, 1, 2)}
+    assert clusters[2][3] == clusters[2][2] == clusters[3][3]
+    assert clusters[3][0] == clusters[2][0]
+
+
 @pytest.mark.parametrize("end", ["--trainer.max_epochs=3", "--trainer.max_steps=5"])
 def test_the_last_steps_are_federated_evaluated_and_saved_in_whatever_round_they_are(tmp_path, end):
     options = [

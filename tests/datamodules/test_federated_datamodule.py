@@ -117,6 +117,34 @@ def test_a_share_of_the_clients_takes_part_in_every_epoch():
         TwoDomains(participation=0)
 
 
+def test_clients_join_later_and_leave_for_good():
+    options = {"clients_per_domain": 3, "batch_size": 2, "steps_per_epoch": 2}
+    data = TwoDomains(**options, first_epochs={4: 2}, last_epochs={0: 0, 4: 2})
+    every = take_epochs(TwoDomains(**options), 4)
+    some = take_epochs(data, 4)
+    present = [sorted(epoch[0]) for epoch in some]
+    assert present == [[0, 1, 2, 3, 5], [1, 2, 3, 5], [1, 2, 3, 4, 5], [1, 2, 3, 5]]
+    for whole, part in zip(chain(*every), chain(*some), strict=True):
+        for client, batch in part.items():
+            assert torch.equal(batch.samples, whole[client].samples)
+    half = TwoDomains(**options, first_epochs={4: 2}, participation=0.6)
+    assert [len(epoch[0]) for epoch in take_epochs(half, 3)] == [3, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"first_epochs": {6: 1}}, "data.first_epochs: there is no client 6, 0 to 5 are"),
+        ({"last_epochs": {1: -1}}, "data.last_epochs: epoch of client 1 is -1, must be"),
+        ({"first_epochs": {1: 3}, "last_epochs": {1: 2}}, "client 1 leaves after epoch 2, before"),
+        ({"last_epochs": dict.fromkeys(range(6), 0)}, "no client is left in epoch 1"),
+    ],
+)
+def test_epochs_that_cannot_be_are_refused(options, message):
+    with pytest.raises(DataError, match=message):
+        take_epochs(TwoDomains(clients_per_domain=3, batch_size=2, steps_per_epoch=1, **options), 2)
+
+
 def take_epochs(data, count):
     batches = data.train_dataloader()
     return [list(batches) for _ in range(count)]
