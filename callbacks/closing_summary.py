@@ -2,7 +2,7 @@
 
 import shlex
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..checkpoint_io import read_checkpoint
@@ -10,11 +10,19 @@ from ..errors import HuscfError
 from ..reporting import make_evaluation_table, make_usefulness_table
 from ..resuming import find_newest
 from ..training import SplitModule
+from .base import RoundCallback, RoundResult
 from .run_folder import RunFolder
 
 
-class ClosingSummary(Callback):
+class ClosingSummary(RoundCallback):
     """Prints a table of the clusters and the last round's figures, or how to go on."""
+
+    def __init__(self) -> None:
+        self.unplaced: frozenset[int] = frozenset()
+
+    def on_round_end(self, trainer: Trainer, module: SplitModule, result: RoundResult) -> None:
+        """Keep who has not been seen yet."""
+        self.unplaced = result.decision.unplaced
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a run without a folder."""
@@ -34,7 +42,8 @@ class ClosingSummary(Callback):
             members = [c for c, label in pl_module.clusters.items() if label == cluster]
             names = sorted({domains[c] for c in members if c in domains})
             cuts = sorted({str(pl_module.plan.by_client[c].cuts.as_list()) for c in members})
-            table.add_row(str(cluster), _join(members), ", ".join(names), " ".join(cuts))
+            name = "not seen yet" if self.unplaced.issuperset(members) else str(cluster)
+            table.add_row(name, _join(members), ", ".join(names), " ".join(cuts))
         console.print(table)
         if run.rows:
             last = run.rows[-1]

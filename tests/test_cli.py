@@ -181,6 +181,13 @@ def test_clients_that_stay_away_for_a_round_do_not_change_and_count_nothing(tmp_
                 assert (row.weight > 0) == (row.client in clients)
 
 
+def test_a_client_that_was_never_seen_is_in_no_cluster_of_the_closing_table(tmp_path, capsys):
+    options = ["--data.init_args.first_epochs={3: 2}", "--trainer.max_epochs=1"]
+    assert fit(tmp_path, *options) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "not seen yet" in line)
+    assert row.split()[4:6] == ["│", "3"]
+
+
 def test_a_client_that_joins_gets_the_average_of_its_domain_on_its_first_day(tmp_path):
     options = ["--data.init_args.first_epochs={3: 2}", "--data.init_args.last_epochs={0: 2}"]
     assert fit(tmp_path, "--trainer.max_epochs=4", *options) == 0
