@@ -31,6 +31,7 @@ from .callbacks import (
     SplitTraining,
     WandbLog,
 )
+from .callbacks.run_folder import find_run_folder
 from .callbacks.split_training import check_one_process
 from .checkpoint_io import SafeCheckpointIO, read_checkpoint
 from .checkpoint_parts import check_kept_files
@@ -44,9 +45,11 @@ from .resuming import (
     check_unfinished,
     find_last_checkpoint,
 )
+from .run_lock import is_open
 from .saved_config import check_same_model, complete_command
 from .training import SplitModule
 from .trust import parsing
+from .user_paths import expand_path
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -106,11 +109,14 @@ class HuscfCLI(LightningCLI):
         OneLineParser.known_keys = [key for key in keys if key not in LINKED_KEYS]
 
     def _parse_ckpt_path(self) -> None:
-        """Resolve "last"; our checkpoints carry the configuration in the run folder instead."""
+        """Resolve "last" and ~; complete_command has taken the checkpoint's configuration."""
         section = self.config[self.config.subcommand]
+        root = expand_path(section.trainer.default_root_dir or ".")
+        section.trainer.default_root_dir = str(root)
         if section.get("ckpt_path") == "last":
-            root = Path(section.trainer.default_root_dir)
             section["ckpt_path"] = find_last_checkpoint(root, section.run.name)
+        elif section.get("ckpt_path"):
+            section["ckpt_path"] = str(expand_path(section["ckpt_path"]))
         if self.allowed and not section.get("ckpt_path"):
             raise HuscfError("--allow_changed: needs --ckpt_path, the run that goes on")
 
@@ -204,7 +210,9 @@ class HuscfCLI(LightningCLI):
                 run.changes = check_same_config(saved, self.config_dump, path, self.allowed)
             if data is not None:
                 check_same_data(data, self.datamodule.client_digests, path)
-            check_unfinished(checkpoint, self.trainer, path)
+            folder = find_run_folder(path)
+            is_unclosed = folder is not None and is_open(folder)
+            check_unfinished(checkpoint, self.trainer, path, is_unclosed)
 
     def before_validate(self) -> None:
         """Refuse a checkpoint of another model."""

@@ -16,7 +16,10 @@ from huscf.callbacks.run_folder import is_folder_name
 from huscf.errors import CheckpointError, HuscfError
 from huscf.resuming import find_last_checkpoint, find_newest
 from huscf.run_lock import NAME, RunLock
+from tests.conftest import REPOSITORY
 from tests.test_security import MINI, refuse
+
+DEVICES = REPOSITORY / "configs" / "paper" / "devices.yaml"
 
 
 @pytest.fixture
@@ -255,6 +258,26 @@ def test_a_run_that_fails_lets_others_go_on(work, capsys, monkeypatch):
     assert read("run-1")["huscf"]["num_rounds"] == 2
 
 
+def test_a_run_that_was_ended_before_its_page_is_closed_later(work, capsys, monkeypatch):
+    options = ["--samples.every_n_rounds=1", "--report.enabled=true"]
+    with monkeypatch.context() as patched:
+
+        def fail(*arguments, **options):
+            raise OSError(28, "No space left on device")
+
+        patched.setattr("torchvision.utils.save_image", fail)
+        assert fit(*options, "--samples.every_n_rounds=0") == 2
+    run = work / "runs" / "run-1"
+    assert (run / NAME).exists() and not (run / "report.html").exists()
+    capsys.readouterr()
+    assert fit(*options, "--ckpt_path=last") == 0
+    assert "nothing is left" not in capsys.readouterr().out
+    assert (run / "report.html").exists() and (run / "samples" / "digits-final.png").exists()
+    assert not (run / NAME).exists() and rounds("run-1") == 1
+    assert fit(*options, "--ckpt_path=last") == 0
+    assert "nothing is left" in capsys.readouterr().out
+
+
 def test_torchs_own_word_for_a_full_disk_is_understood(tmp_path, monkeypatch):
     from huscf.checkpoint_io import SafeCheckpointIO
 
@@ -348,3 +371,22 @@ def test_wandbs_environment_wins_over_our_defaults(
     log._open(tmp_path / "run-1")
     log._restore_environment()
     assert (opened["project"], opened["name"]) == expected
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--help"],
+        ["check-data", "--config", "mini.yaml"],
+        ["plan", "--config", str(DEVICES), "--strategy", "uniform"],
+    ],
+)
+def test_whoever_reads_the_output_may_have_enough(work, command):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "huscf", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()  # as head does, once it has its lines
+    error = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) != 0
+    assert error == b""

@@ -9,6 +9,9 @@ from typing import Any
 import yaml
 
 from ..errors import PlanError
+from ..text_files import read_text
+from ..user_paths import expand_path
+from ..whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ class CutPlan:
             extra: Further top-level keys, for instance a latency breakdown.
         """
         text = yaml.safe_dump({**self.to_dict(), **extra}, sort_keys=False, default_flow_style=None)
-        Path(path).write_text(text, encoding="utf-8")
+        write_text(Path(path), text)
 
     @classmethod
     def load(cls, path: str | Path) -> "CutPlan":
@@ -203,8 +206,8 @@ class CutPlan:
             PlanError: Naming the file, where it is missing or not such a plan.
         """
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            values = yaml.safe_load(read_text(expand_path(path)))
+        except (OSError, yaml.YAMLError, ValueError) as error:
             raise PlanError(f"cut plan {path}: cannot be read: {error}") from error
         if not isinstance(values, dict):
             raise PlanError(f"cut plan {path}: not a YAML mapping")

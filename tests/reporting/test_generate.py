@@ -93,10 +93,24 @@ def test_the_last_run_and_a_runs_folder_are_checkpoints(run, tmp_path, capsys, m
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_classes_are_given_by_number(checkpoint, tmp_path, capsys):
+def test_classes_are_given_by_name_or_number(checkpoint, tmp_path, capsys):
+    content = torch.load(checkpoint, weights_only=True)
+    content["huscf_data"]["class_names"] = ["1", "mole", "2", *map(str, range(4, 11))]
+    torch.save(content, tmp_path / "named.ckpt")
+    for given, expected in (
+        (["mole"], ["1-mole"]),
+        (["2", "1"], ["0-1", "2"]),  # names, since all of them are
+        (["0", "1"], ["0-1", "1-mole"]),  # there is no class of the name 0
+    ):
+        output = tmp_path / "-".join(given)
+        assert (
+            generate(tmp_path / "named.ckpt", output, "--num_samples=4", "--classes", *given) == 0
+        )
+        assert sorted(p.name for p in output.iterdir() if p.is_dir()) == expected
+    capsys.readouterr()
     assert generate(checkpoint, tmp_path / "out", "--classes", "2", "seven") == 2
     assert capsys.readouterr().err == (
-        "huscf: error: --classes 2 seven: classes are given by number; there are "
+        "huscf: error: --classes 2 seven: there are "
         "0 0, 1 1, 2 2, 3 3, 4 4, 5 5, 6 6, 7 7, 8 8, 9 9\n"
     )
 
@@ -293,3 +307,29 @@ def test_sounds_are_wav_files_in_folders_named_after_the_classes(checkpoint, tmp
 def test_an_unknown_class_is_refused_by_the_function_too(checkpoint):
     with pytest.raises(HuscfError, match="there is no class -1"):
         draw_sample_set(load_gan(checkpoint), 4, [0], classes=[-1])
+
+
+@pytest.mark.parametrize("fails_at", [1, 3, 9])
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_a_set_that_cannot_be_written_whole_leaves_nothing(
+    checkpoint, tmp_path, monkeypatch, capsys, fails_at, kind
+):
+    save, calls = Image.Image.save, []
+
+    def fail(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == fails_at:
+            raise kind(28, "No space left on device")
+        save(self, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    (tmp_path / "out").mkdir()
+    if kind is OSError:
+        assert generate(checkpoint, tmp_path / "out", "--num_samples=10") == 2
+        assert f"{tmp_path / 'out'}: No space left on device" in capsys.readouterr().err
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            generate(checkpoint, tmp_path / "out", "--num_samples=10")
+    assert list((tmp_path / "out").iterdir()) == []
+    monkeypatch.undo()
+    assert generate(checkpoint, tmp_path / "out", "--num_samples=10") == 0
