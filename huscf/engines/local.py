@@ -110,6 +110,10 @@ class LocalEngine(Engine):
         clients = {str(c): self.client(c) for c in self.plan.client_ids}
         return {**clients, "server": self.server}
 
+    def trained_parties(self) -> list[Party]:
+        """Return the parties that this process trains."""
+        return list(self.all_parties().values())
+
     def make_optimizers(self) -> None:
         """Give every party fresh optimisers, once the parameters are on their device."""
         for party in self.all_parties().values():
@@ -167,7 +171,7 @@ class LocalEngine(Engine):
                     segment.renew_norms()
 
     def _segments(self, network: str, holding: str) -> Iterable[Segment]:
-        for party in self.all_parties().values():
+        for party in self.trained_parties():
             yield from getattr(party, holding).segments(network)
 
     # A round
