@@ -39,6 +39,7 @@ LAYERS = [
     "callbacks",
     "commands",
     "check_data",
+    "deploy",
     "cli",
     "__main__",
 ]

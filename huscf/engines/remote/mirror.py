@@ -73,7 +73,9 @@ class Mirror:
         mix_over_wire(cast(LocalEngine, stand_in), replace(self.mixture, moments="keep"))
         return wire.sent
 
-    def mix(self, given: Mapping[BlockRef, Mapping[str, Tensor]]) -> dict[BlockRef, Mapping[str, Tensor]]:
+    def mix(
+        self, given: Mapping[BlockRef, Mapping[str, Tensor]]
+    ) -> dict[BlockRef, Mapping[str, Tensor]]:
         """Average at the server; return the new state of the clients' blocks that change."""
         stand_in = _StandIn(self.engine, self.engine.server, self._present, MemoryWire())
         with_moments = self.mixture.moments == "average"
