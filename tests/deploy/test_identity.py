@@ -185,7 +185,7 @@ def test_kits_are_not_overwritten_and_missing_files_are_named(kit, tmp_path):
     with pytest.raises(HuscfError, match=r"site\.key: No such file"):
         Tls.read(kit / "a")
     (kit / "b" / "site.crt").write_text("none")
-    with pytest.raises(HuscfError, match="site.crt is no certificate"):
+    with pytest.raises(HuscfError, match=r"site\.crt is no certificate"):
         Tls.read(kit / "b")
 
 
