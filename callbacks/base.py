@@ -1,11 +1,14 @@
 """A round's end as an event, and the callbacks that wait for it."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from lightning.pytorch import Callback, Trainer
 
-from ..engines import Mixture
+from ..engines import LocalEngine, Mixture
 from ..federation import RoundDecision
+from ..methods import Method
+from ..parties import Server
 from ..training import SplitModule
 
 
@@ -29,6 +32,30 @@ class RoundResult:
     is_last: bool = False
     compares_clients: bool = True
     figures: dict[str, float] = field(default_factory=dict)
+
+
+class FederatedRun(Protocol):
+    """What a round needs to know of a run: a SplitModule, or a server whose clients are at sites.
+
+    Attributes:
+        num_rounds: Rounds so far.
+        seed: Of the run.
+    """
+
+    num_rounds: int
+    seed: int
+
+    @property
+    def engine(self) -> LocalEngine:
+        """Return the engine."""
+
+    @property
+    def method(self) -> Method:
+        """Return the method."""
+
+    @property
+    def server(self) -> Server:
+        """Return the server."""
 
 
 class RoundCallback(Callback):

@@ -21,7 +21,7 @@ from ..federation import (
 )
 from ..parties import PerCluster
 from ..training import SplitModule
-from .base import RoundResult, end_round, is_last_epoch
+from .base import FederatedRun, RoundResult, end_round, is_last_epoch
 from .observation import observe_batch, start_observer
 
 Observed = Literal["reference", "training"]
@@ -99,25 +99,29 @@ class ClusteredFederation(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse cuts under which the server cannot compare clients, and blocks it cannot copy."""
         assert isinstance(pl_module, SplitModule)
-        check_server_copies(self.server, pl_module.plan)
-        pl_module.server.statistics.half_life = self.half_life
+        self.begin(pl_module)
+
+    def begin(self, module: FederatedRun) -> None:
+        """Before the first step: keep the reference blocks, part whom the policy parts anyway.
+
+        Raises:
+            HuscfError: Where the server could not compare clients, or copy its blocks.
+        """
+        check_server_copies(self.server, module.engine.plan)
+        module.server.statistics.half_life = self.half_life
         compares = self.policy.needs_features and self.observe == "training"
-        if compares and pl_module.server.statistics.boundary is None:
-            name = pl_module.method.observed or "networks"
+        if compares and module.server.statistics.boundary is None:
+            name = module.method.observed or "networks"
             raise HuscfError(
                 f"federation: no boundary of the {name} is at the server for all clients, so "
                 f"they cannot be compared: shorten the longest {name} heads or tails, or set "
                 "federation.observe to reference"
             )
-        self.begin(pl_module)
-
-    def begin(self, module: SplitModule) -> None:
-        """Before the first step: keep the reference blocks, part whom the policy parts anyway."""
         if self.policy.needs_features and self.observe == "reference":
             self.observer = start_observer(module, self.observed_samples)
             if self._saved_observer is not None:
                 self.observer.load_state_dict(self._saved_observer)
-        clusters = self.policy.first_clusters(list(module.clusters), module.seed)
+        clusters = self.policy.first_clusters(list(module.engine.clusters), module.seed)
         if module.num_rounds == 0 and clusters is not None:
             module.engine.set_clusters(clusters, self.per_cluster)
 
@@ -129,7 +133,7 @@ class ClusteredFederation(Callback):
         self.observe_batch(pl_module, batch)
 
     def observe_batch(
-        self, module: SplitModule, batch: Mapping[int, tuple[Tensor, Tensor]]
+        self, module: FederatedRun, batch: Mapping[int, tuple[Tensor, Tensor]]
     ) -> None:
         """Take a step's batches, uint8 samples and labels by client; call it before the step."""
         if self.observer is not None:
@@ -161,7 +165,7 @@ class ClusteredFederation(Callback):
         """Return whether a round ends with this epoch (0-based)."""
         return (epoch + 1) % self.every_n_epochs == 0
 
-    def decide(self, module: SplitModule) -> RoundDecision:
+    def decide(self, module: FederatedRun) -> RoundDecision:
         """Return what the policy makes of what the server saw in the round; changes nothing."""
         seen = module.engine.observe()
         summary = seen.summary
@@ -178,7 +182,7 @@ class ClusteredFederation(Callback):
         )
         return self.policy.decide(view, self.memory)
 
-    def apply(self, module: SplitModule, decision: RoundDecision) -> Mixture:
+    def apply(self, module: FederatedRun, decision: RoundDecision) -> Mixture:
         """Average within the clusters, remember the decision, and begin a new round."""
         self.decision, self.memory = decision, decision.memory
         if self.observer is not None:

@@ -7,11 +7,11 @@ from torch import Tensor
 from ..errors import HuscfError
 from ..federation import ReferenceObserver
 from ..models import Carry
-from ..training import SplitModule
 from ..wire import SERVER, Kind, Message
+from .base import FederatedRun
 
 
-def start_observer(module: SplitModule, num_samples: int) -> ReferenceObserver:
+def start_observer(module: FederatedRun, num_samples: int) -> ReferenceObserver:
     """Return an observer under the first blocks of the compared network, before training.
 
     The last two are left out: a tail has at least one and the server another, so that whatever
@@ -35,7 +35,7 @@ def start_observer(module: SplitModule, num_samples: int) -> ReferenceObserver:
 
 
 def observe_batch(
-    observer: ReferenceObserver, module: SplitModule, batch: Mapping[int, tuple[Tensor, Tensor]]
+    observer: ReferenceObserver, module: FederatedRun, batch: Mapping[int, tuple[Tensor, Tensor]]
 ) -> None:
     """Let the clients of a step send what the reference blocks of their head make of its samples.
 
@@ -47,13 +47,13 @@ def observe_batch(
     network = module.method.observed
     assert network is not None
     module.server.statistics.boundary = None  # new cuts begin new statistics
-    cuts = {client: module.plan.by_client[client].cuts.head(network) for client in batch}
+    cuts = {client: module.engine.plan.by_client[client].cuts.head(network) for client in batch}
 
     def send(client: int, tensors: Carry) -> Carry | None:
         # Without a head it would be the samples themselves, which the method has to allow.
         kind: Kind = "activations" if cuts[client] else "inputs"
         message = Message(client, SERVER, kind, f"{network}_head", tensors)
-        arrived = dict(module.wire.pass_on(message))
+        arrived = dict(module.engine.wire.pass_on(message))
         # A client that sends NaN or Inf stops or is dropped in the step itself.
         return arrived if all(bool(t.isfinite().all()) for t in arrived.values()) else None
 

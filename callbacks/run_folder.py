@@ -181,7 +181,7 @@ class RunFolder(RoundCallback):
         root = Path(trainer.default_root_dir)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            return _make_free_folder(root, self.name)
+            return make_free_folder(root, self.name)
         except OSError as error:
             raise HuscfError(
                 f"run folder: cannot write below {root} ({error.strerror}); "
@@ -246,7 +246,8 @@ def _as_figure(value: Any) -> float:
     return value
 
 
-def _make_free_folder(root: Path, name: str) -> Path:
+def make_free_folder(root: Path, name: str) -> Path:
+    """Make and return the folder <root>/<name>-<n> with the first free n."""
     number = 1
     while True:
         folder = root / f"{name}-{number}"

@@ -26,6 +26,9 @@ commands:
   report     write report.html anew    huscf report runs/one
   predict    samples as batches        Lightning's own; to have files use generate
   plan       choose the cuts           huscf plan --config configs/paper/devices.yaml
+  provision  keys for server and sites huscf provision --sites a b --host HOST --output kit
+  serve      train with sites          huscf serve --config run.yaml --tls kit/server
+  join       take part as a site       huscf join --config site.yaml --tls kit/a
 
 Every key of a configuration file can be given on the command line, later values win:
   huscf fit --config configs/quickstart.yaml --trainer.max_epochs 10 --data.clients_per_domain 2
@@ -41,10 +44,22 @@ Measure as the paper does, beside its figures:
   huscf test --ckpt_path runs/.../last.ckpt --protocol paper
 Go on with the latest run:
   huscf fit --config configs/quickstart.yaml --ckpt_path last
+Try a server and two sites on this machine (docs/deployment.md):
+  huscf serve --config configs/quickstart.yaml --local 2
 """
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINER_COMMANDS, "generate", "export", "compare", "report", "plan", "check-data")
+DEPLOY_COMMANDS = ("provision", "serve", "join")
+COMMANDS = (
+    *TRAINER_COMMANDS,
+    "generate",
+    "export",
+    "compare",
+    "report",
+    "plan",
+    "check-data",
+    *DEPLOY_COMMANDS,
+)
 
 #: The exit code of what a shell ends for that reason: 128 + SIGPIPE, which Windows has not.
 BROKEN_PIPE = 141
@@ -104,29 +119,49 @@ def _run(command: str, arguments: list[str]) -> int:
         # A notebook leaves its own way of drawing to its children, which may lack it.
         os.environ["MPLBACKEND"] = "agg"
     try:
-        if command == "plan":
-            from .planning.command import main as plan
-
-            return plan(arguments[1:])
-        if command == "check-data":
-            from .check_data import main as check_data
-
-            return check_data(arguments[1:])
-        if command not in TRAINER_COMMANDS:
-            from .commands import run_command
-
-            return run_command(command, arguments[1:])
-        with _no_garbage_collection():
-            from .cli import run
-
-        run(arguments)
+        return _dispatch(command, arguments)
     except HuscfError as error:
         return _refuse(str(error))
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
         return _refuse(f"{error.filename or 'cannot write'}: {error.strerror}")
+
+
+def _dispatch(command: str, arguments: list[str]) -> int:
+    if command == "plan":
+        from .planning.command import main as plan
+
+        return plan(arguments[1:])
+    if command == "check-data":
+        from .check_data import main as check_data
+
+        return check_data(arguments[1:])
+    if command in DEPLOY_COMMANDS:
+        return _deploy(command, arguments[1:])
+    if command not in TRAINER_COMMANDS:
+        from .commands import run_command
+
+        return run_command(command, arguments[1:])
+    with _no_garbage_collection():
+        from .cli import run
+
+    run(arguments)
     return 0
+
+
+def _deploy(command: str, arguments: list[str]) -> int:
+    from .errors import HuscfError
+
+    try:
+        from .deploy.commands import COMMANDS
+    except ModuleNotFoundError as error:
+        if error.name not in ("grpc", "msgpack", "cryptography"):
+            raise
+        raise HuscfError(
+            f"{command} needs {error.name}, of the extra deploy: pip install 'huscf[deploy]'"
+        ) from error
+    return COMMANDS[command](arguments)
 
 
 def _refuse(message: str) -> int:

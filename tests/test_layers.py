@@ -41,6 +41,7 @@ LAYERS = [
     "callbacks",
     "commands",
     "check_data",
+    "deploy",
     "cli",
     "__main__",
 ]

@@ -1,6 +1,6 @@
 """What engines have in common whose parties all live in this process."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -79,12 +79,15 @@ class LocalEngine(Engine):
         self.on_nonfinite = on_nonfinite
         self.seed = seed
         self.num_dropped = dict.fromkeys(plan.client_ids, 0)
-        averaged = method.averaged
-        clients = {e.client_id: Client(e, networks, averaged) for e in plan.clients}
-        server = Server(plan, networks, averaged, method.observed)
-        self._clients = clients
-        self.parties = Parties(clients, server)
+        self._clients = self.make_clients()
+        server = Server(plan, networks, method.averaged, method.observed)
+        self.parties = Parties(self._clients, server)
         self.on_new_structure()
+
+    def make_clients(self) -> dict[int, Client]:
+        """Return the clients that this process holds, by id: all of them."""
+        averaged = self.method.averaged
+        return {e.client_id: Client(e, self.networks, averaged) for e in self.plan.clients}
 
     @cached_property
     def example_inputs(self) -> dict[str, Carry]:
@@ -106,8 +109,8 @@ class LocalEngine(Engine):
         return self._clients[client_id]
 
     def all_parties(self) -> dict[str, Party]:
-        """Return every party by its name in a checkpoint."""
-        clients = {str(c): self.client(c) for c in self.plan.client_ids}
+        """Return every party of this process by its name in a checkpoint."""
+        clients = {str(c): client for c, client in self._clients.items()}
         return {**clients, "server": self.server}
 
     def make_optimizers(self) -> None:
@@ -150,32 +153,14 @@ class LocalEngine(Engine):
         total = sum(sizes.values())
         return {c: size / total for c, size in sizes.items()}
 
-    @torch.no_grad()
     def update_averages(self, step: int, client_ids: Iterable[int]) -> None:
-        """Let moving averages follow the trained blocks: x <- decay * x + (1 - decay) * trained.
+        """Let moving averages follow the trained blocks.
 
         Args:
             step: Number of the step.
             client_ids: Those who have trained; averages of others rest.
         """
-        if not self.method.averaged:
-            return
-        decay = self.method.average_decay(step)
-        parties = [*map(self.client, client_ids), self.server]
-        for network in self.method.averaged:
-            averages, trained = (
-                [s for party in parties for s in getattr(party, name).segments(network)]
-                for name in _HOLDINGS
-            )
-            own, theirs = _divide_tensors(averages), _divide_tensors(trained)
-            # PyTorch refuses empty lists: a network without batch norm has no counters.
-            if own[0]:
-                torch._foreach_lerp_(own[0], theirs[0], 1 - decay)
-            if own[1]:
-                torch._foreach_copy_(own[1], theirs[1])
-            for segment in averages:
-                if segment.spectral_norms:
-                    segment.renew_norms()
+        update_averages(self.method, [*map(self.client, client_ids), self.server], step)
 
     # A round
 
@@ -326,6 +311,28 @@ class LocalEngine(Engine):
             party.set_optimizer_state(state.get(name, {}))
 
 
+@torch.no_grad()
+def update_averages(method: Method, parties: Sequence[Party], step: int) -> None:
+    """Let parties' averages follow their blocks: x <- decay * x + (1 - decay) * trained."""
+    if not method.averaged:
+        return
+    decay = method.average_decay(step)
+    for network in method.averaged:
+        averages, trained = (
+            [segment for party in parties for segment in getattr(party, name).segments(network)]
+            for name in ("average", "trained")
+        )
+        own, theirs = _divide_tensors(averages), _divide_tensors(trained)
+        # PyTorch refuses empty lists: a network without batch norm has no counters.
+        if own[0]:
+            torch._foreach_lerp_(own[0], theirs[0], 1 - decay)
+        if own[1]:
+            torch._foreach_copy_(own[1], theirs[1])
+        for segment in averages:
+            if segment.spectral_norms:
+                segment.renew_norms()
+
+
 def check_plan(method: Method, plan: CutPlan, networks: Mapping[str, Network]) -> None:
     """Refuse a plan that a method does not allow, or under which its inputs would cross.
 
@@ -348,23 +355,34 @@ def check_plan(method: Method, plan: CutPlan, networks: Mapping[str, Network]) -
 def name_crossing(
     engine: LocalEngine, network: str, kind: Kind, is_up: bool, client_id: PartyId
 ) -> tuple[str, Kind]:
+    """Return the cut that a message of a client crosses, and of which kind that makes it."""
+    assert isinstance(client_id, int)
+    client = engine.client(client_id)
+    raw = set(client.crossings[network].raw) - engine.method.public
+    return name_cut(network, kind, is_up, bool(raw), bool(client.cuts.tail(network)))
+
+
+def name_cut(
+    network: str, kind: Kind, is_up: bool, is_raw: bool, has_tail: bool
+) -> tuple[str, Kind]:
     """Return the cut that a message crosses, and of which kind that makes it.
 
     Where no block of a client's head has changed something, what enters the network crosses;
     where it holds no tail, what leaves it does.
+
+    Args:
+        network: Which.
+        kind: "activations" or "gradients".
+        is_up: Whether it goes to the server.
+        is_raw: Whether something crosses that the head has not changed and that is a secret.
+        has_tail: Whether the client holds a tail.
     """
-    assert isinstance(client_id, int)
-    client = engine.client(client_id)
     is_head_cut = is_up if kind == "activations" else not is_up
-    raw = set(client.crossings[network].raw) - engine.method.public
-    if kind == "activations" and is_up and raw:
+    if kind == "activations" and is_up and is_raw:
         kind = "inputs"
-    elif kind == "activations" and not is_up and not client.cuts.tail(network):
+    elif kind == "activations" and not is_up and not has_tail:
         kind = "outputs"
     return f"{network}_{'head' if is_head_cut else 'tail'}", kind
-
-
-_HOLDINGS = ("average", "trained")
 
 
 def _run_in_chunks(network: Network, inputs: Carry, device: torch.device) -> Carry:

@@ -10,7 +10,7 @@ This is the reference that every other engine equals. A step, for every phase of
     5. All parties step the networks that the phase trains.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import NonFiniteError
 from ..methods import Pass, Phase
 from ..models import Carry
+from ..parties import Client
 from ..wire import SERVER, Kind, Message, PartyId
 from .base import Batches, StepResult
 from .local import LocalEngine, name_crossing
@@ -71,17 +72,14 @@ class SerialEngine(LocalEngine):
         Returns:
             The client's loss, and its gradients at the server's parameters.
         """
+        at_server: Gradients = {}
+
+        def go_back(item: Pass) -> None:
+            for parameter, gradient in self._go_back(phase, item, client_id).items():
+                at_server[parameter] = at_server.get(parameter, 0.0) + gradient
+
         client = self.client(client_id)
-        loss, at_server = 0.0, dict[nn.Parameter, Tensor]()
-        for direction, item in phase.steps():
-            if direction == "backward":
-                for parameter, gradient in self._go_back(phase, item, client_id).items():
-                    at_server[parameter] = at_server.get(parameter, 0.0) + gradient
-                continue
-            if item.name not in client.outputs:
-                self._run_forward(item, client_id)
-            if item.loss is not None:
-                loss += client.measure_loss(item, phase)
+        loss = run_passes(client, phase, lambda item: self._run_forward(item, client_id), go_back)
         return loss, at_server
 
     def _run_forward(self, item: Pass, client_id: int) -> None:
@@ -136,3 +134,22 @@ class SerialEngine(LocalEngine):
             self.server.statistics.drop(client_id)
             self.server.guard.drop(client_id)
             raise
+
+
+def run_passes(
+    client: Client,
+    phase: Phase,
+    run_forward: Callable[[Pass], None],
+    go_back: Callable[[Pass], None],
+) -> float:
+    """Run the passes of a phase for one client, wherever the server is; return its loss."""
+    loss = 0.0
+    for direction, item in phase.steps():
+        if direction == "backward":
+            go_back(item)
+            continue
+        if item.name not in client.outputs:
+            run_forward(item)
+        if item.loss is not None:
+            loss += client.measure_loss(item, phase)
+    return loss

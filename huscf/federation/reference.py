@@ -78,25 +78,28 @@ class ReferenceObserver:
             head_cuts: First block that is not the client's, by client.
             send: Carries what a client's blocks made to the server.
         """
-        by_cut: dict[int, list[int]] = {}
-        for client in inputs:
-            if self.statistics.num_samples(client) < self.num_samples:
-                by_cut.setdefault(head_cuts[client], []).append(client)
-        for cut, clients in by_cut.items():
-            self.blocks.to(inputs[clients[0]][MAIN].device)
-            names = self.blocks.names_needed(cut)
-            # Side by side: no block mixes samples, so that each client could as well be alone.
-            made = self.blocks.run(_join([inputs[client] for client in clients]), 0, cut)
-            sizes = [len(inputs[client][MAIN]) for client in clients]
-            sent = _split({name: made[name] for name in names}, sizes)
-            carried = ((c, send(c, own)) for c, own in zip(clients, sent, strict=True))
-            arrived = {client: own for client, own in carried if own is not None}
-            if not arrived:
+        for client, carry in inputs.items():
+            if not self.wants(client):
                 continue
-            values = self.blocks.run(_join(list(arrived.values())), cut, None)
-            sizes = [len(own[MAIN]) for own in arrived.values()]
-            for client, own in zip(arrived, _split({MAIN: values[MAIN]}, sizes), strict=True):
-                self.statistics.update([client], own[MAIN].unsqueeze(1))
+            # One by one, as clients at sites of their own are: a batch of all may round otherwise.
+            arrived = send(client, self.show(carry, head_cuts[client]))
+            if arrived is not None:
+                self.take(client, arrived, head_cuts[client])
+
+    def wants(self, client: int) -> bool:
+        """Return whether a client has not shown enough yet in this round."""
+        return self.statistics.num_samples(client) < self.num_samples
+
+    def show(self, carry: Carry, cut: int) -> Carry:
+        """Return what a client sends: what its blocks, those before the cut, make of a batch."""
+        self.blocks.to(carry[MAIN].device)
+        made = self.blocks.run(carry, 0, cut)
+        return {name: made[name] for name in self.blocks.names_needed(cut)}
+
+    def take(self, client: int, arrived: Carry, cut: int) -> None:
+        """Add what a client sent, after the blocks behind its cut, to the sums."""
+        values = self.blocks.run(arrived, cut, None)
+        self.statistics.update([client], values[MAIN].unsqueeze(1))
         self.statistics.fold()
 
     def state_dict(self) -> dict[str, Any]:
@@ -107,12 +110,3 @@ class ReferenceObserver:
         """Go on from a saved state."""
         self.blocks.load_state_dict(state["blocks"])
         self.statistics.load_state_dict(state["statistics"])
-
-
-def _join(each: Sequence[Carry]) -> Carry:
-    return {name: torch.cat([own[name] for own in each]) for name in each[0]}
-
-
-def _split(carry: Carry, sizes: Sequence[int]) -> list[Carry]:
-    parts = {name: tensor.split(list(sizes)) for name, tensor in carry.items()}
-    return [{name: parts[name][k] for name in carry} for k in range(len(sizes))]

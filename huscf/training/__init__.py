@@ -2,7 +2,7 @@
 
 from .lightning_compat import install_step_loop, note_sigterm
 from .loop import UShapedLoop
-from .module import ENGINES, EngineName, SplitModule, check_format
+from .module import ENGINES, EngineName, SplitModule, build_networks, check_format
 from .ranked_strategy import RankedStrategy, decide_first, find_rank, share_items
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "RankedStrategy",
     "SplitModule",
     "UShapedLoop",
+    "build_networks",
     "check_format",
     "decide_first",
     "find_rank",

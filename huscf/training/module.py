@@ -22,7 +22,7 @@ from ..errors import CheckpointError, HuscfError, check_complete
 from ..methods import HuscfGan, Method, request_plan
 from ..metrics import InceptionFeatures
 from ..metrics.evaluation import Effort, ScoreBook, TestProtocol
-from ..models import SampleShape
+from ..models import Network, SampleShape
 from ..parties import Client, Party, Server
 from ..randomness import derive_seed, make_generator
 from ..split import CutPlan, PlanSource, UniformPlan
@@ -286,10 +286,7 @@ class SplitModule(LightningModule):
         on_nonfinite: OnNonFinite,
     ) -> LocalEngine:
         shape = self.sample_shape
-        with torch.random.fork_rng(devices=[]):
-            # Unlike torch.manual_seed, this leaves the accelerators' streams alone.
-            torch.default_generator.manual_seed(derive_seed(self.seed, "initial weights"))
-            networks = self.method.build_networks(shape)
+        networks = build_networks(self.method, shape, self.seed)
         request = request_plan(self.method, networks, shape, batch_sizes, self.seed)
         plan = self.plan_source.make_plan(request)
         return ENGINES[name](
@@ -307,6 +304,14 @@ class SplitModule(LightningModule):
     def _log_scores(self, prefix: str, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
             self.log(f"{prefix}/{name}", value, batch_size=1)
+
+
+def build_networks(method: Method, shape: SampleShape, seed: int) -> dict[str, Network]:
+    """Return the full networks with the weights from which everybody starts."""
+    with torch.random.fork_rng(devices=[]):
+        # Unlike torch.manual_seed, this leaves the accelerators' streams alone.
+        torch.default_generator.manual_seed(derive_seed(seed, "initial weights"))
+        return method.build_networks(shape)
 
 
 def check_format(saved: Mapping[str, Any], owner: str) -> None:

@@ -58,7 +58,7 @@ def test_only_the_clients_that_have_not_shown_enough_are_observed(discriminator)
     cuts = {1: 1, 4: 2, 7: 1}
     for seed in range(3):
         observer.observe({c: draw(6, seed) for c in cuts}, cuts, send)
-    assert sent == [(1, (6, 4, 4, 4)), (7, (6, 4, 4, 4)), (4, (6, 8, 2, 2))] * 2 + [
+    assert sent == [(1, (6, 4, 4, 4)), (4, (6, 8, 2, 2)), (7, (6, 4, 4, 4))] * 2 + [
         (7, (6, 4, 4, 4))
     ]
     assert {c: observer.statistics.num_samples(c) for c in cuts} == {1: 12, 4: 12, 7: 0}

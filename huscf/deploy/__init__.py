@@ -1,0 +1,1 @@
+"""A server and sites in processes or on machines of their own: `huscf provision`, serve, join."""

@@ -1,0 +1,211 @@
+"""The network: one gRPC stream per site, which dials out, with mutual TLS."""
+
+import contextlib
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+from ..engines.remote import Sessions
+from ..errors import HuscfError
+from .kits import Tls, read_name
+
+METHOD = "/huscf.Sites/Exchange"
+#: The largest frame, in bytes: it holds one block with its moments, or one batch at a cut.
+MAX_FRAME = 512 << 20
+#: Seconds after which a site takes a server that does not answer for lost.
+ANSWER_S = 60.0
+#: Seconds between two attempts to reach the server: twice as long each time, up to the second.
+BACKOFF_S = (0.5, 30.0)
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_FRAME),
+    ("grpc.max_send_message_length", MAX_FRAME),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+
+class GrpcServer:
+    """Takes the streams of sites, and knows by its certificate whose a stream is.
+
+    Args:
+        sessions: Answers frames.
+        tls: The server's kit.
+        listen: Host and port; port 0 takes a free one.
+
+    Attributes:
+        port: Where it listens.
+
+    Raises:
+        HuscfError: Where it cannot listen there.
+    """
+
+    def __init__(self, sessions: Sessions, tls: Tls, listen: str) -> None:
+        self.sessions = sessions
+        self._streams: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        # A stream that is displaced still has its thread for a while.
+        workers = 4 * len(sessions.roster) + 4
+        self._server = grpc.server(ThreadPoolExecutor(workers), options=_OPTIONS)
+        service, _, name = METHOD.removeprefix("/").partition("/")
+        handler = grpc.stream_stream_rpc_method_handler(self._exchange)
+        handlers = grpc.method_handlers_generic_handler(service, {name: handler})
+        self._server.add_generic_rpc_handlers((handlers,))
+        credentials = grpc.ssl_server_credentials(
+            [(tls.key, tls.certificate)], tls.ca, require_client_auth=True
+        )
+        try:
+            self.port = self._server.add_secure_port(listen, credentials)
+        except RuntimeError as error:
+            raise HuscfError(f"--listen {listen}: cannot listen there; is it in use?") from error
+        self._server.start()
+
+    def stop(self, grace_s: float = 1.0) -> None:
+        """End all streams."""
+        self._server.stop(grace_s).wait()
+
+    def _exchange(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        name = _name_peer(context)
+        try:
+            self.sessions.connect(name)
+        except HuscfError as error:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        with self._lock:
+            before, self._streams[name] = self._streams.get(name), context
+        if before is not None:
+            before.cancel()
+        # A stream can end while its thread waits for something to happen.
+        context.add_callback(lambda: self._end(name, context))
+        with contextlib.suppress(grpc.RpcError):
+            for data in frames:
+                yield self.sessions.handle(name, data)
+
+    def _end(self, name: str, context: grpc.ServicerContext) -> None:
+        with self._lock:
+            if self._streams.get(name) is not context:
+                return
+            del self._streams[name]
+        self.sessions.disconnect(name)
+
+
+class GrpcExchange:
+    """A site's way to the server; it dials again where the stream breaks, and repeats the frame.
+
+    Args:
+        address: Host and port of the server.
+        tls: The site's kit.
+        patience_s: It gives up where the server cannot be reached for so long.
+        on_event: Is told of what happens, in a few words.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        tls: Tls,
+        patience_s: float = 600.0,
+        on_event: Callable[[str], None] = lambda event: None,
+    ) -> None:
+        self.address, self.patience_s, self._on_event = address, patience_s, on_event
+        self._credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+        self._stream: _Stream | None = None
+
+    def __call__(self, data: bytes) -> bytes:
+        """Carry a frame to the server, and return its answer.
+
+        Raises:
+            HuscfError: Where the server cannot be reached, or does not let this site in.
+        """
+        started, wait_s = time.monotonic(), BACKOFF_S[0]
+        while True:
+            try:
+                if self._stream is None:
+                    self._stream = _Stream(self.address, self._credentials)
+                return self._stream.exchange(data)
+            except grpc.RpcError as error:
+                self.close()
+                reason = _explain(error)
+                if error.code() == grpc.StatusCode.PERMISSION_DENIED:
+                    raise HuscfError(f"server {self.address}: {error.details()}") from error
+                if time.monotonic() - started > self.patience_s:
+                    raise HuscfError(
+                        f"server {self.address}: cannot be reached: {reason}"
+                    ) from error
+            self._on_event(f"no connection ({reason}); again in {wait_s:.1f} s")
+            time.sleep(wait_s * random.uniform(0.8, 1.2))  # not all sites at once
+            wait_s = min(2 * wait_s, BACKOFF_S[1])
+
+    def close(self) -> None:
+        """End the stream."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+class _Stream:
+    """One stream; answers come in the order of frames."""
+
+    def __init__(self, address: str, credentials: Any) -> None:
+        self._channel = grpc.secure_channel(address, credentials, options=_OPTIONS)
+        self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._in: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+        self._call = self._channel.stream_stream(METHOD)(iter(self._out.get, None))
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def exchange(self, data: bytes) -> bytes:
+        self._out.put(data)
+        try:
+            answer = self._in.get(timeout=ANSWER_S)
+        except queue.Empty:
+            raise _Silence from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        self._out.put(None)
+        self._call.cancel()
+        self._channel.close()
+
+    def _receive(self) -> None:
+        try:
+            for answer in self._call:
+                self._in.put(answer)
+            self._in.put(_Silence())
+        except grpc.RpcError as error:
+            self._in.put(error)
+
+
+class _Silence(grpc.RpcError):
+    """The server does not answer, or has ended the stream."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "no answer"
+
+
+def _name_peer(context: grpc.ServicerContext) -> str:
+    """Return the name in the certificate that TLS has checked."""
+    certificate = context.auth_context().get("x509_pem_cert", [b""])[0]
+    try:
+        return read_name(certificate)
+    except (ValueError, IndexError):
+        return ""
+
+
+def _explain(error: grpc.RpcError) -> str:
+    """Return in a few words why there is no stream."""
+    details = " ".join(str(error.details()).split())
+    if "CERTIFICATE_VERIFY_FAILED" in details or "handshak" in details.lower():
+        return f"TLS refused: {details:.200}"
+    return details[:200] or error.code().name

@@ -1,0 +1,244 @@
+"""Who is who: a certificate authority, a kit of files per party, and the server's roster."""
+
+import datetime
+import ipaddress
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from ..errors import HuscfError
+from ..randomness import derive_seed
+
+ROSTER, SECRET = "roster.yaml", "secret"
+#: Days for which a certificate is valid.
+VALID_DAYS = 365
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The files of one party.
+
+    Args:
+        ca: The authority's certificate.
+        certificate: The party's own.
+        key: Its private key.
+        name: As its certificate says.
+        secret: Seeds a site's noise; None where there is none.
+    """
+
+    ca: bytes
+    certificate: bytes
+    key: bytes
+    name: str
+    secret: str | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> "Tls":
+        """Read a kit.
+
+        Raises:
+            HuscfError: Naming the file that is missing or no certificate.
+        """
+        stem = "server" if (folder / "server.crt").exists() else "site"
+        try:
+            ca, own, key = (
+                (folder / name).read_bytes() for name in ("ca.crt", f"{stem}.crt", f"{stem}.key")
+            )
+        except OSError as error:
+            raise HuscfError(
+                f"--tls {folder}: {error.filename}: {error.strerror}; give the folder of this "
+                "party that huscf provision made"
+            ) from error
+        try:
+            name = read_name(own)
+        except ValueError as error:
+            raise HuscfError(f"--tls {folder}: {stem}.crt is no certificate") from error
+        secret = folder / SECRET
+        return cls(ca, own, key, name, secret.read_text().strip() if secret.exists() else None)
+
+    def seed_of(self, client_id: int, shared: int) -> int:
+        """Return the seed of what a client draws: from the site's secret, or the run's seed."""
+        if self.secret is None:
+            return shared
+        return derive_seed(shared, f"secret {self.secret}", client_id)
+
+
+def read_name(certificate: bytes) -> str:
+    """Return the name that a certificate in PEM is for."""
+    subject = x509.load_pem_x509_certificate(certificate).subject
+    return str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+def read_roster(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the clients of every site.
+
+    Raises:
+        HuscfError: Where the file is missing, or a client has no site or several.
+    """
+    path = folder / ROSTER
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise HuscfError(
+            f"roster {path}: cannot be read: {' '.join(str(error).split())}"
+        ) from error
+    return check_roster(values, str(path))
+
+
+def check_roster(values: object, owner: str) -> dict[str, tuple[int, ...]]:
+    """Return a roster, once it is one: every client from 0 on has one site."""
+    if not isinstance(values, dict) or not values:
+        raise HuscfError(f"roster {owner}: needs a list of client numbers for every site's name")
+    for name, clients in values.items():
+        is_list = isinstance(clients, (list, tuple)) and bool(clients)
+        if not isinstance(name, str) or not is_list or not all(type(c) is int for c in clients):
+            raise HuscfError(f"roster {owner}: {name}: needs a list of client numbers")
+    every = sorted(c for clients in values.values() for c in clients)
+    if every != list(range(len(every))):
+        raise HuscfError(
+            f"roster {owner}: clients are numbered from 0 on, each at one site; got {every}"
+        )
+    return {name: tuple(clients) for name, clients in values.items()}
+
+
+def write_kits(
+    output: Path, roster: Mapping[str, Sequence[int]], host: str, port: int = 8443
+) -> None:
+    """Write a kit for the server and one for every site.
+
+    Args:
+        output: Folder; `output/server` and `output/<site>` are the kits.
+        roster: Clients by name of a site.
+        host: Name or address by which sites reach the server.
+        port: The server's.
+
+    Raises:
+        HuscfError: Where a name is no folder's, or a kit exists.
+    """
+    for name in roster:
+        if not name or name == "server" or not all(c.isalnum() or c in "-_." for c in name):
+            raise HuscfError(f"site {name!r}: letters, digits, - _ and . make a name; not server")
+        if name.startswith(".") or len(name) > 60:
+            raise HuscfError(f"site {name!r}: must not begin with a dot or have over 60 signs")
+        if (output / name).exists():
+            raise HuscfError(f"kit {output / name}: exists already; nothing was written")
+    check_roster({name: list(clients) for name, clients in roster.items()}, str(output))
+    authority = _Authority.make(output)
+    server = output / "server"
+    authority.write_party(server, "server", host)
+    text = yaml.safe_dump({name: list(clients) for name, clients in roster.items()})
+    (server / ROSTER).write_text(text, encoding="utf-8")
+    for name in roster:
+        authority.write_party(output / name, "site", name)
+        _write_private(output / name / SECRET, secrets.token_hex(32).encode())
+        site = {"address": f"{host}:{port}", "data": {"class_path": "huscf.datamodules.FIXME"}}
+        text = yaml.safe_dump(site, sort_keys=False)
+        (output / name / "site.yaml").write_text(_SITE_HEAD + text, encoding="utf-8")
+
+
+_SITE_HEAD = """\
+# This site's own data, of which nothing leaves it: docs/datamodules.md. Then
+#   huscf check-data --config site.yaml
+#   huscf join --config site.yaml --tls .
+"""
+
+
+@dataclass
+class _Authority:
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    @classmethod
+    def make(cls, output: Path) -> "_Authority":
+        try:
+            output.mkdir(parents=True)
+        except FileExistsError as error:
+            raise HuscfError(f"output {output}: exists already; nothing was written") from error
+        except OSError as error:
+            raise HuscfError(f"output {output}: cannot be made ({error.strerror})") from error
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name("huscf authority")
+        usage = x509.KeyUsage(
+            digital_signature=True,
+            key_cert_sign=True,
+            crl_sign=True,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            encipher_only=False,
+            decipher_only=False,
+        )
+        builder = _builder(name, name, key.public_key())
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        certificate = builder.add_extension(usage, True).sign(key, hashes.SHA256())
+        _write_private(output / "ca.key", _encode(key))
+        (output / "ca.crt").write_bytes(_pem(certificate))
+        return cls(key, certificate)
+
+    def write_party(self, folder: Path, stem: str, name: str, days: int = VALID_DAYS) -> None:
+        """Write key and certificate of one party, and the authority's certificate."""
+        folder.mkdir(mode=0o700)
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(_name(name), self.certificate.subject, key.public_key(), days)
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
+        use = "SERVER_AUTH" if stem == "server" else "CLIENT_AUTH"
+        usage = x509.ExtendedKeyUsage([getattr(x509.ExtendedKeyUsageOID, use)])
+        builder = builder.add_extension(usage, False)
+        if stem == "server":
+            hosts = {name, "localhost", "127.0.0.1"}
+            names = x509.SubjectAlternativeName([_as_host(each) for each in sorted(hosts)])
+            builder = builder.add_extension(names, False)
+        certificate = builder.sign(self.key, hashes.SHA256())
+        _write_private(folder / f"{stem}.key", _encode(key))
+        (folder / f"{stem}.crt").write_bytes(_pem(certificate))
+        (folder / "ca.crt").write_bytes(_pem(self.certificate))
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int = VALID_DAYS
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    # Clocks of machines differ by some minutes.
+    begin = now - datetime.timedelta(hours=1 if days > 0 else 48)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(begin)
+    return builder.not_valid_after(now + datetime.timedelta(days=days))
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _as_host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _encode(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a new file that only its owner can read."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(file, "wb") as opened:
+        opened.write(content)

@@ -1,0 +1,209 @@
+"""The run's configuration at the server: that of `huscf fit`, without its data."""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+from ..callbacks import ClusteredFederation
+from ..engines import OnNonFinite, ServerGradient
+from ..errors import HuscfError, check_number
+from ..methods import HuscfGan, Method
+from ..one_line_parser import OneLineParser
+from ..split import PlanSource, UniformPlan
+from ..trust import Trust, parsing
+
+#: Sections that one process has and a server does without, or reads a key of.
+_OTHERS = (
+    *("trainer", "training", "run", "data", "samples", "evaluation", "report", "wandb"),
+    *("federation_log", "replanning"),
+)
+
+
+class SitesOptions:
+    """How the server deals with sites.
+
+    Args:
+        min_clients: With fewer than these the server waits; null is 2, or all where there are
+            fewer.
+        step_timeout_s: A phase of a step ends after so long, without the clients that are late.
+        wait_timeout_s: With fewer than min_clients for so long, the server saves and stops.
+        steps_per_epoch: Length of an epoch in steps; null is one pass of the largest client.
+        progress_s: Seconds between two lines of progress.
+    """
+
+    def __init__(
+        self,
+        min_clients: int | None = None,
+        step_timeout_s: float = 60.0,
+        wait_timeout_s: float = 600.0,
+        steps_per_epoch: int | None = None,
+        progress_s: float = 10.0,
+    ) -> None:
+        for name, value in (("min_clients", min_clients), ("steps_per_epoch", steps_per_epoch)):
+            if value is not None:
+                check_number(f"sites.{name}", value, 1)
+        check_number("sites.step_timeout_s", step_timeout_s, 0.1)
+        check_number("sites.wait_timeout_s", wait_timeout_s)
+        check_number("sites.progress_s", progress_s)
+        self.min_clients = min_clients
+        self.step_timeout_s = step_timeout_s
+        self.wait_timeout_s = wait_timeout_s
+        self.steps_per_epoch = steps_per_epoch
+        self.progress_s = progress_s
+
+
+@dataclass
+class RunConfig:
+    """What a server trains, and for how long.
+
+    Args:
+        method: What is trained.
+        method_values: The same as plain values, for the sites.
+        plan: Where the cuts come from.
+        federation: What happens at a round's end.
+        sites: How the server deals with sites.
+        seed: Of the run.
+        server_gradient: How clients count in the server's gradient.
+        on_nonfinite: What happens where a client sends NaN or Inf.
+        max_epochs: So many are trained.
+        max_steps: At most so many steps; -1 is no limit.
+        root: Folder of runs.
+        name: Of the run.
+        num_threads: Inside torch's operators; 0 leaves torch's choice.
+        values: The whole configuration as plain values.
+    """
+
+    method: Method
+    method_values: dict[str, Any]
+    plan: PlanSource
+    federation: ClusteredFederation
+    sites: SitesOptions
+    seed: int = 0
+    server_gradient: ServerGradient = "uniform"
+    on_nonfinite: OnNonFinite = "stop"
+    max_epochs: int = 100
+    max_steps: int = -1
+    root: Path = Path("runs")
+    name: str = "run"
+    num_threads: int = 0
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def read_run_config(arguments: Sequence[str]) -> RunConfig:
+    """Read the server's configuration, from files and keys as `huscf fit` takes them.
+
+    Raises:
+        HuscfError: For what a run of sites cannot do.
+    """
+    parser = _make_parser()
+    with warnings.catch_warnings(), parsing(None):
+        warnings.filterwarnings("ignore", "(?s).*deprecated")  # as for huscf fit
+        config = parser.parse_args(list(arguments))
+        values = parser.dump(config, format="json", skip_none=False)
+        made = parser.instantiate_classes(config)
+    plain = json.loads(values)
+    sections = {name: plain.get(name) or {} for name in _OTHERS}
+    _check(plain, sections)
+    trainer, data = sections["trainer"], sections["data"].get("init_args", {})
+    sites = made.sites
+    if sites.steps_per_epoch is None and (steps := data.get("steps_per_epoch")):
+        sites.steps_per_epoch = steps
+    return RunConfig(
+        method=made.model.method,
+        method_values=plain["model"]["method"],
+        plan=made.model.plan,
+        federation=made.federation,
+        sites=sites,
+        seed=int(made.seed_everything),
+        server_gradient=made.model.server_gradient,
+        on_nonfinite=made.model.on_nonfinite,
+        max_epochs=_read_count(trainer, "max_epochs", 100),
+        max_steps=_read_count(trainer, "max_steps", -1),
+        root=Path(trainer.get("default_root_dir") or "runs"),
+        name=str(sections["run"].get("name") or "run"),
+        num_threads=_read_count(sections["training"], "num_threads", 0),
+        values=plain,
+    )
+
+
+def build_method(values: Mapping[str, Any], trust: Trust) -> Method:
+    """Make the method that the server names, out of huscf's own classes and what a user trusts.
+
+    Raises:
+        HuscfError: Where it names other code.
+    """
+    trust.check({"model": {"method": values}}, "the server")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--method", type=Method)
+    try:
+        with parsing(trust):
+            made: Namespace = parser.instantiate_classes(
+                parser.parse_object({"method": dict(values)})
+            )
+    except HuscfError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise HuscfError(f"the server's method cannot be made here: {reason:.300}") from error
+    return made.method
+
+
+def _make_parser() -> OneLineParser:
+    parser = OneLineParser(prog="huscf serve")
+    parser.add_argument("--config", action=ActionConfigFile)
+    parser.add_argument("--seed_everything", type=int, default=0)
+    parser.add_argument("--model.method", type=Method, default={"class_path": _name(HuscfGan)})
+    parser.add_argument("--model.plan", type=PlanSource, default={"class_path": _name(UniformPlan)})
+    parser.add_argument("--model.server_gradient", type=ServerGradient, default="uniform")
+    parser.add_argument("--model.on_nonfinite", type=OnNonFinite, default="stop")
+    parser.add_argument("--model.wire", type=dict | None, default=None)
+    for name in _ONE_PROCESS:
+        parser.add_argument(f"--model.{name}", type=Any, default=None)
+    parser.add_class_arguments(ClusteredFederation, "federation")
+    parser.add_class_arguments(SitesOptions, "sites")
+    for name in _OTHERS:
+        parser.add_argument(f"--{name}", type=dict | None, default=None)
+    return parser
+
+
+#: Keys of the model that matter in one process only.
+_ONE_PROCESS = (
+    *("engine", "num_evaluated_per_class", "num_evaluated_clients", "num_evaluated_seeds"),
+    *("num_yardstick_clients", "protocol", "plain_judge", "inception"),
+)
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__.rpartition('.')[0]}.{cls.__name__}"
+
+
+def _check(plain: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse what a run of sites cannot do, instead of doing something else."""
+    if plain["model"].get("wire") is not None:
+        raise HuscfError("model.wire: between machines the network is the wire; leave it out")
+    if not 0 <= plain["seed_everything"] < 2**32:
+        raise HuscfError("seed_everything: must be a whole number from 0 to 4294967295")
+    if str(sections["trainer"].get("precision") or "32-true") not in ("32", "32-true"):
+        raise HuscfError("trainer.precision: sites train in 32-true; leave it out")
+    data = sections["data"].get("init_args") or {}
+    if data.get("participation", 1.0) != 1.0:
+        raise HuscfError("data.participation: at sites all take part that are there; leave it out")
+    if sections["replanning"].get("every_n_rounds"):
+        raise HuscfError("replanning: cuts stay as they are where clients are at sites")
+
+
+def _read_count(section: Mapping[str, Any], key: str, default: int) -> int:
+    value = section.get(key)
+    if isinstance(value, str):  # as on the command line
+        value = yaml.safe_load(value)
+    if value is None:
+        return default
+    if type(value) is not int or value < -1:
+        raise HuscfError(f"{key} is {value!r}, must be a whole number")
+    return value

@@ -1,0 +1,439 @@
+"""A run at the server: rounds of steps with the sites that are there, figures, and its own half."""
+
+import hashlib
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..callbacks.base import RoundResult
+from ..callbacks.run_folder import write_csv, write_yaml
+from ..engines import StepResult
+from ..engines.remote import PROTOCOL, RemoteEngine, Sessions
+from ..errors import CheckpointError, HuscfError, check_complete
+from ..federation import RoundDecision, align_embedding
+from ..methods import Method, request_plan
+from ..models import Network, SampleShape
+from ..parties import Server
+from ..reporting.federation_history import FederationRow, append_federation, embedding_of
+from ..split import CutPlan
+from ..training import build_networks
+from ..training.module import FORMAT
+from ..wire.frames import Frame
+from .halves import Folder
+from .run_config import RunConfig
+
+
+class Stopped(HuscfError):
+    """A run that ended before its time; what there is of it is saved."""
+
+
+class ServerRun:
+    """Holds the server's half and leads the run; sites come and go.
+
+    Args:
+        config: What is trained.
+        roster: Clients by name of a site.
+        folder: Of the run.
+        saved: The half from which it goes on; None begins.
+        say: Prints a line.
+
+    Attributes:
+        sessions: What answers the sites.
+        engine: Made once all sites have said how much data they have.
+    """
+
+    engine: RemoteEngine
+
+    def __init__(
+        self,
+        config: RunConfig,
+        roster: Mapping[str, tuple[int, ...]],
+        folder: Path,
+        saved: dict[str, Any] | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.config, self.roster, self.folder, self.say = config, dict(roster), folder, say
+        self.seed, self.num_rounds, self.step, self.epoch = config.seed, 0, 0, 0
+        self.run_id = secrets.token_hex(8)
+        self.rows: list[dict[str, float]] = []
+        self.placed: list[FederationRow] = []
+        self._sums: dict[str, float] = {}
+        self._num_steps, self._started, self._num_bytes = 0, time.monotonic(), 0
+        self._said = time.monotonic()
+        self._joined: dict[str, dict[str, Any]] = {}
+        self._is_set_up = threading.Event()
+        self.sessions = Sessions(
+            roster, lambda name, frame: self._answer(name, frame), self._welcome, self._note
+        )
+        if saved is not None:
+            self._go_on(saved)
+
+    @property
+    def method(self) -> Method:
+        """Return the method."""
+        return self.config.method
+
+    @property
+    def server(self) -> Server:
+        """Return the server's party."""
+        return self.engine.server
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            Stopped: Where too few clients are there for too long.
+            HuscfError: Where a client sends what is not finite and that stops the run.
+        """
+        try:
+            if not self._is_set_up.is_set():
+                self._wait_for_all()
+                self._set_up({n: own["clients"] for n, own in self._joined.items()}, None)
+            self._train()
+        except Stopped as stop:
+            self._close(str(stop))
+            raise
+        except HuscfError as error:
+            self._close(f"the run has stopped: {error}")
+            raise
+        except BaseException:
+            self._close("the server has stopped")
+            raise
+        self._close("the run has ended")
+
+    # Setting up
+
+    def _wait_for_all(self) -> None:
+        self.say(f"waiting for {len(self.roster)} sites: {', '.join(self.roster)}")
+        self.sessions.wait_for(lambda: self._joined.keys() == self.roster.keys(), None)
+
+    def _set_up(self, sizes: Mapping[str, list[list[int]]], plan: Any) -> None:
+        """Make networks, cuts and the server's blocks, once the clients' data are known."""
+        every = {
+            client_id: pair
+            for name, own in self.roster.items()
+            for client_id, pair in zip(own, sizes[name], strict=True)
+        }
+        self.sizes = {name: [list(pair) for pair in own] for name, own in sizes.items()}
+        client_sizes = {c: every[c][0] for c in sorted(every)}
+        batch_sizes = {c: every[c][1] for c in sorted(every)}
+        config = self.config
+        networks = build_networks(self.method, self.shape, self.seed)
+        self.weights = digest_weights(networks)
+        if plan is None:
+            request = request_plan(self.method, networks, self.shape, batch_sizes, self.seed)
+            plan = config.plan.make_plan(request)
+        self.engine = RemoteEngine(
+            self.method,
+            networks,
+            plan,
+            self.shape,
+            client_sizes,
+            server_gradient=config.server_gradient,
+            on_nonfinite=config.on_nonfinite,
+            seed=self.seed,
+            batch_sizes=batch_sizes,
+            timeout_s=config.sites.step_timeout_s,
+        )
+        self.engine.sessions = self.sessions
+        self.engine.server.train()
+        longest = max(-(-size // batch_sizes[c]) for c, size in client_sizes.items())
+        self.steps_per_epoch = config.sites.steps_per_epoch or longest
+        config.federation.begin(self)
+        self.engine.observer = config.federation.observer
+        least = config.sites.min_clients
+        self.min_clients = min(2 if least is None else least, len(every))
+        write_yaml(self.folder / "config.yaml", config.values)
+        plan.save(self.folder / "plan.yaml")
+        self._is_set_up.set()
+        self.sessions.wake()
+
+    def _welcome(self, name: str, header: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what a site needs to know, or None while that is not known."""
+        shape, sizes = self._check_join(name, header)
+        self._joined[name] = header
+        self.sessions.wake()
+        if not self._is_set_up.is_set():
+            return None
+        plan = self.engine.plan
+        if sizes != self.sizes[name]:
+            raise HuscfError(
+                f"other data than the run began with: {sizes}, then {self.sizes[name]}"
+            )
+        return {
+            "run": self.run_id,
+            "method": self.config.method_values,
+            "seed": self.seed,
+            "shape": shape,
+            "blocks": [list(pair) for pair in plan.blocks],
+            "cuts": [[c, plan.by_client[c].cuts.as_list()] for c in self.roster[name]],
+            "weights": self.weights,
+            "step": self.step,
+        }
+
+    def _check_join(self, name: str, header: dict[str, Any]) -> tuple[list[int], list[list[int]]]:
+        """Return the run's shape and a site's sizes, once they fit those of the others."""
+        if header["protocol"] != PROTOCOL:
+            raise HuscfError(
+                f"this site speaks protocol {header['protocol']} (huscf {header['version']:.20}), "
+                f"the server {PROTOCOL} (huscf {version('huscf')}): install the same version"
+            )
+        sizes, shape = header["clients"], header["shape"]
+        are_pairs = all(
+            isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair)
+            for pair in sizes
+        )
+        if not are_pairs or not all(1 <= batch <= size < 1 << 40 for size, batch in sizes):
+            raise HuscfError("a client has one or more samples, and a batch no larger")
+        if len(sizes) != len(self.roster[name]):
+            raise HuscfError(
+                f"{name} has data of {len(sizes)} clients, the roster {len(self.roster[name])}: "
+                "set data.init_args.clients_per_domain, or mend roster.yaml"
+            )
+        if len(shape) != 3 or not all(type(n) is int and 0 < n < 1 << 16 for n in shape):
+            raise HuscfError("a sample's shape is channels, side and number of classes")
+        known = getattr(self, "shape", None)
+        if known is None:
+            self.shape = known = SampleShape(*shape)
+        if (known.channels, known.image_size) != (shape[0], shape[1]):
+            raise HuscfError(
+                f"its samples have {shape[0]} channels and {shape[1]} pixels a side, those of the "
+                f"run {known.channels} and {known.image_size}: set data.init_args.channels and "
+                "image_size"
+            )
+        if shape[2] > known.num_classes:
+            if self._is_set_up.is_set():
+                raise HuscfError(f"it has {shape[2]} classes, the run {known.num_classes}")
+            self.shape = known = SampleShape(shape[0], shape[1], shape[2])
+        return [known.channels, known.image_size, known.num_classes], sizes
+
+    # Training
+
+    def _train(self) -> None:
+        if not self.step:
+            self._wait_for_sites(lambda: len(self.sessions.present()) == len(self.roster), None)
+        elif not self._wait_for_sites(
+            lambda: len(self.sessions.present()) == len(self.roster),
+            self.config.sites.wait_timeout_s,
+        ):
+            self.say("some sites have not come back; going on without them")
+        while not self._is_over():
+            while not self._is_epoch_over():
+                self._wait_for_enough()
+                self._add(self.engine.run_step(self.engine.present_clients(), self.step))
+                self.step += 1
+                if self.step == self.config.max_steps:
+                    break
+            self.epoch += 1
+            federation = self.config.federation
+            if federation.should_federate(self.epoch - 1) or self._is_over():
+                self._end_round()
+        self.say(f"{self.num_rounds} rounds, {self.step} steps; run folder: {self.folder}")
+
+    def _is_over(self) -> bool:
+        limits = (self.config.max_epochs, self.config.max_steps)
+        return self.epoch >= limits[0] >= 0 or self.step >= limits[1] >= 0
+
+    def _is_epoch_over(self) -> bool:
+        return self.step >= (self.epoch + 1) * self.steps_per_epoch
+
+    def _wait_for_sites(self, is_enough: Callable[[], bool], timeout_s: float | None) -> bool:
+        started = time.monotonic()
+        is_there = self.sessions.wait_for(is_enough, timeout_s)
+        waited = self.engine.waited_s
+        waited["sites"] = waited.get("sites", 0.0) + time.monotonic() - started
+        return is_there
+
+    def _wait_for_enough(self) -> None:
+        """Wait until enough clients are there; save and stop where they do not come."""
+        if len(self.engine.present_clients()) >= self.min_clients:
+            return
+        wait_s = self.config.sites.wait_timeout_s
+        self.say(
+            f"step {self.step}: {len(self.engine.present_clients())} clients are there, "
+            f"{self.min_clients} are needed; waiting up to {wait_s:g} s"
+        )
+        if not self._wait_for_sites(
+            lambda: len(self.engine.present_clients()) >= self.min_clients, wait_s
+        ):
+            self.save()
+            raise Stopped(
+                f"too few clients for {wait_s:g} s: the run is saved at step {self.step}; go on "
+                "with --ckpt_path last"
+            )
+
+    def _add(self, result: StepResult) -> None:
+        for name, value in result.losses.items():
+            key = f"train/{name}_loss"
+            self._sums[key] = self._sums.get(key, 0.0) + value
+        self._num_steps += 1
+        if time.monotonic() - self._said >= self.config.sites.progress_s:
+            self._said = time.monotonic()
+            figures = ", ".join(f"{n} {v:.3f}" for n, v in result.losses.items())
+            self.say(f"round {self.num_rounds + 1}, step {self.step + 1}: {figures}")
+
+    def _end_round(self) -> None:
+        federation = self.config.federation
+        decision = federation.decide(self)
+        mixture = federation.apply(self, decision)
+        result = RoundResult(self.num_rounds, decision, mixture, self._is_over())
+        result.figures.update({f"federation/{n}": v for n, v in decision.figures().items()})
+        self._write_round(result, decision)
+        self.save()
+
+    def _write_round(self, result: RoundResult, decision: RoundDecision) -> None:
+        traffic = self.engine.wire.traffic.total()
+        row: dict[str, float] = {
+            "round": self.num_rounds,
+            "epoch": self.epoch - 1,
+            "step": self.step,
+            **{name: total / self._num_steps for name, total in self._sums.items()},
+            **result.figures,
+            "traffic/mbytes": (traffic - self._num_bytes) / 1e6,
+            "dropped_steps": sum(self.engine.num_dropped.values()),
+            "refused_frames": sum(self.sessions.refused.values()),
+            **{f"waited/{what}": s for what, s in self.engine.waited_s.items()},
+            "seconds": time.monotonic() - self._started,
+        }
+        self.rows.append(row)
+        write_csv(self.folder / "metrics.csv", self.rows)
+        self._write_sites()
+        rows = self._place(decision)
+        append_federation(self.folder / "federation.csv", rows)
+        self.placed = rows
+        self._sums, self._num_steps, self._num_bytes = {}, 0, traffic
+        self._started, self.engine.waited_s = time.monotonic(), {}
+        losses = ", ".join(f"{n[6:]} {v:.3f}" for n, v in row.items() if n.startswith("train/"))
+        count = len(set(decision.clusters.values()))
+        self.say(
+            f"round {self.num_rounds} ended at step {self.step}: {losses}, {count} clusters, "
+            f"{row['traffic/mbytes']:.1f} MB, {row['seconds']:.1f} s"
+        )
+
+    def _write_sites(self) -> None:
+        """Write what each site has sent and got so far, and how often it was left out."""
+        sent, refused = self.sessions.num_bytes, self.sessions.refused
+        write_csv(
+            self.folder / "sites.csv",
+            [
+                {
+                    "site": name,  # type: ignore[dict-item]
+                    "clients": " ".join(map(str, own)),  # type: ignore[dict-item]
+                    "uplink_mbytes": sent[name, "up"] / 1e6,
+                    "downlink_mbytes": sent[name, "down"] / 1e6,
+                    "dropped_steps": sum(self.engine.num_dropped[c] for c in own),
+                    "refused_frames": refused[name],
+                }
+                for name, own in self.roster.items()
+            ],
+        )
+
+    def _place(self, decision: RoundDecision) -> list[FederationRow]:
+        names = {c: name for name, own in self.roster.items() for c in own}
+        points = align_embedding(decision.embedding_2d, embedding_of(self.placed))
+        return [
+            FederationRow(
+                self.num_rounds,
+                client,
+                names[client],
+                cluster,
+                self.engine.client_sizes[client],
+                decision.divergences.get(client),
+                decision.weights[client],
+                *points.get(client, (None, None)),
+            )
+            for client, cluster in sorted(decision.clusters.items())
+        ]
+
+    # Saving
+
+    def save(self) -> None:
+        """Let every site that is there save its half, then save the server's."""
+        present = self.sessions.present()
+        commands = {name: {"kind": "save", "step": self.step} for name in present}
+        answers = self.sessions.call(commands, self.config.sites.step_timeout_s)
+        if missing := [name for name in present if name not in answers]:
+            self.say(f"step {self.step}: not saved by {', '.join(missing)}")
+        Folder(self.folder / "checkpoints").write(self.step, self._get_state(), last=True)
+
+    def _get_state(self) -> dict[str, Any]:
+        state_dict = {f"parties.{n}": t for n, t in self.engine.parties.state_dict().items()}
+        run = {
+            "run_id": self.run_id,
+            "sizes": self.sizes,
+            "shape": [self.shape.channels, self.shape.image_size, self.shape.num_classes],
+            "roster": {name: list(own) for name, own in self.roster.items()},
+            "step": self.step,
+            "epoch": self.epoch,
+            "rows": self.rows,
+            "placed": [tuple(row) for row in self.placed],
+            "sums": self._sums,
+            "num_steps": self._num_steps,
+            "num_bytes": self._num_bytes,
+            "federation": self.config.federation.state_dict(),
+        }
+        huscf = {
+            "format": FORMAT,
+            "method": type(self.method).__name__,
+            "engine": self.engine.get_state(),
+            "num_rounds": self.num_rounds,
+            "torch_rng": torch.get_rng_state(),
+            "server": run,
+        }
+        return {
+            "state_dict": state_dict,
+            "huscf": huscf,
+            "huscf_config": self.config.values,
+            "global_step": self.step,
+        }
+
+    def _go_on(self, saved: dict[str, Any]) -> None:
+        """Take over a saved half."""
+        huscf = saved["huscf"]
+        if "server" not in huscf:
+            raise CheckpointError("the checkpoint is of a run in one process: huscf fit goes on")
+        run = huscf["server"]
+        check_complete(run, ("run_id", "sizes", "shape", "roster", "step", "epoch", "federation"))
+        if {name: tuple(own) for name, own in run["roster"].items()} != self.roster:
+            raise CheckpointError("the checkpoint is of other sites than roster.yaml names")
+        self.run_id, self.step, self.epoch = run["run_id"], run["step"], run["epoch"]
+        self.num_rounds = huscf["num_rounds"]
+        self.shape = SampleShape(*run["shape"])
+        self.rows, self._sums, self._num_steps = run["rows"], run["sums"], run["num_steps"]
+        self.placed = [FederationRow(*row) for row in run["placed"]]
+        self._num_bytes = run["num_bytes"]
+        self.config.federation.load_state_dict(run["federation"])
+        self._set_up(run["sizes"], CutPlan.from_dict(huscf["engine"]["plan"]))
+        self.engine.set_structure(huscf["engine"])
+        tensors = {n.removeprefix("parties."): t for n, t in saved["state_dict"].items()}
+        self.engine.parties.load_state_dict(tensors)
+        self.engine.make_optimizers()
+        self.engine.set_optimizers(huscf["engine"]["optimizers"])
+        torch.set_rng_state(huscf["torch_rng"])
+
+    # Answering
+
+    def _answer(self, name: str, frame: Frame) -> Any:
+        return self.engine.answer(name, frame)
+
+    def _note(self, name: str, event: str) -> None:
+        self.say(f"step {self.step}: {name} {event}")
+
+    def _close(self, reason: str) -> None:
+        self.sessions.close(reason, 10.0)
+
+
+def digest_weights(networks: Mapping[str, Network]) -> str:
+    """Return a hash of the weights from which everybody starts."""
+    digest = hashlib.blake2b(digest_size=12)
+    for network in networks.values():
+        for name, tensor in network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

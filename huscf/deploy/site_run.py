@@ -1,0 +1,195 @@
+"""A run at a site: its own data and half, and what the server asks of it."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..datamodules import FederatedDataModule
+from ..datamodules.client_batches import ClientBatches
+from ..engines.remote import Caller, Dismissed, Dropped, Rejoin, SiteHalf
+from ..errors import CheckpointError, HuscfError
+from ..models import SampleShape
+from ..split import ClientCuts, ClientPlan, CutPlan
+from ..training import build_networks
+from ..training.module import FORMAT
+from ..trust import Trust
+from .halves import Folder
+from .kits import Tls
+from .run_config import build_method
+from .server_run import digest_weights
+
+
+class SiteRun:
+    """Holds a site's half, and does what the server asks until it says goodbye.
+
+    Args:
+        data: The site's own; its clients are this site's clients in the run.
+        chosen: Those of the data's clients that are this site's, by their number; None is all.
+        tls: The site's kit.
+        folder: Where the half is kept, in a folder of the run's name.
+        caller: The way to the server.
+        trust: What the method that the server names may be made of.
+        say: Prints a line.
+    """
+
+    half: SiteHalf
+    kept: Folder
+
+    def __init__(
+        self,
+        data: FederatedDataModule,
+        chosen: Sequence[int] | None,
+        tls: Tls,
+        folder: Path,
+        caller: Caller,
+        trust: Trust | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.data, self.tls, self.folder, self.caller = data, tls, folder, caller
+        self.trust, self.say = trust or Trust(), say
+        every = {client.client_id: client for client in data.clients}
+        wanted = list(every) if chosen is None else list(chosen)
+        if unknown := [c for c in wanted if c not in every]:
+            raise HuscfError(f"--clients {unknown[0]}: the data have clients {list(every)}")
+        self._own = [every[c] for c in wanted]
+        self.num_steps = 0
+        self._said = time.monotonic()
+
+    def run(self) -> str:
+        """Take part until the end; return the server's goodbye.
+
+        Raises:
+            HuscfError: Where the server cannot be reached or refuses this site.
+        """
+        try:
+            while True:
+                self._set_up(self.caller.join(self._describe()))
+                try:
+                    self._obey()
+                except Rejoin:
+                    self.say("the server was started anew: joining again")
+        except Dismissed as goodbye:
+            return str(goodbye)
+
+    def _describe(self) -> dict[str, Any]:
+        """Return what the server is told of this site: sizes, and how samples look."""
+        shape = self.data.sample_shape
+        sizes = [[len(c), min(self.data.batch_size, len(c))] for c in self._own]
+        dims = [shape.channels, shape.image_size, shape.num_classes]
+        return {"version": version("huscf"), "clients": sizes, "shape": dims}
+
+    def _set_up(self, welcome: Mapping[str, Any]) -> None:
+        """Make the own half as the server says, and go on from where the run stands."""
+        try:
+            method = build_method(welcome["method"], self.trust)
+            shape = SampleShape(*welcome["shape"])
+            blocks = tuple((str(name), int(count)) for name, count in welcome["blocks"])
+            names = [name for name, _ in blocks]
+            cuts = [(int(c), ClientCuts.from_list(own, names)) for c, own in welcome["cuts"]]
+            plan = CutPlan(blocks, tuple(ClientPlan(c, own) for c, own in sorted(cuts)))
+            run_id, step, seed = str(welcome["run"]), int(welcome["step"]), int(welcome["seed"])
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, HuscfError):
+                raise
+            raise HuscfError(f"the server's welcome is malformed: {error!r:.200}") from error
+        networks = build_networks(method, shape, seed)
+        if digest_weights(networks) != welcome["weights"]:
+            raise HuscfError(
+                "this machine draws other initial weights than the server: install the same "
+                "versions of torch and huscf at both"
+            )
+        self.clients = {
+            c: replace(own, client_id=c) for (c, _), own in zip(cuts, self._own, strict=True)
+        }
+        sizes = {c: min(self.data.batch_size, len(own)) for c, own in self.clients.items()}
+        seeds = {c: self.tls.seed_of(c, seed) for c in self.clients}
+        self.half = SiteHalf(method, networks, plan, shape, seeds, sizes)
+        if not run_id.isalnum():
+            raise HuscfError(f"the server names the run {run_id!r:.40}")
+        self.kept = Folder(self.folder / run_id)
+        self._go_on(step)
+
+    def _go_on(self, step: int) -> None:
+        """Take over the newest half that is not after the server's."""
+        self.kept.forget_after(step)
+        own = self.kept.newest_until(step)
+        if own is None and step:
+            raise CheckpointError(
+                f"the run stands at step {step}, and {self.kept.path} has no half of this site: "
+                "give the folder of its last run with --output"
+            )
+        if own is not None:
+            saved = self.kept.read(own)
+            if saved["huscf"].get("site", {}).get("digests") != self._digests():
+                raise CheckpointError(f"{self.kept.file(own)} was made with other data: give those")
+            state = {"state_dict": saved["state_dict"]}
+            self.half.set_state({**state, "optimizers": saved["huscf"]["site"]["optimizers"]})
+        clients = " ".join(map(str, self.clients))
+        where = "its beginning" if own is None else f"its half of step {own}"
+        self.say(f"joined: clients {clients}; the run stands at step {step}, here {where}")
+
+    def _obey(self) -> None:
+        """Do what the server asks, again and again."""
+        answers, answer = 0, None  # type: int, dict[str, Any] | None
+        while True:
+            command = self.caller.ask("ready", {"answers": answers, "answer": answer}).header
+            if command["kind"] == "wait":
+                answer = None
+                continue
+            answers, answer = int(command["number"]), {}
+            try:
+                answer = self._do(command)
+            except Dropped:
+                self.say(f"{command['kind']}: too late, going on with the next")
+
+    def _do(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        kind = command["kind"]
+        if kind == "step":
+            self._run_step(command)
+        elif kind == "close":
+            return {"diverged": self.half.list_diverged()}
+        elif kind == "give":
+            self.half.give(command, self.caller.ask)
+        elif kind == "take":
+            self.half.take(command, self.caller.ask)
+        elif kind == "save":
+            self._save(int(command["step"]))
+        else:
+            raise HuscfError(f"the server asks for {kind!r:.40}, which this version does not know")
+        return {}
+
+    def _run_step(self, command: Mapping[str, Any]) -> None:
+        step = int(command["step"])
+        own = [self.clients[c] for c in command["clients"] if c in self.clients]
+        batches = ClientBatches(
+            own,
+            self.data.batch_size,
+            self.data.seed,
+            1,
+            self.data.augmentation,
+            self.data.label_sampling,
+        )
+        batches.load_state_dict({"step": step})
+        losses = self.half.run_step(command, next(iter(batches)), self.caller.ask)
+        self.num_steps += 1
+        if not losses:
+            self.say(f"step {step}: left out, being late or not finite")
+        elif time.monotonic() - self._said >= 10.0 or self.num_steps == 1:
+            self._said = time.monotonic()
+            figures = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+            sent, got = (count / 1e6 for count in self.caller.num_bytes)
+            self.say(f"step {step + 1}: {figures}; sent {sent:.1f} MB, got {got:.1f} MB")
+
+    def _save(self, step: int) -> None:
+        state = self.half.get_state()
+        site = {"step": step, "optimizers": state["optimizers"], "digests": self._digests()}
+        huscf = {"format": FORMAT, "site": site}
+        self.kept.write(step, {"state_dict": state["state_dict"], "huscf": huscf})
+        self.say(f"saved step {step} in {self.kept.path}")
+
+    def _digests(self) -> list[str]:
+        known = self.data.client_digests
+        return [known[client.client_id] for client in self._own]

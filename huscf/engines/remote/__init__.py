@@ -1,0 +1,21 @@
+"""The engine whose clients live elsewhere: the server's half, the site's half, and their frames."""
+
+from .caller import Caller, Rejoin
+from .engine import RemoteEngine
+from .expected import Crossings
+from .protocol import PROTOCOL, check_request
+from .sessions import Sessions
+from .site import Dismissed, Dropped, SiteHalf
+
+__all__ = [
+    "PROTOCOL",
+    "Caller",
+    "Crossings",
+    "Dismissed",
+    "Dropped",
+    "Rejoin",
+    "RemoteEngine",
+    "Sessions",
+    "SiteHalf",
+    "check_request",
+]

@@ -1,0 +1,92 @@
+"""How a site asks: one numbered frame at a time, and what its answer means."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ...errors import HuscfError
+from ...wire.frames import Frame, FrameError, pack
+from .protocol import PROTOCOL
+from .site import Dismissed, Dropped
+
+#: Carries a frame to the server and returns its answer; sends it again where a stream breaks.
+Exchange = Callable[[bytes], bytes]
+
+
+class Rejoin(Exception):
+    """The server does not know this session, as after it was started anew."""
+
+
+class Caller:
+    """One session of a site.
+
+    Args:
+        exchange: The way to the server.
+
+    Attributes:
+        num_bytes: Bytes sent and received so far.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.num_bytes = [0, 0]
+        self._begin()
+
+    def join(self, description: Mapping[str, Any]) -> dict[str, Any]:
+        """Begin a new session; wait until the run is set up, and return what the server says of it.
+
+        Args:
+            description: What the site tells of itself; see the protocol.
+        """
+        self._begin()
+        while True:
+            header = self._send("join", {"protocol": PROTOCOL, **description}, {}).header
+            if header["kind"] == "welcome":
+                self._seq = 0
+                return header
+
+    def ask(
+        self, kind: str, fields: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
+    ) -> Frame:
+        """Send a request, and return its answer.
+
+        Raises:
+            Dropped: Where the site is out of this step.
+            Dismissed: Where the server has said goodbye.
+            Rejoin: Where it does not know this session.
+            HuscfError: Where it refuses, naming the reason.
+        """
+        return self._send(kind, fields, tensors or {})
+
+    def _begin(self) -> None:
+        self._session, self._seq = secrets.token_hex(16), 0
+
+    def _send(self, kind: str, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Frame:
+        self._seq += 1
+        header = {**fields, "kind": kind, "seq": self._seq, "session": self._session}
+        data = pack(header, tensors)
+        reply = self._exchange(data)
+        self.num_bytes[0] += len(data)
+        self.num_bytes[1] += len(reply)
+        answer = Frame(reply)
+        self._judge(kind, answer.header)
+        return answer
+
+    def _judge(self, kind: str, header: Mapping[str, Any]) -> None:
+        answer, reason = header.get("kind"), str(header.get("reason", ""))[:300]
+        if answer == "refused":
+            raise HuscfError(f"the server refused {kind!r}: {reason}")
+        if answer == "displaced":
+            raise HuscfError("another process has joined under this site's name; this one ends")
+        if answer == "rejoin":
+            raise Rejoin
+        if answer == "bye":
+            raise Dismissed(reason)
+        if header.get("seq") != self._seq:
+            raise FrameError(
+                f"the server answered frame {header.get('seq')!r:.20}, not {self._seq}"
+            )
+        if answer == "dropped":
+            raise Dropped

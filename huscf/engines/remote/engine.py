@@ -1,0 +1,239 @@
+"""The engine at the server: clients live at sites, and are asked over a network."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ...errors import HuscfError
+from ...federation import ReferenceObserver
+from ...parties import Client
+from ...split import CutPlan
+from ...wire import SERVER, Message
+from ...wire.frames import Frame, FrameError
+from ..base import Batches, Mixture, Move, Observation, StepResult
+from ..local import LocalEngine
+from .expected import Crossings, describe_block
+from .mirror import BlockRef, Mirror
+from .protocol import read_failures, read_losses
+from .sessions import Reply, Sessions
+from .step import DroppedError, RemoteStep
+
+
+class RemoteEngine(LocalEngine):
+    """Holds the server alone; a step gives what SerialEngine gives, bit for bit.
+
+    Args:
+        sessions: The sites; set it before the first step.
+        batch_sizes: Samples per step by client id.
+        timeout_s: A phase ends after so long, without the clients that are late.
+
+    Attributes:
+        waited_s: How long the server waited for sites since the last round, by what for.
+    """
+
+    sessions: Sessions
+    observer: ReferenceObserver | None = None
+
+    def __init__(
+        self,
+        *args: Any,
+        batch_sizes: Mapping[int, int],
+        timeout_s: float = 60.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.batch_sizes = dict(batch_sizes)
+        self.timeout_s = timeout_s
+        self.waited_s: dict[str, float] = {}
+        self.crossings = {
+            entry.client_id: Crossings(entry, self.networks, self.example_inputs, self.method)
+            for entry in self.plan.clients
+        }
+        self._step: RemoteStep | None = None
+        self._diverged: frozenset[int] = frozenset()
+        self._given: dict[BlockRef, dict[str, Tensor]] = {}
+        self._wanted: dict[BlockRef, bool] = {}
+        self._taken: dict[BlockRef, Mapping[str, Tensor]] = {}
+        self.make_optimizers()
+
+    def make_clients(self) -> dict[int, Client]:
+        """Return none: they live at sites."""
+        return {}
+
+    # A step
+
+    def run_step(self, batches: Batches | Iterable[int], step: int) -> StepResult:
+        """Let the clients that are named run a step, as far as their sites are there."""
+        active = sorted(batches)
+        running = RemoteStep(self, step, active)
+        self._step = running
+        commands = {
+            name: {
+                "kind": "step",
+                "step": step,
+                "clients": clients,
+                "observe": [c for c in clients if self._is_observed(c)],
+            }
+            for name, clients in self._by_site(active).items()
+        }
+        numbers = self.sessions.post(commands)
+        losses = {}
+        for phase in running.phases:
+            losses[phase.name] = running.end_phase(self.timeout_s)
+            self._count_wait(phase.name, running.waited[-1])
+        self.update_averages(step)
+        self.commit_step(())
+        # Who was late is not waited for again; it is asked once it is there.
+        in_time = self._by_site(running.active)
+        self.sessions.collect({name: numbers[name] for name in in_time}, self.timeout_s)
+        return StepResult(losses, tuple(running.dropped))
+
+    def answer(self, name: str, frame: Frame) -> Reply:
+        """Answer what a site asks within a step or a round; threads may call it."""
+        kind = frame.header["kind"]
+        if kind in ("block", "fetch"):
+            return self._exchange_block(frame)
+        running = self._step
+        if running is None or frame.header["step"] != running.step:
+            raise DroppedError
+        if kind == "forward":
+            return {"kind": "ok"}, running.forward(frame)
+        if kind == "backward":
+            return {"kind": "ok"}, running.backward(frame)
+        if kind == "observe":
+            return self._observe(running, frame)
+        losses = read_losses(frame.header["losses"])
+        failed = read_failures(frame.header["failed"])
+        own = self.sessions.roster[name]
+        if foreign := [c for c in (*losses, *failed) if c not in own]:
+            raise FrameError(f"finish: client {foreign[0]} is not a client of {name}")
+        phase = frame.header["phase"]
+        return running.finish(phase, losses, failed, self.sessions.poll_s), {}
+
+    def _by_site(self, client_ids: Iterable[int]) -> dict[str, list[int]]:
+        wanted = set(client_ids)
+        each = {n: [c for c in own if c in wanted] for n, own in self.sessions.roster.items()}
+        return {name: own for name, own in each.items() if own}
+
+    def _is_observed(self, client_id: int) -> bool:
+        return self.observer is not None and self.observer.wants(client_id)
+
+    def _observe(self, running: RemoteStep, frame: Frame) -> Reply:
+        """Take what a client's batch looks like under the reference blocks."""
+        client_id, network = frame.header["client"], self.method.observed
+        with running.changed:
+            if client_id not in running.active or not self._is_observed(client_id):
+                raise DroppedError
+            assert self.observer is not None and network is not None
+            crossings = self.crossings[client_id]
+            expected = crossings.up(network, self.batch_sizes[client_id])
+            cut = crossings.cuts.head(network)
+            names = self.observer.blocks.names_needed(cut)
+            arrived = frame.take_tensors({n: expected[n] for n in names})
+            kind = "activations" if cut else "inputs"
+            self.wire.check_kind(kind, f"{network}_head")  # type: ignore[arg-type]
+            message = Message(client_id, SERVER, kind, f"{network}_head", arrived)  # type: ignore[arg-type]
+            self.wire.count(message, message.num_bytes)
+            if all(bool(tensor.isfinite().all()) for tensor in arrived.values()):
+                self.observer.take(client_id, arrived, cut)
+        return {"kind": "ok"}, {}
+
+    def _count_wait(self, what: str, seconds: float) -> None:
+        self.waited_s[what] = self.waited_s.get(what, 0.0) + seconds
+
+    # A round
+
+    def present_clients(self) -> list[int]:
+        """Return the clients of the sites that are there, ascending."""
+        present = self.sessions.present()
+        return sorted(c for name in present for c in self.sessions.roster[name])
+
+    def observe(self) -> Observation:
+        """Return what the server has seen in the round; sites say whose blocks are finite."""
+        answers = self.sessions.call(
+            {name: {"kind": "close"} for name in self.sessions.present()}, self.timeout_s
+        )
+        statistics = self.server.statistics
+        present = frozenset(statistics.client_ids)
+        summary = statistics.summarize(self.client_sizes) if present else None
+        said = {c for answer in answers.values() for c in _read_ids(answer.get("diverged"))}
+        self._diverged = frozenset(said & set(self.plan.client_ids))
+        clusters = dict(self.clusters)
+        return Observation(summary, clusters, self.client_sizes, present, self._diverged)
+
+    def mix(self, mixture: Mixture) -> None:
+        """Average over the clients whose sites are there, by what these send."""
+        mirror = Mirror(self, mixture)
+        while mirror.set_present(self.present_clients()):
+            wanted = mirror.list_weighed()
+            with_moments = mixture.moments == "average"
+            self._wanted, self._given = dict.fromkeys(wanted, with_moments), {}
+            commands = {
+                name: {
+                    "kind": "give",
+                    "blocks": [list(ref) for ref in wanted if ref.client_id in own],
+                    "moments": with_moments,
+                }
+                for name, own in self._by_site({ref.client_id for ref in wanted}).items()
+            }
+            self.sessions.call(commands, self.timeout_s)
+            if all(ref in self._given for ref in wanted):
+                break
+        else:
+            self.server.statistics.reset()
+            return
+        changed = mirror.mix(self._given)
+        self._wanted, self._given = {}, {}
+        self._taken = changed
+        diverged = {c for c in self._diverged if mixture.weights.get(c) == 0}
+        present = set(self.present_clients())
+        takes = {
+            name: {
+                "kind": "take",
+                "blocks": [list(ref) for ref in changed if ref.client_id in own],
+                "forget": sorted(own if mixture.moments == "reset" else diverged & set(own)),
+            }
+            for name, own in self._by_site(present).items()
+        }
+        self.sessions.call(takes, self.timeout_s)
+        self._taken = {}
+        self.server.statistics.reset()
+        self.on_new_structure()
+
+    def apply_plan(self, plan: CutPlan) -> tuple[Move, ...]:
+        """Refuse: blocks do not move between sites and server in a run."""
+        raise HuscfError("replanning: cuts stay as they are where clients are at sites")
+
+    def _exchange_block(self, frame: Frame) -> Reply:
+        """Take a block that was asked for, or hand out one that has been averaged."""
+        header = frame.header
+        ref = BlockRef(header["client"], header["holding"], header["network"], header["index"])
+        if header["kind"] == "fetch":
+            state = self._taken.get(ref)
+            if state is None:
+                raise FrameError(f"fetch: nothing of block {ref.block} for client {ref.client_id}")
+            self._count_block(ref, SERVER, state)
+            return {"kind": "ok"}, state
+        with_moments = self._wanted.get(ref)
+        if with_moments is None:
+            raise FrameError(f"block: block {ref.block} of client {ref.client_id} is not wanted")
+        expected = describe_block(self.networks[ref.network], ref.block, with_moments)
+        state = frame.take_tensors(expected, optional=with_moments)
+        least = describe_block(self.networks[ref.network], ref.block, False)
+        if missing := [name for name in least if name not in state]:
+            raise FrameError(f"block: tensor {missing[0]} is missing")
+        self._count_block(ref, ref.client_id, state)
+        self._given[ref] = state
+        return {"kind": "ok"}, {}
+
+    def _count_block(self, ref: BlockRef, sender: Any, state: Mapping[str, Tensor]) -> None:
+        receiver = ref.client_id if sender == SERVER else SERVER
+        topic = ref.network if ref.holding == "trained" else f"{ref.network} average"
+        message = Message(sender, receiver, "blocks", topic, state)
+        self.wire.check_kind("blocks", topic)
+        self.wire.count(message, message.num_bytes)
+
+
+def _read_ids(values: object) -> list[int]:
+    return [v for v in values if type(v) is int] if isinstance(values, list) else []

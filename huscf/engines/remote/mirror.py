@@ -1,0 +1,161 @@
+"""A round's averages where clients are elsewhere: computed on copies of what they send."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from ...parties import Client, Server, read_block, write_block
+from ...split import CutPlan
+from ...wire import SERVER, MemoryWire, Message
+from ..base import Mixture
+from ..local import LocalEngine
+from ..mixing import mix_over_wire
+
+if TYPE_CHECKING:
+    from .engine import RemoteEngine
+
+
+class BlockRef(NamedTuple):
+    """A client's block.
+
+    Args:
+        client_id: Whose.
+        holding: "trained", or "average" for its moving average.
+        network: Of which network.
+        block: Index of the block.
+    """
+
+    client_id: int
+    holding: str
+    network: str
+    block: int
+
+
+class Mirror:
+    """Stands for the clients while a round's blocks are averaged, as in one process.
+
+    Args:
+        engine: The server's engine.
+        mixture: What is averaged.
+    """
+
+    def __init__(self, engine: "RemoteEngine", mixture: Mixture) -> None:
+        self.engine, self.mixture = engine, mixture
+        self._present: list[int] = []
+
+    def set_present(self, client_ids: Sequence[int]) -> bool:
+        """Average over these clients alone; return whether every cluster has one that counts.
+
+        The others' weights go to the members that are there.
+        """
+        self._present = [c for c in self.mixture.clusters if c in client_ids]
+        clusters, known = self.mixture.clusters, self.mixture.weights
+        totals = dict.fromkeys(clusters.values(), 0.0)
+        for client_id in self._present:
+            totals[clusters[client_id]] += known[client_id]
+        if not all(totals.values()):
+            return False
+        is_whole = len(self._present) == len(known)
+        weights = {c: known[c] / (1 if is_whole else totals[clusters[c]]) for c in self._present}
+        self.mixture = replace(self.mixture, weights=weights)
+        return True
+
+    def list_weighed(self) -> list[BlockRef]:
+        """Return the blocks that somebody else weighs, so that their clients have to send them."""
+        wire = _Recorder()
+        stand_in = _StandIn(self.engine, copy.deepcopy(self.engine.server), self._present, wire)
+        wire.refs = stand_in.refs()
+        # What is sent does not depend on moments, nor on values.
+        mix_over_wire(cast(LocalEngine, stand_in), replace(self.mixture, moments="keep"))
+        return wire.sent
+
+    def mix(
+        self, given: Mapping[BlockRef, Mapping[str, Tensor]]
+    ) -> dict[BlockRef, Mapping[str, Tensor]]:
+        """Average at the server; return the new state of the clients' blocks that change."""
+        stand_in = _StandIn(self.engine, self.engine.server, self._present, MemoryWire())
+        with_moments = self.mixture.moments == "average"
+        if with_moments:
+            for client in stand_in.clients.values():
+                client.make_optimizers(self.engine.method)
+        for ref, state in given.items():
+            write_block(stand_in.block(ref), state, stand_in.optimizer(ref))
+        before = {ref: _version(stand_in.block(ref)) for ref in stand_in.refs().values()}
+        mix_over_wire(cast(LocalEngine, stand_in), self.mixture)
+        return {
+            ref: _without_counters(read_block(stand_in.block(ref), stand_in.optimizer(ref)))
+            for ref, version in before.items()
+            if _version(stand_in.block(ref)) != version
+        }
+
+
+class _Recorder(MemoryWire):
+    """Notes whose blocks are sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refs: dict[int, BlockRef] = {}
+        self.sent: list[BlockRef] = []
+
+    def transmit(self, message: Message) -> Mapping[str, Tensor]:
+        if message.receiver == SERVER and message.tensors:
+            self.sent.append(self.refs[_address(message.tensors)])
+        return message.tensors
+
+
+class _StandIn:
+    """What `mix_over_wire` needs of an engine, with copies of the clients that are there."""
+
+    def __init__(
+        self, engine: "RemoteEngine", server: Server, present: Sequence[int], wire: MemoryWire
+    ) -> None:
+        self.server, self.wire, self.method = server, wire, engine.method
+        entries = tuple(engine.plan.by_client[client_id] for client_id in present)
+        self.plan = CutPlan(engine.plan.blocks, entries)
+        averaged = engine.method.averaged
+        self.clients = {e.client_id: Client(e, engine.networks, averaged) for e in entries}
+
+    def client(self, client_id: int) -> Client:
+        return self.clients[client_id]
+
+    def forget_moments_of(self, client_ids: Any) -> None:
+        """Leave that to the sites, who have the moments."""
+
+    def block(self, ref: BlockRef) -> torch.nn.Module:
+        holding = getattr(self.clients[ref.client_id], ref.holding)
+        return holding.blocks(ref.network)[ref.block]
+
+    def optimizer(self, ref: BlockRef) -> torch.optim.Optimizer | None:
+        optimizers = self.clients[ref.client_id].optimizers
+        return optimizers.get(ref.network) if ref.holding == "trained" else None
+
+    def refs(self) -> dict[int, BlockRef]:
+        """Return every client's blocks that have tensors, by where the first of these lies."""
+        found: dict[int, BlockRef] = {}
+        for client_id, client in self.clients.items():
+            for name in ("trained", "average") if client.average is not None else ("trained",):
+                holding = getattr(client, name)
+                for network in holding.network_names:
+                    for index, block in holding.blocks(network).items():
+                        if state := read_block(block):
+                            ref = BlockRef(client_id, name, network, index)
+                            found[_address(state)] = ref
+        return found
+
+
+def _address(state: Mapping[str, Tensor]) -> int:
+    return next(iter(state.values())).data_ptr()
+
+
+def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out counts of batches and steps, which are not averaged: a client keeps its own."""
+    return {n: t for n, t in state.items() if t.is_floating_point() and ".step." not in n}
+
+
+def _version(block: torch.nn.Module) -> int:
+    """Return a number that grows whenever the block is written."""
+    return sum(t._version for t in (*block.parameters(), *block.buffers()))

@@ -1,0 +1,84 @@
+"""What a site may ask of the server, and what the server may answer.
+
+A site asks and the server answers, one frame at a time. A request has a number; one that is
+repeated gets the answer that it had. Between steps a site says `ready`, with its answer to the
+last command, and the server's answer is the next command, or `wait` after some seconds, so that
+no stream is idle for long.
+
+    site                               server
+    join (who, how much data)          welcome (method, cuts, seed, where the run stands)
+    ready (answer to a command)        wait, or a command:
+                                         step      run a step: the frames below
+                                         close     say whose blocks are finite
+                                         give      send these blocks: `block` for each
+                                         take      get these blocks: `fetch` for each
+                                         save      write the own half
+                                         bye       leave, with the reason
+    observe, forward, backward         ok, with tensors; or dropped: out of this step
+    finish (losses of a phase)         commit: step your networks; wait; or dropped
+    block, fetch                       ok
+    bye                                bye
+
+Any request may be answered by `refused` (with the reason), `rejoin` (the server does not know this
+session, as after a restart) or `displaced` (another process joined under this name).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...wire.frames import FrameError
+
+#: Version of the frames; both ends have the same.
+PROTOCOL = 1
+
+_INT, _TEXT, _LIST, _MAP = (int,), (str,), (list,), (dict,)
+
+#: Of every request: names and types of the fields of its header, beside kind, seq and session.
+REQUESTS: dict[str, dict[str, tuple[type, ...]]] = {
+    "join": {"protocol": _INT, "version": _TEXT, "clients": _LIST, "shape": _LIST},
+    "ready": {"answers": _INT, "answer": (dict, type(None))},
+    "observe": {"client": _INT, "step": _INT},
+    "forward": {"client": _INT, "step": _INT, "phase": _INT, "pass": _TEXT},
+    "backward": {"client": _INT, "step": _INT, "phase": _INT, "pass": _TEXT},
+    "finish": {"step": _INT, "phase": _INT, "losses": _LIST, "failed": _LIST},
+    "block": {"client": _INT, "holding": _TEXT, "network": _TEXT, "index": _INT},
+    "fetch": {"client": _INT, "holding": _TEXT, "network": _TEXT, "index": _INT},
+    "bye": {},
+}
+_COMMON = {"kind": _TEXT, "seq": _INT, "session": _TEXT}
+
+
+def check_request(header: Mapping[str, Any]) -> None:
+    """Raise a FrameError unless a header is that of a request: no field too few or too many."""
+    kind = header.get("kind")
+    fields = REQUESTS.get(kind) if isinstance(kind, str) else None
+    if fields is None:
+        raise FrameError(f"no request is of kind {kind!r:.40}")
+    wanted = {**_COMMON, **fields}
+    if wrong := sorted(str(name) for name in header.keys() ^ wanted.keys()):
+        raise FrameError(f"{kind}: the field {wrong[0]!r:.40} is missing or not known")
+    for name, types in wanted.items():
+        if type(header[name]) not in types:
+            raise FrameError(f"{kind}: {name} is a {type(header[name]).__name__}")
+
+
+def read_losses(entries: list[Any]) -> dict[int, float]:
+    """Return losses by client, from pairs of both."""
+    found: dict[int, float] = {}
+    for entry in entries:
+        is_pair = isinstance(entry, list) and len(entry) == 2
+        if not is_pair or type(entry[0]) is not int or type(entry[1]) is not float:
+            raise FrameError("finish: losses are pairs of client and number")
+        found[entry[0]] = entry[1]
+    return found
+
+
+def read_failures(entries: list[Any]) -> dict[int, str]:
+    """Return what was not finite by client, from pairs of both."""
+    found: dict[int, str] = {}
+    for entry in entries:
+        is_pair = isinstance(entry, list) and len(entry) == 2
+        if not is_pair or type(entry[0]) is not int or type(entry[1]) is not str:
+            raise FrameError("finish: failures are pairs of client and text")
+        found[entry[0]] = entry[1][:200]
+    return found

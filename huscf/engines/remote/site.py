@@ -1,0 +1,290 @@
+"""A site's half: its clients' heads and tails, and what it asks the server for in a step."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import CheckpointError, HuscfError, NonFiniteError, check_complete
+from ...federation import ReferenceBlocks
+from ...methods import Method, Pass, Phase, trace_inputs
+from ...models import Network, SampleShape
+from ...parties import Client, forget_moments, read_block, write_block
+from ...randomness import make_generator
+from ...split import CutPlan
+from ...wire.frames import Frame, FrameError, TensorSpec
+from ..base import Batches
+from ..local import check_plan, update_averages
+from ..serial import run_passes
+from .expected import Crossings, describe_block
+
+#: Asks the server: kind, fields, tensors -> its answer.
+Ask = Callable[[str, Mapping[str, Any], Mapping[str, Tensor]], Frame]
+
+
+class Dropped(Exception):
+    """The site was late for a step, or what it sent was refused for not being finite."""
+
+
+class Dismissed(Exception):
+    """The server has said goodbye.
+
+    Args:
+        reason: In its words.
+    """
+
+
+class SiteHalf:
+    """Holds the clients of one site.
+
+    Args:
+        method: What is trained.
+        networks: The full networks as they were before training.
+        plan: Cuts of this site's clients, and of no others.
+        shape: Shape of the samples.
+        seeds: Of noise and all else that each client draws.
+        batch_sizes: Samples per step by client id.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        networks: Mapping[str, Network],
+        plan: CutPlan,
+        shape: SampleShape,
+        seeds: Mapping[int, int],
+        batch_sizes: Mapping[int, int],
+    ) -> None:
+        check_plan(method, plan, networks)
+        self.method, self.networks, self.plan, self.shape = method, dict(networks), plan, shape
+        self.seeds, self.batch_sizes = dict(seeds), dict(batch_sizes)
+        examples = trace_inputs(method, networks, shape)
+        self.crossings = {
+            e.client_id: Crossings(e, networks, examples, method) for e in plan.clients
+        }
+        self.clients = {e.client_id: Client(e, networks, method.averaged) for e in plan.clients}
+        observed = method.observed
+        self._reference = observed and ReferenceBlocks(list(networks[observed])[:-2])
+        for client in self.clients.values():
+            client.train()
+            client.make_optimizers(method)
+
+    # A step
+
+    def run_step(self, command: Mapping[str, Any], batches: Batches, ask: Ask) -> dict[str, float]:
+        """Run a step for the clients that the server names.
+
+        Args:
+            command: The server's: step, clients, and whom it observes.
+            batches: Of these clients.
+            ask: The way to the server.
+
+        Returns:
+            The mean losses over all clients of the run, by phase; fewer where the site was dropped.
+        """
+        step = command["step"]
+        active = [c for c in command["clients"] if c in self.clients]
+        losses: dict[str, float] = {}
+        try:
+            for client_id in active:
+                self._load(client_id, batches[client_id], step)
+                if client_id in command["observe"]:
+                    self._show(client_id, batches[client_id][0], step, ask)
+            for number, phase in enumerate(self.method.phases(step)):
+                active, losses[phase.name] = self._run_phase(step, number, phase, active, ask)
+        except Dropped:
+            losses = {}
+        finally:
+            for client in self.clients.values():
+                client.clear_batch()
+                client.zero_grad(set_to_none=True)
+        update_averages(self.method, self.clients.values(), step)
+        return losses
+
+    def _load(self, client_id: int, batch: tuple[Tensor, Tensor], step: int) -> None:
+        def streams(purpose: str) -> torch.Generator:
+            return make_generator(self.seeds[client_id], purpose, client_id, step)
+
+        private = self.method.prepare(*batch, streams, step)
+        self.clients[client_id].load_batch(private, self.shape.num_classes)
+
+    def _show(self, client_id: int, samples: Tensor, step: int, ask: Ask) -> None:
+        """Send what a batch looks like under the blocks that never train."""
+        assert isinstance(self._reference, ReferenceBlocks) and self.method.observed is not None
+        cut = self.clients[client_id].cuts.head(self.method.observed)
+        made = self._reference.run(self.method.reference_inputs(samples), 0, cut)
+        tensors = {name: made[name] for name in self._reference.names_needed(cut)}
+        ask("observe", {"client": client_id, "step": step}, tensors)
+
+    def _run_phase(
+        self, step: int, number: int, phase: Phase, active: list[int], ask: Ask
+    ) -> tuple[list[int], float]:
+        """Run a phase, and step if the server does; return who takes part further, and the loss."""
+        before = {c: [b.clone() for b in self.clients[c].buffers()] for c in active}
+        losses: dict[int, float] = {}
+        failed: dict[int, str] = {}
+        committed: list[int] = []
+        try:
+            for client_id in active:
+                way = _Way(self, client_id, {"step": step, "phase": number}, phase, ask)
+                try:
+                    losses[client_id] = way.run()
+                except NonFiniteError as error:
+                    failed[client_id] = str(error).partition(": ")[2]
+                except Dropped:
+                    continue
+            end = _wait_for_commit(step, number, losses, failed, ask)
+            committed = [c for c in end.header["clients"] if c in losses]
+        finally:
+            for client_id in active:
+                if client_id not in committed:
+                    self._undo(client_id, before[client_id])
+        for client_id in committed:
+            for network in phase.trains:
+                self.clients[client_id].step(network)
+        return committed, float(end.header["loss"])
+
+    def _undo(self, client_id: int, before: list[Tensor]) -> None:
+        """Leave no trace of a phase that does not count: no gradient, no running statistics."""
+        for buffer, old in zip(self.clients[client_id].buffers(), before, strict=True):
+            buffer.data.copy_(old)  # graphs hold it, and need not know
+        self.clients[client_id].zero_grad(set_to_none=True)
+
+    # A round
+
+    def list_diverged(self) -> list[int]:
+        """Return the clients whose own blocks are not finite."""
+        return [c for c, client in self.clients.items() if not client.is_finite()]
+
+    def give(self, command: Mapping[str, Any], ask: Ask) -> None:
+        """Send the blocks that the server asks for."""
+        for ref in _read_refs(command, self.clients):
+            client_id, holding, network, index = ref
+            optimizer = None
+            if command["moments"] and holding == "trained":
+                optimizer = self.clients[client_id].optimizers.get(network)
+            block = getattr(self.clients[client_id], holding).blocks(network)[index]
+            ask("block", _name_block(*ref), read_block(block, optimizer))
+
+    def take(self, command: Mapping[str, Any], ask: Ask) -> None:
+        """Get blocks that have been averaged, and forget moments where that is asked for."""
+        for ref in _read_refs(command, self.clients):
+            client_id, holding, network, index = ref
+            expected = describe_block(self.networks[network], index, holding == "trained")
+            state = ask("fetch", _name_block(*ref), {}).take_tensors(expected, optional=True)
+            block = getattr(self.clients[client_id], holding).blocks(network)[index]
+            optimizer = self.clients[client_id].optimizers.get(network)
+            write_block(block, state, optimizer if holding == "trained" else None)
+        for client_id in command["forget"]:
+            client = self.clients[client_id]
+            for network, optimizer in client.optimizers.items():
+                forget_moments(optimizer, client.parameters_of(network))
+
+    # The half on disk
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the clients' blocks, averages and moments, named as in a whole checkpoint."""
+        tensors = {
+            f"parties.clients.{client_id}.{name}": tensor
+            for client_id, client in self.clients.items()
+            for name, tensor in client.state_dict().items()
+        }
+        optimizers = {str(c): client.get_optimizer_state() for c, client in self.clients.items()}
+        return {"state_dict": tensors, "optimizers": optimizers}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved half.
+
+        Raises:
+            CheckpointError: Where it is of other clients, cuts or networks.
+        """
+        check_complete(state, ("state_dict", "optimizers"))
+        own = self.get_state()["state_dict"]
+        for name in (*own, *state["state_dict"]):
+            shapes = [getattr(s.get(name), "shape", None) for s in (own, state["state_dict"])]
+            if shapes[0] != shapes[1]:
+                raise CheckpointError(f"the saved half is of other cuts or networks: {name}")
+        for client_id, client in self.clients.items():
+            start = f"parties.clients.{client_id}."
+            tensors = {
+                name.removeprefix(start): tensor
+                for name, tensor in state["state_dict"].items()
+                if name.startswith(start)
+            }
+            client.load_state_dict(tensors)
+            client.make_optimizers(self.method)
+            client.set_optimizer_state(state["optimizers"].get(str(client_id), {}))
+
+
+class _Way:
+    """One client's way through a phase: its own parts, and the server's by asking."""
+
+    def __init__(
+        self, half: SiteHalf, client_id: int, place: dict[str, int], phase: Phase, ask: Ask
+    ) -> None:
+        self.client, self.crossings = half.clients[client_id], half.crossings[client_id]
+        self.batch_size = half.batch_sizes[client_id]
+        self.place = {"client": client_id, **place}
+        self.phase, self.ask = phase, ask
+
+    def run(self) -> float:
+        """Run all passes; return the loss."""
+        return run_passes(self.client, self.phase, self._run_forward, self._go_back)
+
+    def _run_forward(self, item: Pass) -> None:
+        up = self.client.run_head(item)
+        expected = self.crossings.down(item.network, self.batch_size)
+        self.client.run_tail(item, self._exchange("forward", item, up, expected))
+
+    def _go_back(self, item: Pass) -> None:
+        at_tail = self.client.go_back_tail(item, self.phase)
+        expected = self.crossings.gradients_down(item.network, self.batch_size)
+        arrived = self._exchange("backward", item, at_tail, expected, optional=True)
+        self.client.go_back_head(item, self.phase, arrived)
+
+    def _exchange(
+        self,
+        kind: str,
+        item: Pass,
+        tensors: dict[str, Tensor],
+        expected: Mapping[str, TensorSpec],
+        optional: bool = False,
+    ) -> dict[str, Tensor]:
+        """Send what crosses, if anything does, and return what comes back."""
+        if not tensors:
+            return {}
+        answer = self.ask(kind, {**self.place, "pass": item.name}, tensors)
+        return answer.take_tensors(expected, optional)
+
+
+def _wait_for_commit(
+    step: int, number: int, losses: Mapping[int, float], failed: Mapping[int, str], ask: Ask
+) -> Frame:
+    fields = {
+        "step": step,
+        "phase": number,
+        "losses": [[client_id, float(loss)] for client_id, loss in losses.items()],
+        "failed": [list(pair) for pair in failed.items()],
+    }
+    while (answer := ask("finish", fields, {})).header["kind"] == "wait":
+        pass
+    if answer.header["kind"] != "commit":
+        raise FrameError(f"the server answered {answer.header['kind']!r:.40} at a phase's end")
+    return answer
+
+
+def _name_block(client_id: int, holding: str, network: str, index: int) -> dict[str, Any]:
+    return {"client": client_id, "holding": holding, "network": network, "index": index}
+
+
+def _read_refs(
+    command: Mapping[str, Any], clients: Mapping[int, Client]
+) -> list[tuple[int, str, str, int]]:
+    """Return the blocks that a command names; only those that a client holds are named by it."""
+    found = []
+    for client_id, holding, network, index in command["blocks"]:
+        if holding not in ("trained", "average") or client_id not in clients:
+            raise HuscfError(f"the server asks for a block of {holding!r:.40}, client {client_id}")
+        found.append((client_id, holding, network, index))
+    return found

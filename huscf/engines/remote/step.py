@@ -1,0 +1,251 @@
+"""The server's half of one step: passes as they arrive, and phases that end for all at once."""
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from ...errors import NonFiniteError
+from ...methods import Pass, Phase
+from ...wire import SERVER, Kind, Message
+from ...wire.frames import Frame, FrameError
+from .deferred_norms import DeferredNorms, find_norms, is_order_free
+
+if TYPE_CHECKING:
+    from .engine import RemoteEngine
+
+Gradients = dict[nn.Parameter, Tensor]
+
+
+class DroppedError(Exception):
+    """The client is out of this step: it was late, or sent what is not finite."""
+
+
+class RemoteStep:
+    """Takes what clients send in a step; threads may call it for different clients.
+
+    Every tensor is checked against the client's cuts before it is made. What clients add to the
+    server, gradients and running statistics, is added when a phase ends, in the order of clients:
+    it does not depend on who came first.
+
+    Args:
+        engine: Whose server it is.
+        step: Number of the step.
+        client_ids: Who takes part, ascending.
+    """
+
+    def __init__(self, engine: "RemoteEngine", step: int, client_ids: list[int]) -> None:
+        self.engine, self.step = engine, step
+        self.phases = list(engine.method.phases(step))
+        self.active = list(client_ids)
+        self.phase = 0
+        self.dropped: list[int] = []
+        self.failure: NonFiniteError | None = None
+        self.results: list[tuple[list[int], float]] = []
+        self.waited: list[float] = []
+        self.changed = threading.Condition(threading.RLock())
+        self.in_turn = not is_order_free(engine.server.trained)
+        self._run: dict[int, set[str]] = {c: set() for c in client_ids}
+        self._begin_phase()
+
+    # What handlers call
+
+    def forward(self, frame: Frame) -> dict[str, Tensor]:
+        """Run the server's blocks of a pass for one client."""
+        header = frame.header
+        client_id = header["client"]
+        with self.changed:
+            item = self._find(header)
+            self._wait_for_turn(client_id)
+            if item.name in self._run[client_id]:
+                raise FrameError(f"forward: pass {item.name} of client {client_id} has been run")
+            crossings = self.engine.crossings[client_id]
+            size = self.engine.batch_sizes[client_id]
+            arrived = frame.take_tensors(crossings.up(item.network, size))
+            self._admit(client_id, "activations", item, arrived)
+            norms = find_norms(self.engine.server.segment(item.network, client_id))
+            with self._norms[client_id].recording(norms):
+                written = self.engine.server.run_middle(item, client_id, arrived)
+            self._run[client_id].add(item.name)
+            down = crossings.crossings[item.network].down
+            return self._answer(client_id, "activations", item, {n: written[n] for n in down})
+
+    def backward(self, frame: Frame) -> dict[str, Tensor]:
+        """Go back through the server's blocks of a pass for one client."""
+        header = frame.header
+        client_id = header["client"]
+        with self.changed:
+            item = self._find(header)
+            phase = self.phases[self.phase]
+            if item.name not in self._run[client_id]:
+                raise FrameError(f"backward: pass {item.name} of client {client_id} was not run")
+            if phase.backward_of(item) == "none" or item.name in self._gone_back[client_id]:
+                raise FrameError(f"backward: pass {item.name} gives no gradients now")
+            crossings = self.engine.crossings[client_id]
+            size = self.engine.batch_sizes[client_id]
+            expected = crossings.gradients_up(item.network, size)
+            arrived = frame.take_tensors(expected, optional=True)
+            self._admit(client_id, "gradients", item, arrived)
+            back, found = self.engine.server.go_back_middle(item, phase, client_id, arrived)
+            self._gone_back[client_id].add(item.name)
+            own = self._gradients[client_id]
+            for parameter, gradient in found.items():
+                own[parameter] = own.get(parameter, 0.0) + gradient
+            self._end_turn(client_id)
+            return self._answer(client_id, "gradients", item, back)
+
+    def finish(
+        self, phase: int, losses: dict[int, float], failed: dict[int, str], wait_s: float
+    ) -> dict[str, Any]:
+        """Take the losses of a site's clients, and wait for the phase's end.
+
+        Returns:
+            A commit, or wait where the phase is still running after `wait_s`.
+        """
+        with self.changed:
+            if not 0 <= phase <= self.phase:
+                raise FrameError(f"finish: phase {phase} has not begun")
+            if phase == self.phase:
+                for client_id, reason in failed.items():
+                    self._fail(NonFiniteError(client_id, reason))
+                for client_id, value in losses.items():
+                    if client_id in self.active:
+                        self._losses[client_id] = value
+                self.changed.notify_all()
+            self.changed.wait_for(lambda: self.phase > phase or self.failure is not None, wait_s)
+            if self.phase <= phase:
+                return {"kind": "wait"}
+            committed, loss = self.results[phase]
+            mine = [c for c in losses if c in committed]
+            return {"kind": "commit", "clients": mine, "loss": loss}
+
+    # What the engine calls
+
+    def end_phase(self, timeout_s: float) -> float:
+        """Wait until all have finished or the time is over, step the server, open the next phase.
+
+        Returns:
+            The mean loss over those that finished; NaN where nobody did.
+
+        Raises:
+            NonFiniteError: Where a client sent what is not finite and that stops the run.
+        """
+        started = time.monotonic()
+        with self.changed:
+            self.changed.wait_for(self._is_complete, timeout_s)
+            self.waited.append(time.monotonic() - started)
+            if self.failure is not None:
+                raise self.failure
+            for client_id in [c for c in self.active if c not in self._losses]:
+                self.drop(client_id)
+            loss = self._commit(self.phases[self.phase])
+            self.results.append((list(self.active), loss))
+            self.phase += 1
+            self._begin_phase()
+            self.changed.notify_all()
+            return loss
+
+    def drop(self, client_id: int) -> None:
+        """Leave a client out of the rest of the step, as if it had not been there."""
+        with self.changed:
+            if client_id not in self.active:
+                return
+            self.active.remove(client_id)
+            self.dropped.append(client_id)
+            self.engine.num_dropped[client_id] += 1
+            for kept in (self._losses, self._gradients, self._norms):
+                kept.pop(client_id, None)
+            self.engine.server.statistics.drop(client_id)
+            self.engine.server.guard.drop(client_id)
+            self.changed.notify_all()
+
+    # Helpers
+
+    def _begin_phase(self) -> None:
+        self._losses: dict[int, float] = {}
+        self._gradients: dict[int, Gradients] = {c: {} for c in self.active}
+        self._norms = {c: DeferredNorms() for c in self.active}
+        self._gone_back: dict[int, set[str]] = {c: set() for c in self.active}
+        self._turns_over: set[int] = set()
+
+    def _is_complete(self) -> bool:
+        return self.failure is not None or all(c in self._losses for c in self.active)
+
+    def _commit(self, phase: Phase) -> float:
+        """Add what clients gave to the server, in their order, and step."""
+        losses = {c: self._losses[c] for c in self.active}
+        for client_id in losses:
+            self._norms[client_id].follow()
+        for client_id, share in self.engine.server_shares(losses).items():
+            for parameter, gradient in self._gradients[client_id].items():
+                known = 0.0 if parameter.grad is None else parameter.grad
+                parameter.grad = known + share * gradient
+        for network in phase.trains:
+            self.engine.server.check_gradients(network)
+            self.engine.server.step(network)
+        return sum(losses.values()) / len(losses) if losses else float("nan")
+
+    def _find(self, header: dict[str, Any]) -> Pass:
+        """Return the pass that a request is of, where it may be of it now."""
+        if header["step"] != self.step or header["client"] not in self.active:
+            raise DroppedError
+        if header["phase"] != self.phase or self.phase >= len(self.phases):
+            raise FrameError(f"{header['kind']}: phase {header['phase']} is not running")
+        for item in self.phases[self.phase].passes:
+            if item.name == header["pass"]:
+                return item
+        raise FrameError(f"{header['kind']}: no pass {header['pass']!r:.40} in this phase")
+
+    def _admit(self, client_id: int, kind: Kind, item: Pass, tensors: dict[str, Tensor]) -> None:
+        """Count what has arrived, and look at it before it is used."""
+        topic, kind = self.engine.crossings[client_id].name(item.network, kind, True)
+        self.engine.wire.check_kind(kind, topic)
+        message = Message(client_id, SERVER, kind, topic, tensors)
+        self.engine.wire.count(message, message.num_bytes)
+        guard = self.engine.server.guard
+        try:
+            for tensor in tensors.values():
+                guard.check(kind, topic, [client_id], tensor.unsqueeze(1), item.name)
+        except NonFiniteError as error:
+            self._fail(error)
+            raise DroppedError from None
+
+    def _answer(
+        self, client_id: int, kind: Kind, item: Pass, tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        topic, kind = self.engine.crossings[client_id].name(item.network, kind, False)
+        self.engine.wire.check_kind(kind, topic)
+        message = Message(SERVER, client_id, kind, topic, tensors)
+        self.engine.wire.count(message, message.num_bytes)
+        return tensors
+
+    def _fail(self, error: NonFiniteError) -> None:
+        if error.client_id not in self.active:
+            return
+        self.drop(error.client_id)
+        if self.engine.on_nonfinite == "stop":
+            self.failure = error
+            self.changed.notify_all()
+
+    def _wait_for_turn(self, client_id: int) -> None:
+        """Wait for the clients before this one, where their order matters."""
+        if self.in_turn:
+            phase = self.phase
+            self.changed.wait_for(lambda: self.phase > phase or self._is_turn_of(client_id))
+            if self.phase > phase or client_id not in self.active:
+                raise DroppedError
+
+    def _is_turn_of(self, client_id: int) -> bool:
+        before = (c for c in self.active if c < client_id)
+        return client_id not in self.active or all(
+            c in self._losses or c in self._turns_over for c in before
+        )
+
+    def _end_turn(self, client_id: int) -> None:
+        """Let the next client run, once all of this one's passes are over."""
+        phase = self.phases[self.phase]
+        wanted = {p.name for p in phase.passes if phase.backward_of(p) != "none"}
+        if wanted <= self._gone_back[client_id]:
+            self._turns_over.add(client_id)
+            self.changed.notify_all()

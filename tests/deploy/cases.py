@@ -1,0 +1,128 @@
+"""A tiny run of sites in threads, over gRPC on the loopback."""
+
+import threading
+
+import yaml
+
+from huscf.check_data import read_datamodule
+from huscf.deploy import site_run
+from huscf.deploy.grpc_wire import GrpcExchange, GrpcServer
+from huscf.deploy.kits import Tls, write_kits
+from huscf.deploy.run_config import read_run_config
+from huscf.deploy.server_run import ServerRun
+from huscf.deploy.site_run import SiteRun
+from huscf.engines.remote import Caller
+from huscf.training import build_networks
+
+ROSTER = {"site-a": (0,), "site-b": (1,)}
+
+
+def write_config(path, **trainer):
+    """Two clients, two rounds of two steps."""
+    width = {"init_args": {"width": 4, "depth": 4}}
+    config = {
+        "data": {
+            "class_path": "huscf.datamodules.DigitsDataModule",
+            "init_args": {
+                "clients_per_domain": 1,
+                "batch_size": 8,
+                "samples_per_client": 40,
+                "steps_per_epoch": 2,
+            },
+        },
+        "model": {
+            "method": {
+                "class_path": "huscf.methods.HuscfGan",
+                "init_args": {
+                    "generator": {"class_path": "huscf.models.ConditionalGenerator", **width},
+                    "discriminator": {
+                        "class_path": "huscf.models.ConditionalDiscriminator",
+                        **width,
+                    },
+                    "latent_dim": 8,
+                },
+            },
+        },
+        "federation": {
+            "every_n_epochs": 1,
+            "rule": {"class_path": "huscf.federation.OneCluster"},
+        },
+        "run": {"name": "tiny"},
+        "trainer": {"max_epochs": 2, "default_root_dir": str(path.parent / "runs"), **trainer},
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+class Deployment:
+    """A server's kit, sites' kits, and what runs of them."""
+
+    def __init__(self, folder, monkeypatch, **trainer):
+        self.folder = folder
+        self.config = write_config(folder / "run.yaml", **trainer)
+        self.kit = folder / "kit"
+        write_kits(self.kit, ROSTER, "localhost")
+        for name in ROSTER:
+            (self.kit / name / "secret").unlink()  # as one process draws
+        self.lines, self.errors, self.lock = [], [], threading.Lock()
+        self.method = read_run_config(["--config", str(self.config)]).method
+        # The parser's settings and torch's stream are those of a process, which here is one.
+        monkeypatch.setattr(site_run, "build_method", lambda values, trust: self.method)
+        monkeypatch.setattr(site_run, "build_networks", self.build_networks)
+
+    def build_networks(self, *args):
+        with self.lock:
+            return build_networks(*args)
+
+    def start_server(self, *options, saved=None, port=0, folder="served"):
+        config = read_run_config(["--config", str(self.config), *options])
+        place = self.folder / folder
+        place.mkdir(exist_ok=True)
+        self.server = ServerRun(config, ROSTER, place, saved, self.lines.append)
+        self.server.sessions.poll_s = 0.5
+        tls = Tls.read(self.kit / "server")
+        self.network = GrpcServer(self.server.sessions, tls, f"127.0.0.1:{port}")
+        self.leader = self.start(self.server.run)
+        return self.server
+
+    def start_site(self, name):
+        data = read_datamodule([self.config], [])
+        exchange = GrpcExchange(
+            f"localhost:{self.network.port}", Tls.read(self.kit / name), 30.0, self.lines.append
+        )
+        site = SiteRun(
+            data,
+            ROSTER[name],
+            Tls.read(self.kit / name),
+            self.folder / name,
+            Caller(exchange),
+            say=self.lines.append,
+        )
+        site.exchange = exchange
+        site.thread = self.start(site.run)
+        return site
+
+    def start(self, run):
+        def guarded():
+            try:
+                run()
+            except Exception as error:
+                self.errors.append(error)
+
+        thread = threading.Thread(target=guarded, daemon=True)
+        thread.start()
+        return thread
+
+    def finish(self, *sites, timeout_s=20):
+        self.leader.join(timeout_s)
+        assert not self.leader.is_alive(), (self.errors, self.lines[-5:])
+        for site in sites:
+            site.thread.join(10)
+            site.exchange.close()
+        self.network.stop()
+
+    def tensors(self, *sites):
+        found = {f"parties.{n}": t for n, t in self.server.engine.parties.state_dict().items()}
+        for site in sites:
+            found |= site.half.get_state()["state_dict"]
+        return found

@@ -1,0 +1,133 @@
+"""The commands as a newcomer gives them, in processes of their own."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from huscf.__main__ import main
+from huscf.checkpoint_io import read_checkpoint
+from tests.deploy.cases import write_config
+
+
+def start(*arguments, cwd):
+    command = [sys.executable, "-m", "huscf", *map(str, arguments)]
+    log = (cwd / f"{arguments[0]}-{len(list(cwd.glob('*.log')))}.log").open("w")
+    with log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=cwd), log.name
+
+
+def read(log):
+    with open(log) as file:
+        return file.read()
+
+
+def wait_for(log, text, timeout_s=120):
+    end = time.monotonic() + timeout_s
+    while text not in read(log):
+        assert time.monotonic() < end, f"no {text!r} in {read(log)}"
+        time.sleep(0.1)
+
+
+def test_a_site_that_is_killed_and_started_again_does_not_stop_a_run(tmp_path):
+    """provision, serve and join; kill -9 of a site; the server stops with the run's end."""
+    sites = ["provision", "--sites", "a", "b", "--host", "localhost", "--output"]
+    assert main([*sites, str(tmp_path / "kit")]) == 0
+    config = write_config(tmp_path / "run.yaml", max_epochs=3000)
+    data = yaml.safe_load(config.read_text())["data"]
+    for name, seed in (("a", 0), ("b", 1)):
+        own = {"data": {**data, "init_args": {**data["init_args"], "clients_per_domain": [1, 1]}}}
+        own["seed_everything"] = seed
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(own))
+    limits = ("--sites.step_timeout_s", "2", "--sites.min_clients", "1", "--sites.progress_s", "1")
+    server, log = start(
+        *("serve", "--config", config, "--tls", tmp_path / "kit" / "server"),
+        *("--listen", "127.0.0.1:0", *limits),
+        cwd=tmp_path,
+    )
+    wait_for(log, "listening on port ")
+    port = read(log).partition("listening on port ")[2].partition(";")[0]
+
+    def join(name, client):
+        return start(
+            *("join", "--config", f"{name}.yaml", "--tls", tmp_path / "kit" / name),
+            *("--address", f"localhost:{port}", "--clients", client),
+            cwd=tmp_path,
+        )
+
+    (one, first), (other, second) = join("a", 0), join("b", 1)
+    try:
+        wait_for(second, "saved step")
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        wait_for(log, "b lost")
+        before = read(first).count("saved step")
+        other, third = join("b", 1)
+        wait_for(third, "here its half of step")
+        wait_for(third, "saved step")
+        assert read(first).count("saved step") > before
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 130
+        assert "interrupted; go on with --ckpt_path last" in read(log)
+        assert one.wait(30) == other.wait(30) == 0
+        assert "the server has stopped" in read(first)
+    finally:
+        for process in (server, one, other):
+            process.kill()
+            process.wait()
+    saved = read_checkpoint(tmp_path / "runs" / "tiny-1" / "checkpoints" / "last.ckpt")
+    assert saved["huscf"]["num_rounds"] > 2
+    assert "Traceback" not in read(log) + read(first) + read(third)
+
+
+def test_a_try_on_this_machine_trains_and_says_where_everything_is(tmp_path):
+    config = write_config(tmp_path / "run.yaml")
+    serve, log = start("serve", "--config", config, "--local", "2", cwd=tmp_path)
+    assert serve.wait(240) == 0, read(log)
+    folder = tmp_path / "runs" / "tiny-1"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("checkpoints", "config.yaml", "federation.csv", "metrics.csv", "plan.yaml"),
+        *("sites", "sites.csv"),
+    ]
+    assert len(list(folder.glob("sites/site-*/*/step-*.ckpt"))) == 4
+    for line in ("site-1: joined: clients 0", "round 2 ended at step 4", "2 rounds, 4 steps"):
+        assert line in read(log)
+    assert read(log).count("the run has ended") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["serve"], "needs --tls kit/server, or --local 2"),
+        (["serve", "--config", "run.yaml", "--local", "9"], "the data has 2 clients"),
+        (["serve", "--config", "run.yaml", "--local", "1", "--model.wire.class_path", "x"], "wire"),
+        (["serve", "--tls", "none", "--config", "run.yaml"], "roster none"),
+        (["join", "--tls", "none"], "give the folder of this party that huscf provision made"),
+        (["provision", "--sites", "a", "a", "--host", "h", "--output", "k"], "given twice"),
+        (["serve", "--local", "1", "--sites.step_timeout_s", "0"], "sites.step_timeout_s is 0.0"),
+        (["serve", "--local", "1", "--ckpt_path", "none.ckpt"], "none.ckpt: no such file"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_config(tmp_path / "run.yaml")
+    try:
+        code = main(arguments)
+    except SystemExit as exit_info:
+        code = exit_info.code
+    error = capsys.readouterr().err
+    assert code == 2 and line in error
+    assert error.count("\n") == 1, error
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    for name in ("huscf.deploy.commands", "huscf.deploy.grpc_wire"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert main(["serve", "--local", "2"]) == 2
+    assert "serve needs grpc, of the extra deploy: pip install 'huscf[deploy]'" in (
+        capsys.readouterr().err
+    )

@@ -1,0 +1,204 @@
+"""Who is who: kits, rosters, and certificates that are refused before any frame is read."""
+
+import stat
+import threading
+import time
+
+import grpc
+import pytest
+import yaml
+
+from huscf.deploy import grpc_wire, kits
+from huscf.deploy.grpc_wire import METHOD, GrpcExchange, GrpcServer
+from huscf.deploy.kits import Tls, check_roster, read_roster, write_kits
+from huscf.errors import HuscfError
+
+
+class Sessions:
+    """Notes whose frames it is given."""
+
+    def __init__(self, *names):
+        self.roster = dict.fromkeys(names, (0,))
+        self.seen, self.events = [], []
+
+    def connect(self, name):
+        if name not in self.roster:
+            raise HuscfError(f"{name}: not in the roster of this server")
+        self.events.append(("connect", name))
+
+    def disconnect(self, name):
+        self.events.append(("disconnect", name))
+
+    def handle(self, name, data):
+        self.seen.append((name, data))
+        return b"answer to " + data
+
+
+@pytest.fixture
+def kit(tmp_path):
+    write_kits(tmp_path / "kit", {"a": [0], "b": [1]}, "localhost")
+    return tmp_path / "kit"
+
+
+@pytest.fixture
+def served(kit, monkeypatch):
+    monkeypatch.setattr(grpc_wire, "BACKOFF_S", (0.05, 0.1))
+    sessions = Sessions("a", "b")
+    server = GrpcServer(sessions, Tls.read(kit / "server"), "127.0.0.1:0")
+    yield sessions, server
+    server.stop(0)
+
+
+def call(server, tls, patience_s=0.5):
+    exchange = GrpcExchange(f"localhost:{server.port}", tls, patience_s)
+    try:
+        return exchange(b"frame")
+    finally:
+        exchange.close()
+
+
+def test_a_site_is_known_by_its_certificate(kit, served):
+    sessions, server = served
+    assert call(server, Tls.read(kit / "a")) == b"answer to frame"
+    assert call(server, Tls.read(kit / "b")) == b"answer to frame"
+    assert sessions.seen == [("a", b"frame"), ("b", b"frame")]
+
+
+def expired(kit):
+    """A certificate of the right authority, of yesterday."""
+    authority = kits._Authority(
+        kits.serialization.load_pem_private_key((kit / "ca.key").read_bytes(), None),
+        kits.x509.load_pem_x509_certificate((kit / "ca.crt").read_bytes()),
+    )
+    authority.write_party(kit / "old", "site", "a", days=-1)
+    return Tls.read(kit / "old")
+
+
+def foreign(kit):
+    """Another authority's certificate of the same name, which trusts the right server."""
+    write_kits(kit.parent / "other", {"a": [0]}, "localhost")
+    other = Tls.read(kit.parent / "other" / "a")
+    return Tls(Tls.read(kit / "a").ca, other.certificate, other.key, "a")
+
+
+@pytest.mark.parametrize("make", [expired, foreign])
+def test_expired_and_foreign_certificates_are_refused_before_any_frame(kit, served, make):
+    sessions, server = served
+    with pytest.raises(HuscfError, match=r"server localhost:\d+: cannot be reached"):
+        call(server, make(kit))
+    assert sessions.seen == [] and sessions.events == []
+
+
+def test_without_a_certificate_nobody_comes_in(kit, served):
+    sessions, server = served
+    authority = grpc.ssl_channel_credentials((kit / "ca.crt").read_bytes())
+    for channel in (
+        grpc.secure_channel(f"localhost:{server.port}", authority),
+        grpc.insecure_channel(f"localhost:{server.port}"),
+    ):
+        with channel, pytest.raises(grpc.RpcError):
+            next(channel.stream_stream(METHOD)(iter([b"frame"]), timeout=2))
+    assert sessions.seen == [] and sessions.events == []
+
+
+def test_a_site_does_not_talk_to_a_foreign_server(kit, served):
+    sessions, server = served
+    write_kits(kit.parent / "other", {"a": [0]}, "localhost")
+    with pytest.raises(HuscfError, match="cannot be reached"):
+        call(server, Tls.read(kit.parent / "other" / "a"))
+    assert sessions.seen == []
+
+
+def test_who_was_struck_off_the_roster_is_told_so(kit, served):
+    sessions, server = served
+    del sessions.roster["b"]
+    with pytest.raises(HuscfError, match="b: not in the roster of this server"):
+        call(server, Tls.read(kit / "b"))
+    assert sessions.seen == []
+
+
+def test_a_second_stream_of_a_name_ends_the_first_and_a_broken_one_is_dialled_again(kit, served):
+    sessions, server = served
+    first = GrpcExchange(f"localhost:{server.port}", Tls.read(kit / "a"), 5.0)
+    second = GrpcExchange(f"localhost:{server.port}", Tls.read(kit / "a"), 5.0)
+    assert (first(b"1"), second(b"2")) == (b"answer to 1", b"answer to 2")
+    assert ("disconnect", "a") not in sessions.events  # the newer stream is there
+    second.close()
+    assert wait_for(lambda: ("disconnect", "a") in sessions.events)
+    assert first(b"3") == b"answer to 3"
+    assert sessions.events.count(("connect", "a")) == 3
+    first.close()
+
+
+def test_a_site_waits_for_a_server_that_starts_later(kit, monkeypatch):
+    monkeypatch.setattr(grpc_wire, "BACKOFF_S", (0.05, 0.1))
+    sessions, lines, answers = Sessions("a"), [], []
+    tls = Tls.read(kit / "server")
+    server = GrpcServer(sessions, tls, "127.0.0.1:0")
+    port = server.port
+    server.stop(0)
+    exchange = GrpcExchange(f"localhost:{port}", Tls.read(kit / "a"), 20.0, lines.append)
+    thread = threading.Thread(target=lambda: answers.append(exchange(b"early")))
+    thread.start()
+    assert wait_for(lambda: lines)
+    server = GrpcServer(sessions, tls, f"127.0.0.1:{port}")
+    thread.join(15)
+    assert answers == [b"answer to early"] and sessions.seen == [("a", b"early")]
+    assert lines[0].startswith("no connection (")
+    exchange.close()
+    server.stop(0)
+
+
+def wait_for(is_so, timeout_s=5.0):
+    end = time.monotonic() + timeout_s
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.01)
+    return is_so()
+
+
+def test_kits_have_private_keys_and_secrets_of_their_own(kit):
+    assert read_roster(kit / "server") == {"a": (0,), "b": (1,)}
+    private = ["ca.key", "server/server.key", "a/site.key", "a/secret", "b/site.key", "b/secret"]
+    for name in private:
+        assert stat.S_IMODE((kit / name).stat().st_mode) == 0o600
+    assert len({(kit / name).read_bytes() for name in private}) == len(private)
+    assert not list(kit.glob("*/ca.key"))  # no party can make others
+    assert Tls.read(kit / "b").name == "b" and len(Tls.read(kit / "b").secret) == 64
+    site = yaml.safe_load((kit / "a" / "site.yaml").read_text())
+    assert site["address"] == "localhost:8443"
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [(["../up"], "letters, digits"), (["server"], "not server"), ([".x"], "begin with a dot")],
+)
+def test_a_name_is_one_folder(tmp_path, names, reason):
+    with pytest.raises(HuscfError, match=reason):
+        write_kits(tmp_path / "kit", {n: [k] for k, n in enumerate(names)}, "localhost")
+    assert not (tmp_path / "kit").exists()
+
+
+def test_kits_are_not_overwritten_and_missing_files_are_named(kit, tmp_path):
+    with pytest.raises(HuscfError, match="exists already; nothing was written"):
+        write_kits(kit, {"c": [0]}, "localhost")
+    (kit / "a" / "site.key").unlink()
+    with pytest.raises(HuscfError, match=r"site\.key: No such file"):
+        Tls.read(kit / "a")
+    (kit / "b" / "site.crt").write_text("none")
+    with pytest.raises(HuscfError, match=r"site\.crt is no certificate"):
+        Tls.read(kit / "b")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (None, "needs a list of client numbers for every site"),
+        ({"a": 0}, "a: needs a list of client numbers"),
+        ({"a": []}, "a: needs a list"),
+        ({"a": [0], "b": [0]}, r"each at one site; got \[0, 0\]"),
+        ({"a": [1]}, "numbered from 0 on"),
+    ],
+)
+def test_rosters_that_are_none_are_refused(values, reason):
+    with pytest.raises(HuscfError, match=reason):
+        check_roster(values, "roster.yaml")

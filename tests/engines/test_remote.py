@@ -1,0 +1,418 @@
+"""Clients at sites of their own give what clients of one process give, bit for bit."""
+
+import threading
+
+import pytest
+import torch
+from torch.nn.utils.parametrizations import spectral_norm
+
+from huscf.engines import Mixture
+from huscf.engines.remote import Caller, Dismissed, Rejoin, RemoteEngine, Sessions, SiteHalf
+from huscf.errors import HuscfError, NonFiniteError
+from huscf.models import ConditionalDiscriminator
+from huscf.split import CutPlan
+from huscf.training import build_networks
+from huscf.wire.frames import Frame, pack
+from tests.conftest import SHAPE, make_batch, make_gan
+from tests.engines.cases import load
+from tests.wire.test_frames import broken_frames
+
+PROFILES = {0: [1, 1, 1, 1], 1: [2, 1, 1, 2], 2: [1, 2, 2, 1], 3: [2, 2, 2, 2]}
+WAIT_S = 0.5
+
+
+class Site:
+    """A site in a thread, over a wire in memory."""
+
+    def __init__(self, server, name, **options):
+        self.server, self.name, self.reason = server, name, None
+        own = tuple(server.plan.by_client[c] for c in server.roster[name])
+        plan = CutPlan(server.plan.blocks, own)
+        seeds, sizes = dict.fromkeys(plan.client_ids, 0), dict.fromkeys(plan.client_ids, 6)
+        self.half = SiteHalf(server.method, server.networks, plan, SHAPE, seeds, sizes)
+        self.caller = Caller(lambda data: self.exchange(data))
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.on_frame = lambda data: None
+        self.losses = []
+
+    def exchange(self, data):
+        self.on_frame(data)
+        return self.server.sessions.handle(self.name, data)
+
+    def run(self):
+        torch.set_num_threads(1)
+        sizes = [[60, 6] for _ in self.half.clients]
+        self.caller.join({"version": "test", "clients": sizes, "shape": [1, 8, 3]})
+        answers, answer = 0, None
+        try:
+            while True:
+                ask = self.caller.ask
+                command = ask("ready", {"answers": answers, "answer": answer}).header
+                answers, answer = command.get("number", answers), {}
+                if command["kind"] == "step":
+                    batch = make_batch(PROFILES, seed=command["step"])
+                    self.losses.append(self.half.run_step(command, batch, ask))
+                elif command["kind"] == "close":
+                    answer = {"diverged": self.half.list_diverged()}
+                elif command["kind"] in ("give", "take"):
+                    getattr(self.half, command["kind"])(command, ask)
+        except Dismissed as goodbye:
+            self.reason = str(goodbye)
+
+
+class Server:
+    """The server's half and its sites, as `serve` and `join` put them together."""
+
+    def __init__(self, module, roster, timeout_s=20.0):
+        one = module.engine
+        self.roster, self.plan, self.method = roster, one.plan, one.method
+        self.networks = build_networks(one.method, SHAPE, 0)
+        self.engine = RemoteEngine(
+            one.method,
+            self.networks,
+            one.plan,
+            SHAPE,
+            one.client_sizes,
+            server_gradient=one.server_gradient,
+            on_nonfinite=one.on_nonfinite,
+            batch_sizes=dict.fromkeys(one.plan.client_ids, 6),
+            timeout_s=timeout_s,
+        )
+        self.events = []
+        self.sessions = Sessions(
+            roster,
+            self.engine.answer,
+            lambda name, header: {},
+            lambda name, event: self.events.append((name, event)),
+            poll_s=WAIT_S,
+        )
+        self.engine.sessions = self.sessions
+        self.engine.server.train()
+        self.sites = {name: Site(self, name) for name in roster}
+
+    def __enter__(self):
+        for site in self.sites.values():
+            site.thread.start()
+        self.wait(self.roster)
+        return self
+
+    def __exit__(self, *_):
+        self.sessions.close("the run has ended")
+        for site in self.sites.values():
+            site.thread.join(10)
+
+    def wait(self, names):
+        assert self.sessions.wait_for(lambda: set(names) <= set(self.sessions.present()), 20)
+
+    def state(self):
+        """All tensors by the names that they have in a whole checkpoint, moments among them."""
+        found = {f"parties.{n}": t for n, t in self.engine.parties.state_dict().items()}
+        found |= name_moments({"server": self.engine.server.get_optimizer_state()})
+        for site in self.sites.values():
+            half = site.half.get_state()
+            found |= half["state_dict"] | name_moments(half["optimizers"])
+        return found
+
+
+def name_moments(state, start="moments"):
+    if isinstance(state, torch.Tensor):
+        return {start: state}
+    return {n: t for key in state for n, t in name_moments(state[key], f"{start}.{key}").items()}
+
+
+def whole_state(module):
+    found = {f"parties.{n}": t for n, t in module.parties.state_dict().items()}
+    return found | name_moments(module.engine.get_state()["optimizers"])
+
+
+def assert_bit_equal(one, other):
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def gan(clients, **options):
+    cuts = {c: PROFILES[c] for c in range(clients)}
+    module = make_gan(cuts, depth=5, engine="serial", mismatched_weight=1.0, **options)
+    module.engine.server.train()
+    return module
+
+
+@pytest.mark.parametrize("moments", ["keep", "average", "reset"])
+@pytest.mark.parametrize(
+    ("roster", "norm"),
+    [
+        ({"a": (0,), "b": (1,)}, "batch"),
+        ({"a": (0, 2), "b": (1, 3)}, "batch"),
+        ({"a": (0,), "b": (1,), "c": (2,), "d": (3,)}, "group"),
+    ],
+    ids=["two", "two_of_two", "four"],
+)
+def test_two_rounds_equal_those_of_one_process(roster, norm, moments):
+    clients = sum(map(len, roster.values()))
+    module = gan(clients, norm=norm)
+    half = clients // 2
+    mixtures = [
+        Mixture(dict.fromkeys(range(clients), 0), dict.fromkeys(range(clients), 1 / clients)),
+        Mixture(
+            {c: int(c >= half) for c in range(clients)},
+            {c: [0.25, 0.75][c % 2] if clients == 4 else 1.0 for c in range(clients)},
+            moments=moments,
+        ),
+    ]
+    with Server(gan(clients, norm=norm), roster) as server:
+        for round_number, mixture in enumerate(mixtures):
+            for step in (2 * round_number, 2 * round_number + 1):
+                one = module.engine.run_step(make_batch(range(clients), seed=step), step)
+                other = server.engine.run_step(range(clients), step)
+                assert one.losses == other.losses
+                assert_bit_equal(whole_state(module), server.state())
+            assert module.engine.observe().diverged == server.engine.observe().diverged
+            module.engine.mix(mixture)
+            server.engine.mix(mixture)
+            assert_bit_equal(whole_state(module), server.state())
+        one, other = (e.wire.traffic.state_dict() for e in (module.engine, server.engine))
+        kept = {"blocks"} if moments == "average" else set()
+        assert [r for r in one["num_bytes"] if r[1] not in kept] == [
+            r for r in other["num_bytes"] if r[1] not in kept
+        ]
+    assert all(site.reason == "the run has ended" for site in server.sites.values())
+    assert not server.sessions.refused
+
+
+def spectral_gan(clients):
+    """Estimates of spectral norms depend on who comes first: the server takes clients in turn."""
+
+    def discriminator(shape):
+        network = ConditionalDiscriminator(shape, width=4, depth=5, norm="none")
+        for index in (1, 2, 3):
+            layers = network[index]
+            for name, layer in list(layers.named_modules()):
+                if isinstance(layer, torch.nn.Conv2d):
+                    owner = layers.get_submodule(name.rpartition(".")[0])
+                    owner._modules[name.rpartition(".")[2]] = spectral_norm(layer)
+        return network
+
+    return gan(clients, discriminator=discriminator)
+
+
+def test_layers_that_depend_on_the_order_of_clients_run_in_that_order():
+    module = spectral_gan(2)
+    with Server(spectral_gan(2), {"a": (1,), "b": (0,)}) as server:
+        for step in range(3):
+            module.engine.run_step(make_batch(range(2), seed=step), step)
+            server.engine.run_step(range(2), step)
+            assert server.engine._step.in_turn
+        assert_bit_equal(whole_state(module), server.state())
+
+
+def test_who_is_silent_is_dropped_at_the_deadline_and_returns_with_the_next_step():
+    """In each phase; the server has nothing of what it gave, and the others go on."""
+    roster = {"a": (0,), "b": (1,)}
+    for number, where in enumerate(
+        [("forward", "fakes"), ("backward", "real"), ("finish", 0), ("forward", "fooled")]
+    ):
+        silence = threading.Event()
+        module = gan(2)
+        with Server(gan(2), roster, timeout_s=0.5) as server:
+            late = server.sites["b"]
+
+            def hold(data, where=where, silence=silence):
+                header = Frame(data).header
+                if (header["kind"], header.get("pass", header.get("phase"))) == where:
+                    silence.wait(20)
+
+            late.on_frame = hold
+            result = server.engine.run_step([0, 1], 0)
+            assert result.dropped == (1,) and server.engine.num_dropped == {0: 0, 1: 1}
+            assert server.sessions.present() == ["a"]
+            if where[1] != "fooled":
+                # Nothing of client 1 has entered: the server is as if it had not been there.
+                module.engine.run_step(make_batch([0]), 0)
+                ours = server.engine.server.state_dict()
+                for name, tensor in module.engine.server.state_dict().items():
+                    assert torch.equal(ours[name], tensor), (where, name)
+            late.on_frame = lambda data: None
+            silence.set()
+            server.wait(roster)
+            result = server.engine.run_step([0, 1], 1)
+            assert result.dropped == () and number >= 0
+            assert all(map(torch.isfinite, map(torch.tensor, result.losses.values())))
+
+
+@pytest.mark.parametrize("on_nonfinite", ["drop", "stop"])
+def test_what_is_not_finite_is_dropped_or_stops_the_run(on_nonfinite):
+    with Server(gan(2, on_nonfinite=on_nonfinite), {"a": (0,), "b": (1,)}) as server:
+        half = server.sites["b"].half.clients[1]
+        with torch.no_grad():
+            next(half.trained.segment("discriminator", "head").parameters()).fill_(torch.nan)
+        if on_nonfinite == "stop":
+            with pytest.raises(NonFiniteError, match="client 1: activations at discriminator_head"):
+                server.engine.run_step([0, 1], 0)
+            return
+        result = server.engine.run_step([0, 1], 0)
+        assert result.dropped == (1,)
+        assert server.engine.observe().diverged == {1}
+        before = {c: t.clone() for c, t in half.state_dict().items()}
+        server.engine.mix(Mixture({0: 0, 1: 0}, {0: 1.0, 1: 0.0}, moments="keep"))
+        # Who has diverged gets the others' blocks and forgets its moments.
+        assert half.is_finite() and not all(
+            torch.equal(before[n], t) for n, t in half.state_dict().items()
+        )
+        assert not any(state for o in half.optimizers.values() for state in o.state.values())
+
+
+def test_a_round_goes_on_without_a_site_and_waits_for_a_whole_cluster():
+    with Server(gan(2), {"a": (0,), "b": (1,)}, timeout_s=1.0) as server:
+        server.engine.run_step([0, 1], 0)
+        server.sessions.disconnect("b")
+        away = {n: t.clone() for n, t in server.sites["b"].half.get_state()["state_dict"].items()}
+        own = {n: t.clone() for n, t in server.sites["a"].half.get_state()["state_dict"].items()}
+        server.engine.mix(Mixture({0: 0, 1: 1}, {0: 1.0, 1: 1.0}))
+        assert server.engine.clusters == {0: 0, 1: 0}  # nobody of cluster 1 is there
+        server.engine.mix(Mixture({0: 0, 1: 0}, {0: 0.5, 1: 0.5}))
+        assert_bit_equal(away, server.sites["b"].half.get_state()["state_dict"])
+        assert_bit_equal(own, server.sites["a"].half.get_state()["state_dict"])
+
+
+class Liar:
+    """Sends what it likes under a site's name, in a session of its own."""
+
+    def __init__(self, server, name):
+        self.server, self.name, self.seq, self.session = server, name, 0, "f" * 32
+
+    def send(self, kind, tensors=None, **fields):
+        header = {"kind": kind, "seq": self.seq + 1, "session": self.session, **fields}
+        answer = Frame(self.server.sessions.handle(self.name, pack(header, tensors)))
+        if answer.header["kind"] != "refused":
+            self.seq += 1
+        return answer.header
+
+    def join(self):
+        self.seq = -1
+        return self.send("join", protocol=1, version="x", clients=[[60, 6]], shape=[1, 8, 3])
+
+
+@pytest.fixture
+def lying():
+    """A server in the first phase of a step whose client 1 is a liar."""
+    server = Server(gan(2), {"a": (0,), "b": (1,)}, timeout_s=20.0)
+    server.sites["a"].thread.start()
+    liar = Liar(server, "b")
+    assert liar.join()["kind"] == "welcome"
+    waiting = threading.Thread(
+        target=liar.send, args=("ready",), kwargs={"answers": 0, "answer": None}
+    )
+    waiting.start()
+    server.wait(server.roster)
+    running = threading.Thread(target=server.engine.run_step, args=([0, 1], 0), daemon=True)
+    running.start()
+    waiting.join(10)
+    yield server, liar
+    server.engine.timeout_s = 0.5
+    server.engine._step.drop(1)
+    running.join(20)
+    assert server.engine._step.dropped == [1] and len(server.engine._step.results) == 2
+    server.sessions.close("over")
+    server.sites["a"].thread.join(10)
+
+
+def right_frame(server):
+    specs = server.engine.crossings[1].up("generator", 6)
+    return {n: torch.zeros(s.shape, dtype=s.dtype) for n, s in specs.items()}
+
+
+def test_frames_that_do_not_fit_are_refused_and_counted_and_the_run_goes_on(lying):
+    server, liar = lying
+    place = {"client": 1, "step": 0, "phase": 0, "pass": "fakes"}
+    right = right_frame(server)
+    (name,) = [n for n, t in right.items() if t.is_floating_point()][:1]
+    refused = [
+        ("forward", {**right, name: right[name][:3]}, place, "expected"),
+        ("forward", {**right, name: right[name].double()}, place, "float64"),
+        ("forward", {}, place, "is missing"),
+        ("forward", right, {**place, "client": 0}, "client 0 is not a client of b"),
+        ("forward", right, {**place, "pass": "fooled"}, "no pass 'fooled'"),
+        ("forward", right, {**place, "phase": 1}, "phase 1 is not running"),
+        ("forward", right, {**place, "client": "1"}, "client is a str"),
+        ("forward", right, {**place, "more": 1}, "'more' is missing or not known"),
+        ("backward", {}, {**place, "pass": "real"}, "was not run"),
+        ("fetch", {}, {"client": 1, "holding": "trained", "network": "x", "index": 0}, "nothing"),
+        ("block", {}, {"client": 1, "holding": "trained", "network": "x", "index": 0}, "wanted"),
+        ("finish", {}, {"step": 0, "phase": 0, "losses": [[0, 0.0]], "failed": []}, "not a client"),
+        ("finish", {}, {"step": 0, "phase": 2, "losses": [], "failed": []}, "has not begun"),
+        ("finish", {}, {"step": 0, "phase": 0, "losses": [[1, "0"]], "failed": []}, "pairs"),
+        ("anything", {}, {}, "no request is of kind"),
+    ]
+    for number, (kind, tensors, fields, reason) in enumerate(refused, 1):
+        answer = liar.send(kind, tensors, **fields)
+        assert answer["kind"] == "refused" and reason in answer["reason"], (kind, answer)
+        assert server.sessions.refused["b"] == number
+    assert liar.send("forward", right, **place)["kind"] == "ok"
+    assert liar.send("forward", right, **place)["kind"] == "refused"  # once is enough
+
+
+def test_a_frame_that_is_repeated_has_the_same_answer_and_others_are_out_of_order(lying):
+    server, liar = lying
+    place = {"client": 1, "step": 0, "phase": 0, "pass": "fakes"}
+    right = right_frame(server)
+    header = {"kind": "forward", "seq": liar.seq + 1, "session": liar.session, **place}
+    data = pack(header, right)
+    traffic = server.engine.wire.traffic.total(client_id=1)
+    first = server.sessions.handle("b", data)
+    count = server.engine.wire.traffic.total(client_id=1)
+    assert count > traffic
+    assert server.sessions.handle("b", data) == first
+    assert server.engine.wire.traffic.total(client_id=1) == count
+    for seq in (header["seq"] - 1, header["seq"] + 2):
+        answer = Frame(server.sessions.handle("b", pack({**header, "seq": seq}, right))).header
+        assert answer["kind"] == "refused" and "is next" in answer["reason"]
+    other = pack({**header, "seq": header["seq"] + 1, "session": "0" * 32}, right)
+    assert Frame(server.sessions.handle("b", other)).header["kind"] == "displaced"
+    assert Frame(server.sessions.handle("c", data)).header["kind"] == "refused"
+
+
+def test_a_flood_of_broken_frames_stops_nobody(lying):
+    server, _ = lying
+    for data in broken_frames(2_000):
+        kind = Frame(server.sessions.handle("b", data)).header["kind"]
+        assert kind in ("refused", "displaced")
+    assert server.sessions.refused["b"] > 1_900
+
+
+def test_the_newest_process_of_a_site_displaces_the_one_before():
+    with Server(gan(2), {"a": (0,), "b": (1,)}) as server:
+        site = server.sites["b"]
+        liar = Liar(server, "b")
+        assert liar.join()["kind"] == "welcome"
+        with pytest.raises(HuscfError, match="another process has joined"):
+            site.caller.ask("bye", {})
+        assert server.sessions.present() == ["a"]
+
+
+def test_a_server_that_was_started_anew_asks_to_join_again():
+    server = Server(gan(2), {"a": (0,), "b": (1,)})
+    with pytest.raises(Rejoin):
+        server.sites["a"].caller.ask("ready", {"answers": 0, "answer": None})
+
+
+def test_only_activations_and_gradients_cross_in_a_step():
+    """The recorded wire has no sample, label, noise or fake of any client."""
+    recorded = []
+    with Server(gan(2), {"a": (0,), "b": (1,)}) as server:
+        for site in server.sites.values():
+            site.on_frame = recorded.append
+        server.engine.run_step([0, 1], 0)
+        module = gan(2)
+        private = [t for own in load(module, make_batch(range(2))).values() for t in own.values()]
+        for client in range(2):
+            given = module.client(client).private
+            with torch.no_grad():
+                network = gan(2).engine.whole_network("generator", client)
+                private.append(network(given["noise"], given["labels"]))
+    kinds = [Frame(data).header["kind"] for data in recorded]
+    assert set(kinds) == {"ready", "forward", "backward", "finish"}
+    for data in recorded:
+        assert not any(secret.contiguous().numpy().tobytes() in data for secret in private)
+    # The search finds what leaks, in any layout of the samples.
+    leak = pack({}, {"x": private[0]})
+    assert private[0].contiguous().numpy().tobytes() in leak
