@@ -17,9 +17,11 @@ from ..federation import (
     RoundView,
     ServerCopies,
     check_server_copies,
+    draw_ring,
     rand_index,
 )
 from ..parties import PerCluster
+from ..randomness import make_rng
 from ..training import SplitModule
 from .base import RoundResult, end_round, is_last_epoch
 from .observation import observe_batch, start_observer
@@ -100,6 +102,12 @@ class ClusteredFederation(Callback):
         """Refuse cuts under which the server cannot compare clients, and blocks it cannot copy."""
         assert isinstance(pl_module, SplitModule)
         check_server_copies(self.server, pl_module.plan)
+        wanted = pl_module.method.moments
+        if wanted is not None and self.moments != wanted:
+            raise HuscfError(
+                f"federation.moments is {self.moments}, and {type(pl_module.method).__name__} "
+                f"needs {wanted}"
+            )
         pl_module.server.statistics.half_life = self.half_life
         compares = self.policy.needs_features and self.observe == "training"
         if compares and pl_module.server.statistics.boundary is None:
@@ -183,7 +191,27 @@ class ClusteredFederation(Callback):
         self.decision, self.memory = decision, decision.memory
         if self.observer is not None:
             self.observer.statistics.reset()
-        mixture = Mixture(decision.clusters, decision.weights, self.per_cluster, self.moments)
+        mixture = Mixture(
+            decision.clusters,
+            decision.weights,
+            self.per_cluster,
+            self.moments,
+            self.choose_givers(module, decision),
+        )
         module.engine.mix(mixture)
         module.num_rounds += 1
         return mixture
+
+    def choose_givers(
+        self, module: SplitModule, decision: RoundDecision
+    ) -> dict[str, dict[int, int]]:
+        """Return, of the networks that the method does not average, who goes on with whose."""
+        number, found = module.num_rounds, {}
+        for network in module.plan.networks:
+            mixing = module.method.mixing(network, number)
+            if mixing == "swap":
+                stream = make_rng(module.seed, f"ring of the {network}", number)
+                found[network] = draw_ring(decision.clusters, stream)
+            elif mixing == "keep":
+                found[network] = {client: client for client in decision.clusters}
+        return found

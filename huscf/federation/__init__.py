@@ -28,6 +28,7 @@ from .statistics import (
     limit_covariances,
     pool_covariances,
 )
+from .swaps import draw_ring
 from .weights import (
     Divergence,
     Weighting,
@@ -65,6 +66,7 @@ __all__ = [
     "assign_to_nearest",
     "check_server_copies",
     "describe_clients",
+    "draw_ring",
     "embed_2d",
     "find_loud",
     "gaussian_divergences",

@@ -1,10 +1,13 @@
 """What is trained: networks, phases, placements, sampling. Plain torch; knows no engine."""
 
-from .base import Forward, Method, Streams, request_plan, run_whole, trace_inputs
+from .base import Forward, Method, Mixing, Streams, request_plan, run_whole, trace_inputs
 from .fedgan import FedGan
 from .flow_matching import FlowMatching
 from .huscf_gan import HuscfGan
+from .md_gan import FslGan, MdGan
 from .phases import Backward, Loss, Pass, Phase, trace_passes
+from .pooled_gan import PooledGan
+from .proximal_gan import ProximalGan
 from .vae import Vae
 
 __all__ = [
@@ -12,11 +15,16 @@ __all__ = [
     "FedGan",
     "FlowMatching",
     "Forward",
+    "FslGan",
     "HuscfGan",
     "Loss",
+    "MdGan",
     "Method",
+    "Mixing",
     "Pass",
     "Phase",
+    "PooledGan",
+    "ProximalGan",
     "Streams",
     "Vae",
     "request_plan",

@@ -19,11 +19,13 @@ class TracedPass:
         backward: "none", "inputs" (gradients of its inputs only), "parameters" (of its parameters
             only, as nobody needs those of its inputs), or "both".
         is_observed: Whether the server compares clients by its activations.
+        is_drawn: Whether the server draws what enters, so that nothing goes up before it.
     """
 
     network: str
     backward: Literal["none", "inputs", "parameters", "both"]
     is_observed: bool = False
+    is_drawn: bool = False
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,8 @@ class Message:
 
     @property
     def direction(self) -> Direction:
-        """Return "uplink" for what goes to the server, else "downlink"."""
-        return "uplink" if self.receiver == SERVER else "downlink"
+        """Return "downlink" for what the server sends, else "uplink"."""
+        return "downlink" if self.sender == SERVER else "uplink"
 
     @property
     def client_id(self) -> int:
