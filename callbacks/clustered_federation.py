@@ -24,7 +24,7 @@ from ..parties import PerCluster
 from ..randomness import make_rng
 from ..training import SplitModule
 from .base import RoundResult, end_round, is_last_epoch
-from .observation import observe_batch, start_observer
+from .observation import count_labels, observe_batch, send_label_counts, start_observer
 
 Observed = Literal["reference", "training"]
 
@@ -80,6 +80,7 @@ class ClusteredFederation(Callback):
         self.memory = PolicyMemory()
         self.decision: RoundDecision | None = None
         self.observer: ReferenceObserver | None = None
+        self.label_counts: dict[int, Tensor] = {}
         self._saved_observer: dict[str, Any] | None = None
 
     @property
@@ -90,13 +91,15 @@ class ClusteredFederation(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the policy's memory, and what was observed since the last round."""
         observer = self._saved_observer if self.observer is None else self.observer.state_dict()
-        return {"memory": self.memory.state_dict(), "observer": observer}
+        counts = dict(self.label_counts)
+        return {"memory": self.memory.state_dict(), "observer": observer, "label_counts": counts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state."""
         check_complete(state_dict, self.state_dict())
         self.memory = PolicyMemory.from_state_dict(state_dict["memory"])
         self._saved_observer = state_dict["observer"]
+        self.label_counts = dict(state_dict["label_counts"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse cuts under which the server cannot compare clients, and blocks it cannot copy."""
@@ -140,6 +143,8 @@ class ClusteredFederation(Callback):
         self, module: SplitModule, batch: Mapping[int, tuple[Tensor, Tensor]]
     ) -> None:
         """Take a step's batches, uint8 samples and labels by client; call it before the step."""
+        if self.policy.needs_labels:
+            count_labels(self.label_counts, module, batch)
         if self.observer is not None:
             observe_batch(self.observer, module, batch)
 
@@ -183,12 +188,14 @@ class ClusteredFederation(Callback):
             clusters=seen.clusters,
             summary=summary,
             diverged=seen.diverged,
+            label_counts=send_label_counts(self.label_counts, module),
         )
         return self.policy.decide(view, self.memory)
 
     def apply(self, module: SplitModule, decision: RoundDecision) -> Mixture:
         """Average within the clusters, remember the decision, and begin a new round."""
         self.decision, self.memory = decision, decision.memory
+        self.label_counts = {}
         if self.observer is not None:
             self.observer.statistics.reset()
         mixture = Mixture(

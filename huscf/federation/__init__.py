@@ -17,6 +17,7 @@ from .clusters import (
 )
 from .embedding import Point2D, align_embedding, embed_2d
 from .features import describe_clients
+from .fegan import FeganWeights
 from .memory import find_loud, remember
 from .merging import MergedClusters
 from .policy import FederationPolicy, PolicyMemory, RoundDecision, RoundView
@@ -49,6 +50,7 @@ __all__ = [
     "EachAlone",
     "EstimatedClusters",
     "FederationPolicy",
+    "FeganWeights",
     "KMeansClusters",
     "MergedClusters",
     "OneCluster",

@@ -1,7 +1,7 @@
 """What is trained: networks, phases, placements, sampling. Plain torch; knows no engine."""
 
 from .base import Forward, Method, Mixing, Streams, request_plan, run_whole, trace_inputs
-from .fedgan import FedGan
+from .fedgan import FedGan, FeGan
 from .flow_matching import FlowMatching
 from .huscf_gan import HuscfGan
 from .md_gan import FslGan, MdGan
@@ -12,6 +12,7 @@ from .vae import Vae
 
 __all__ = [
     "Backward",
+    "FeGan",
     "FedGan",
     "FlowMatching",
     "Forward",

@@ -11,8 +11,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from huscf.callbacks import ClusteredFederation
 from huscf.errors import HuscfError, PlanError
-from huscf.federation import OneCluster, draw_ring
-from huscf.methods import FedGan, FslGan, HuscfGan, MdGan, PooledGan, ProximalGan
+from huscf.federation import FeganWeights, OneCluster, draw_ring
+from huscf.methods import FedGan, FeGan, FslGan, HuscfGan, MdGan, PooledGan, ProximalGan
 from huscf.methods.proximal_gan import ProximalAdam
 from huscf.models import ConditionalDiscriminator, ConditionalGenerator
 from huscf.split import ExplicitPlan
@@ -24,7 +24,7 @@ NETWORKS = {
     "generator": partial(ConditionalGenerator, width=4, depth=5),
     "discriminator": partial(ConditionalDiscriminator, width=4, depth=5),
 }
-METHODS = (HuscfGan, FedGan, FslGan, MdGan, PooledGan, ProximalGan)
+METHODS = (HuscfGan, FedGan, FeGan, FslGan, MdGan, PooledGan, ProximalGan)
 
 
 def make(method_class, clients=3, engine="serial", plan=None, **options):
@@ -35,9 +35,11 @@ def make(method_class, clients=3, engine="serial", plan=None, **options):
     return module
 
 
-def end_round(module, moments="reset"):
+def end_round(module):
     """A round's end as the callback makes it, with everybody in one cluster."""
-    federation = ClusteredFederation(rule=OneCluster(), weighting="samples", moments=moments)
+    weighting = FeganWeights() if isinstance(module.method, FeGan) else "samples"
+    federation = ClusteredFederation(rule=OneCluster(), weighting=weighting, moments="reset")
+    federation.observe_batch(module, make_batch(module.clusters))
     return federation.apply(module, federation.decide(module))
 
 
@@ -208,6 +210,10 @@ LEAKS = {
         "blocks: generator, gradients: discriminator_head, gradients: generator_head"
     ),
     FedGan: "blocks: discriminator, blocks: generator | blocks: discriminator, blocks: generator",
+    FeGan: (
+        "blocks: discriminator, blocks: generator, label_counts: labels | "
+        "blocks: discriminator, blocks: generator"
+    ),
     ProximalGan: (
         "blocks: discriminator, blocks: generator | blocks: discriminator, blocks: generator"
     ),
