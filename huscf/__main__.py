@@ -22,6 +22,7 @@ commands:
   test       all scores                huscf test --ckpt_path runs/.../last.ckpt
   generate   draw samples as files     huscf generate --ckpt_path runs/.../last.ckpt --output out/
   export     a cluster's generator     huscf export --ckpt_path C --cluster 0 --output generator.pt
+  bench      a grid of runs           huscf bench --config configs/bench/digits.yaml
   compare    runs side by side         huscf compare runs/one runs/another --output curves.png
   report     write report.html anew    huscf report runs/one
   predict    samples as batches        Lightning's own; to have files use generate
@@ -44,7 +45,10 @@ Go on with the latest run:
 """
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINER_COMMANDS, "generate", "export", "compare", "report", "plan", "check-data")
+COMMANDS = (
+    *(*TRAINER_COMMANDS, "generate", "export", "bench"),
+    *("compare", "report", "plan", "check-data"),
+)
 
 #: What the system says where a file cannot be read or written, which the user can mend.
 REFUSALS = (
@@ -97,6 +101,10 @@ def _run(command: str, arguments: list[str]) -> int:
             from .check_data import main as check_data
 
             return check_data(arguments[1:])
+        if command == "bench":
+            from .bench.command import main as bench
+
+            return bench(arguments[1:])
         if command not in TRAINER_COMMANDS:
             from .commands import run_command
 

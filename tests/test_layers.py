@@ -40,6 +40,7 @@ LAYERS = [
     "commands",
     "check_data",
     "cli",
+    "bench",
     "__main__",
 ]
 PLAIN = (
