@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 
 HELP = """\
 usage: huscf COMMAND [--config FILE] [--KEY VALUE ...]
@@ -49,6 +50,9 @@ COMMANDS = (
     *(*TRAINER_COMMANDS, "generate", "export", "bench"),
     *("compare", "report", "plan", "check-data"),
 )
+
+#: Commands whose options are read in a module of their own.
+OWN_MAINS = {"plan": ".planning.command", "check-data": ".check_data", "bench": ".bench.command"}
 
 #: What the system says where a file cannot be read or written, which the user can mend.
 REFUSALS = (
@@ -93,18 +97,8 @@ def _run(command: str, arguments: list[str]) -> int:
         # A notebook leaves its own way of drawing to its children, which may lack it.
         os.environ["MPLBACKEND"] = "agg"
     try:
-        if command == "plan":
-            from .planning.command import main as plan
-
-            return plan(arguments[1:])
-        if command == "check-data":
-            from .check_data import main as check_data
-
-            return check_data(arguments[1:])
-        if command == "bench":
-            from .bench.command import main as bench
-
-            return bench(arguments[1:])
+        if command in OWN_MAINS:
+            return import_module(OWN_MAINS[command], __package__).main(arguments[1:])
         if command not in TRAINER_COMMANDS:
             from .commands import run_command
 
