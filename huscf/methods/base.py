@@ -78,6 +78,14 @@ class Method(ABC):
         """
         return {}
 
+    def count_drawn(self, num_clients: int) -> int:
+        """Return how many different batches the server draws in a step for so many clients.
+
+        A server that generates a batch once for all who get it has so much less work; engines
+        generate it for each client.
+        """
+        return num_clients
+
     @abstractmethod
     def phases(self, step: int) -> Sequence[Phase]:
         """Return what a step trains, one phase after the other."""
@@ -194,6 +202,7 @@ def request_plan(
         seed,
         trace_passes(method.phases(MANY_STEPS)),
         {name: _keep_secrets(method, name, network) for name, network in networks.items()},
+        method.count_drawn(len(batch_sizes)),
     )
 
 

@@ -74,11 +74,15 @@ class MdGan(HuscfGan):
         private = super().prepare(samples, labels, streams, step)
         return {name: tensor for name, tensor in private.items() if name != "noise"}
 
+    def count_drawn(self, num_clients: int) -> int:
+        """Return k, the number of different batches."""
+        return self.num_batches or max(2, math.ceil(math.log(num_clients)))
+
     def draw(
         self, place: int, num_clients: int, batch_size: int, streams: Streams, step: int
     ) -> Carry:
         """Return noise and labels of the two batches that a client is sent."""
-        count = self.num_batches or max(2, math.ceil(math.log(num_clients)))
+        count = self.count_drawn(num_clients)
         drawn: Carry = {}
         for name, number in ((TRAINED_ON, place % count), (SHOWN, (place + 1) % count)):
             stream = streams(f"batch {number}")

@@ -40,6 +40,7 @@ class PlanRequest:
         seed: Seed of any random choice.
         passes: What a step runs, as most steps of a long run do.
         placements: Where the blocks of every network may lie.
+        num_drawn: Different batches that the server draws in a step; None is one a client.
     """
 
     networks: Mapping[str, Network]
@@ -49,6 +50,7 @@ class PlanRequest:
     seed: int = 0
     passes: Sequence[TracedPass] = ()
     placements: Mapping[str, Placement] = field(default_factory=dict)
+    num_drawn: int | None = None
 
     @property
     def client_ids(self) -> list[int]:
