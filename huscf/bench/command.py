@@ -6,8 +6,10 @@ from pathlib import Path
 
 from ..commands import CommandParser
 from ..errors import HuscfError
+from ..planning import DevicesFile
 from ..reporting import RunRecord
 from .grid import Cell, Grid
+from .latency import simulate_step
 from .page import write_page
 from .running import check_cells, find_folder, find_reason, is_done, run_cells
 from .tables import Measured, make_rows, measure, write_tables
@@ -43,6 +45,8 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
     grid = Grid.load(options.config, options.grid, options.seeds, options.output)
     cells, failed = grid.list_cells(), 0
+    if grid.devices is not None:
+        DevicesFile.load(grid.devices)  # before anything runs
     if not options.only_table:
         check_cells(cells, grid.output)
         try:
@@ -56,11 +60,14 @@ def main(argv: Sequence[str]) -> int:
 
 def _write(grid: Grid, cells: Sequence[Cell]) -> None:
     output = grid.output
+    devices = None if grid.devices is None else DevicesFile.load(grid.devices)
     measured: list[Measured] = []
     for cell in cells:
         folder = find_folder(cell, output)
         if folder is not None and is_done(cell, output):
-            measured.append(measure(cell, RunRecord.read(folder)))
+            run = RunRecord.read(folder)
+            seconds = None if devices is None else simulate_step(run, devices)
+            measured.append(measure(cell, run, seconds))
     if not output.is_dir():
         raise HuscfError(f"{output}: nothing has run yet")
     rows = make_rows(cells, measured, lambda cell: find_reason(cell, output))

@@ -3,7 +3,8 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -199,7 +200,8 @@ class ClusteredPolicy(FederationPolicy):
         weighting = self.weighting
         if callable(weighting) and self.needs_labels:
             table = np.array([view.label_counts[client] for client in clusters])
-            weighting = _ByLabels(weighting, table, derive_seed(view.seed, "weights", view.number))
+            seed = derive_seed(view.seed, "weights", view.number)
+            weighting = partial(_ask_by_labels, weighting, table, seed)
         return member_weights(
             sizes, clusters, divergences, weighting, self.beta, self.size_exponent
         )
@@ -298,15 +300,15 @@ def _find_staying(
     return np.array([client in staying for client in clients])
 
 
-class _ByLabels(NamedTuple):
-    """A weight rule that asks for labels, as one that is called with divergences."""
-
-    rule: WeightRule
-    label_counts: np.ndarray
-    seed: int
-
-    def __call__(self, num_samples: np.ndarray, divergences: np.ndarray) -> Any:
-        return self.rule(num_samples, self.label_counts, self.seed)
+def _ask_by_labels(
+    rule: WeightRule,
+    label_counts: np.ndarray,
+    seed: int,
+    num_samples: np.ndarray,
+    divergences: np.ndarray,
+) -> Any:
+    """Call a weight rule that asks for labels in place of divergences."""
+    return rule(num_samples, label_counts, seed)
 
 
 def _needs_labels(weighting: object) -> bool:
