@@ -24,6 +24,8 @@ TINY = {
     "federation.every_n_epochs": 1,
     "evaluation.every_n_rounds": -1,
     "samples.every_n_rounds": 0,
+    "report.enabled": False,
+    "training.num_threads": 1,
     "data.init_args.batch_size": 4,
     "data.init_args.clients_per_domain": 2,
     "model.method.init_args.generator.init_args.width": 4,
