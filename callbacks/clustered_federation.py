@@ -17,12 +17,14 @@ from ..federation import (
     RoundView,
     ServerCopies,
     check_server_copies,
+    draw_ring,
     rand_index,
 )
 from ..parties import PerCluster
+from ..randomness import make_rng
 from ..training import SplitModule
 from .base import FederatedRun, RoundResult, end_round, is_last_epoch
-from .observation import observe_batch, start_observer
+from .observation import count_labels, observe_batch, send_label_counts, start_observer
 
 Observed = Literal["reference", "training"]
 
@@ -78,6 +80,7 @@ class ClusteredFederation(Callback):
         self.memory = PolicyMemory()
         self.decision: RoundDecision | None = None
         self.observer: ReferenceObserver | None = None
+        self.label_counts: dict[int, Tensor] = {}
         self._saved_observer: dict[str, Any] | None = None
 
     @property
@@ -88,13 +91,15 @@ class ClusteredFederation(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the policy's memory, and what was observed since the last round."""
         observer = self._saved_observer if self.observer is None else self.observer.state_dict()
-        return {"memory": self.memory.state_dict(), "observer": observer}
+        counts = dict(self.label_counts)
+        return {"memory": self.memory.state_dict(), "observer": observer, "label_counts": counts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state."""
         check_complete(state_dict, self.state_dict())
         self.memory = PolicyMemory.from_state_dict(state_dict["memory"])
         self._saved_observer = state_dict["observer"]
+        self.label_counts = dict(state_dict["label_counts"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse cuts under which the server cannot compare clients, and blocks it cannot copy."""
@@ -105,9 +110,16 @@ class ClusteredFederation(Callback):
         """Before the first step: keep the reference blocks, part whom the policy parts anyway.
 
         Raises:
-            HuscfError: Where the server could not compare clients, or copy its blocks.
+            HuscfError: Where the server could not compare clients, or copy its blocks, or the
+                method needs other moments.
         """
         check_server_copies(self.server, module.engine.plan)
+        wanted = module.method.moments
+        if wanted is not None and self.moments != wanted:
+            raise HuscfError(
+                f"federation.moments is {self.moments}, and {type(module.method).__name__} "
+                f"needs {wanted}"
+            )
         module.server.statistics.half_life = self.half_life
         compares = self.policy.needs_features and self.observe == "training"
         if compares and module.server.statistics.boundary is None:
@@ -136,6 +148,8 @@ class ClusteredFederation(Callback):
         self, module: FederatedRun, batch: Mapping[int, tuple[Tensor, Tensor]]
     ) -> None:
         """Take a step's batches, uint8 samples and labels by client; call it before the step."""
+        if self.policy.needs_labels:
+            count_labels(self.label_counts, module, batch)
         if self.observer is not None:
             observe_batch(self.observer, module, batch)
 
@@ -179,15 +193,37 @@ class ClusteredFederation(Callback):
             clusters=seen.clusters,
             summary=summary,
             diverged=seen.diverged,
+            label_counts=send_label_counts(self.label_counts, module),
         )
         return self.policy.decide(view, self.memory)
 
     def apply(self, module: FederatedRun, decision: RoundDecision) -> Mixture:
         """Average within the clusters, remember the decision, and begin a new round."""
         self.decision, self.memory = decision, decision.memory
+        self.label_counts = {}
         if self.observer is not None:
             self.observer.statistics.reset()
-        mixture = Mixture(decision.clusters, decision.weights, self.per_cluster, self.moments)
+        mixture = Mixture(
+            decision.clusters,
+            decision.weights,
+            self.per_cluster,
+            self.moments,
+            self.choose_givers(module, decision),
+        )
         module.engine.mix(mixture)
         module.num_rounds += 1
         return mixture
+
+    def choose_givers(
+        self, module: FederatedRun, decision: RoundDecision
+    ) -> dict[str, dict[int, int]]:
+        """Return, of the networks that the method does not average, who goes on with whose."""
+        number, found = module.num_rounds, {}
+        for network in module.engine.plan.networks:
+            mixing = module.method.mixing(network, number)
+            if mixing == "swap":
+                stream = make_rng(module.seed, f"ring of the {network}", number)
+                found[network] = draw_ring(decision.clusters, stream)
+            elif mixing == "keep":
+                found[network] = {client: client for client in decision.clusters}
+        return found

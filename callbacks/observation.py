@@ -1,7 +1,8 @@
-"""How clients show themselves to the server under blocks that never train."""
+"""How clients show themselves to the server: under blocks that never train, or by their labels."""
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from ..errors import HuscfError
@@ -61,3 +62,33 @@ def observe_batch(
         client: module.method.reference_inputs(samples) for client, (samples, _) in batch.items()
     }
     observer.observe(inputs, cuts, send)
+
+
+def count_labels(
+    counts: dict[int, Tensor],
+    module: FederatedRun,
+    batch: Mapping[int, tuple[Tensor, Tensor]],
+) -> None:
+    """Let every client add the labels of its batch to what it has seen in the round.
+
+    Args:
+        counts: (C,) int64 by client; changed.
+        module: Whose classes they are.
+        batch: Samples and labels (B,) by client.
+    """
+    for client, (_, labels) in batch.items():
+        own = torch.bincount(labels.cpu(), minlength=module.engine.shape.num_classes)
+        counts[client] = counts[client] + own if client in counts else own
+
+
+def send_label_counts(
+    counts: Mapping[int, Tensor], module: FederatedRun
+) -> dict[int, tuple[int, ...]]:
+    """Let the clients send what they have counted; who has seen nothing counts 0 of each class."""
+    if not counts:
+        return {}
+    found = dict.fromkeys(module.engine.clusters, (0,) * module.engine.shape.num_classes)
+    for client, own in counts.items():
+        message = Message(client, SERVER, "label_counts", "labels", {"counts": own})
+        found[client] = tuple(module.engine.wire.pass_on(message)["counts"].tolist())
+    return found

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 
 HELP = """\
 usage: huscf COMMAND [--config FILE] [--KEY VALUE ...]
@@ -22,6 +23,7 @@ commands:
   test       all scores                huscf test --ckpt_path runs/.../last.ckpt
   generate   draw samples as files     huscf generate --ckpt_path runs/.../last.ckpt --output out/
   export     a cluster's generator     huscf export --ckpt_path C --cluster 0 --output generator.pt
+  bench      a grid of runs           huscf bench --config configs/bench/digits.yaml
   compare    runs side by side         huscf compare runs/one runs/another --output curves.png
   report     write report.html anew    huscf report runs/one
   predict    samples as batches        Lightning's own; to have files use generate
@@ -51,15 +53,13 @@ Try a server and two sites on this machine (docs/deployment.md):
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 DEPLOY_COMMANDS = ("provision", "serve", "join")
 COMMANDS = (
-    *TRAINER_COMMANDS,
-    "generate",
-    "export",
-    "compare",
-    "report",
-    "plan",
-    "check-data",
+    *(*TRAINER_COMMANDS, "generate", "export", "bench"),
+    *("compare", "report", "plan", "check-data"),
     *DEPLOY_COMMANDS,
 )
+
+#: Commands whose options are read in a module of their own.
+OWN_MAINS = {"plan": ".planning.command", "check-data": ".check_data", "bench": ".bench.command"}
 
 #: The exit code of what a shell ends for that reason: 128 + SIGPIPE, which Windows has not.
 BROKEN_PIPE = 141
@@ -119,7 +119,7 @@ def _run(command: str, arguments: list[str]) -> int:
         # A notebook leaves its own way of drawing to its children, which may lack it.
         os.environ["MPLBACKEND"] = "agg"
     try:
-        return _dispatch(command, arguments)
+        return _run_command(command, arguments)
     except HuscfError as error:
         return _refuse(str(error))
     except OSError as error:
@@ -128,15 +128,9 @@ def _run(command: str, arguments: list[str]) -> int:
         return _refuse(f"{error.filename or 'cannot write'}: {error.strerror}")
 
 
-def _dispatch(command: str, arguments: list[str]) -> int:
-    if command == "plan":
-        from .planning.command import main as plan
-
-        return plan(arguments[1:])
-    if command == "check-data":
-        from .check_data import main as check_data
-
-        return check_data(arguments[1:])
+def _run_command(command: str, arguments: list[str]) -> int:
+    if command in OWN_MAINS:
+        return import_module(OWN_MAINS[command], __package__).main(arguments[1:])
     if command in DEPLOY_COMMANDS:
         return _deploy(command, arguments[1:])
     if command not in TRAINER_COMMANDS:

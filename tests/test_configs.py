@@ -41,15 +41,23 @@ OVERLAYS = [
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
-def test_a_method_is_an_overlay(overlay, tmp_path):
+def test_each_method_is_an_overlay_and_draws_and_exports(overlay, tmp_path):
     quickstart = REPOSITORY / "configs" / "quickstart.yaml"
     configs = ["--config", str(quickstart), "--config", str(overlay)]
     assert main(["fit", *configs, *shorten(overlay, tmp_path)]) == 0
     (saved,) = tmp_path.glob("runs/*/config.yaml")
     config = yaml.safe_load(saved.read_text())
     wanted = yaml.safe_load(overlay.read_text())
+    wanted.get("federation", {}).pop("every_n_epochs", None)  # shortened
     for part, values in wanted.items():
         assert_holds(config[part], values)
+    drawn, checkpoint = tmp_path / "drawn", ["--ckpt_path", str(saved.parent)]
+    assert main(["generate", *checkpoint, "--num_samples=20", f"--output={drawn}"]) == 0
+    assert len(list(drawn.rglob("*.png"))) == 20
+    # A denoiser alone draws nothing, so there is none to export.
+    code = 2 if overlay.stem == "flow_matching" else 0
+    assert main(["export", *checkpoint, "--cluster=0", f"--output={tmp_path / 'g.pt'}"]) == code
+    assert main(["report", str(saved.parent)]) == 0
 
 
 def assert_holds(given, wanted):

@@ -43,6 +43,7 @@ LAYERS = [
     "check_data",
     "deploy",
     "cli",
+    "bench",
     "__main__",
 ]
 PLAIN = (

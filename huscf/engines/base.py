@@ -43,12 +43,15 @@ class Mixture:
             those listed by network.
         moments: What happens to the moments of averaged blocks: "keep" each copy's own,
             "average" them like the parameters, or "reset" them to those of a first step.
+        givers: Networks that are not averaged: network -> client -> whose blocks it goes on with,
+            its own or those that another sends it.
     """
 
     clusters: Mapping[int, int]
     weights: Mapping[int, float]
     per_cluster: PerCluster = True
     moments: Moments = "keep"
+    givers: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ..parties import (
 )
 from ..randomness import make_generator
 from ..split import CutPlan
-from ..wire import Kind, MemoryWire, PartyId, Wire
+from ..wire import SERVER, Kind, MemoryWire, Message, PartyId, Wire
 from .base import Batches, Engine, Mixture, Move, Observation, OnNonFinite, ServerGradient
 from .mixing import mix_over_wire
 from .moving import move_over_wire
@@ -133,9 +133,26 @@ class LocalEngine(Engine):
 
             self.client(client_id).own_memory()
             private = self.method.prepare(samples, labels, streams, step)
+            private |= self._draw(client_id, samples, step)
             self.client(client_id).load_batch(private, self.shape.num_classes)
         self.server.own_memory()
         return list(batches)
+
+    def _draw(self, client_id: int, samples: Tensor, step: int) -> Mapping[str, Tensor]:
+        """Let the server draw what it needs for a client's step; return what it sends of that."""
+
+        def streams(purpose: str) -> torch.Generator:
+            return make_generator(self.seed, purpose, step)
+
+        ids = self.plan.client_ids
+        place = ids.index(client_id)
+        drawn = self.method.draw(place, len(ids), len(samples), streams, step)
+        drawn = {name: tensor.to(samples.device) for name, tensor in drawn.items()}
+        self.server.drawn[client_id] = drawn
+        if not self.method.sent:
+            return {}
+        sent = {name: drawn[name] for name in self.method.sent}
+        return self.wire.pass_on(Message(SERVER, client_id, "inputs", "drawn", sent))
 
     def commit_step(self, client_ids: Iterable[int]) -> None:
         """Close a step: add it to the statistics, drop private tensors."""

@@ -57,11 +57,14 @@ def mix_over_wire(engine: "LocalEngine", mixture: Mixture) -> None:
     for name in names:
         now = list_holders(engine, name)
         for (network, index), holders in before[name].items():
+            topic = network if name == "trained" else f"{network} average"
+            moments = mixture.moments if name == "trained" else "keep"
+            if network in mixture.givers:
+                _pass_blocks(engine, network, topic, holders, mixture.givers[network], moments)
+                continue
             users = list_users(getattr(server, name), network, index, now[network, index])
             users |= {copy: [] for copy in holders.values() if copy not in users}
             matrix = mixing_matrix(holders, users, mixture.clusters, mixture.weights)
-            topic = network if name == "trained" else f"{network} average"
-            moments = mixture.moments if name == "trained" else "keep"
             _mix_block(engine, network, topic, list(users), matrix, moments)
     if mixture.moments == "keep":
         engine.forget_moments_of(diverged)
@@ -142,6 +145,32 @@ def _mix_block(
         write_block(copy.block, new, optimizer if moments == "average" else None, shares)
         renew_norms(copy.block)
         _party(engine, copy).shares_memory |= shares
+
+
+def _pass_blocks(
+    engine: "LocalEngine",
+    network: str,
+    topic: str,
+    holders: Mapping[int, Copy],
+    givers: Mapping[int, int],
+    moments: str,
+) -> None:
+    """Let every client that holds a block go on with its giver's; moments go along or stay."""
+    arrived: dict[Copy, State] = {}
+    for client_id, copy in holders.items():
+        source = holders[givers[client_id]]
+        if copy.party == SERVER or source == copy:
+            continue
+        optimizer = _optimizer(engine, source, network) if moments == "average" else None
+        sent = {n: t.clone() for n, t in read_block(source.block, optimizer).items()}
+        message = Message(source.party, copy.party, "blocks", topic, sent)
+        arrived[copy] = engine.wire.pass_on(message)
+    for copy, state in arrived.items():
+        optimizer = _optimizer(engine, copy, network)
+        if moments == "reset" and optimizer is not None:
+            forget_moments(optimizer, copy.block.parameters())
+        write_block(copy.block, state, optimizer if moments == "average" else None)
+        renew_norms(copy.block)
 
 
 def _add_moments(

@@ -8,6 +8,8 @@ This is the reference that every other engine equals. A step, for every phase of
     4. Gradients go back the same way: tail, server, head. A client's blocks get the gradient of
        its own mean loss, the server's blocks the mean over clients.
     5. All parties step the networks that the phase trains.
+
+In a pass whose inputs the server draws (`Pass.drawn`), 1 and its way back fall away.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -85,7 +87,10 @@ class SerialEngine(LocalEngine):
     def _run_forward(self, item: Pass, client_id: int) -> None:
         """Head, server, tail."""
         client = self.client(client_id)
-        at_server = self._send(client_id, SERVER, "activations", item, client.run_head(item))
+        if item.drawn:
+            at_server = item.read_inputs(self.server.drawn[client_id], {})
+        else:
+            at_server = self._send(client_id, SERVER, "activations", item, client.run_head(item))
         if at_server:
             written = self.server.run_middle(item, client_id, at_server)
             down = {name: written[name] for name in client.crossings[item.network].down}
@@ -102,8 +107,10 @@ class SerialEngine(LocalEngine):
         if at_tail:
             arrived = self._send(client_id, SERVER, "gradients", item, at_tail)
             back, found = self.server.go_back_middle(item, phase, client_id, arrived)
-            at_head = self._send(SERVER, client_id, "gradients", item, back)
-        client.go_back_head(item, phase, at_head)
+            if not item.drawn:
+                at_head = self._send(SERVER, client_id, "gradients", item, back)
+        if not item.drawn:
+            client.go_back_head(item, phase, at_head)
         return found
 
     def _send(

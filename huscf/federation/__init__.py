@@ -17,6 +17,7 @@ from .clusters import (
 )
 from .embedding import Point2D, align_embedding, embed_2d
 from .features import describe_clients
+from .fegan import FeganWeights
 from .memory import find_loud, remember
 from .merging import MergedClusters
 from .policy import FederationPolicy, PolicyMemory, RoundDecision, RoundView
@@ -28,6 +29,7 @@ from .statistics import (
     limit_covariances,
     pool_covariances,
 )
+from .swaps import draw_ring
 from .weights import (
     Divergence,
     Weighting,
@@ -48,6 +50,7 @@ __all__ = [
     "EachAlone",
     "EstimatedClusters",
     "FederationPolicy",
+    "FeganWeights",
     "KMeansClusters",
     "MergedClusters",
     "OneCluster",
@@ -65,6 +68,7 @@ __all__ = [
     "assign_to_nearest",
     "check_server_copies",
     "describe_clients",
+    "draw_ring",
     "embed_2d",
     "find_loud",
     "gaussian_divergences",

@@ -3,6 +3,8 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +48,8 @@ class ClusteredPolicy(FederationPolicy):
         warmup_rounds: In so many first rounds everybody is averaged, as one cluster. 0 clusters
             from the first round on; the paper uses 2.
         weighting: "kld" (n_k ** size_exponent * exp(-beta * KLD_k)), "samples" (n_k), "uniform",
-            or a function of n_k and KLD_k, arrays (N,), that returns N numbers.
+            or a function of n_k and KLD_k, arrays (N,), that returns N numbers. One with a true
+            attribute needs_labels gets n_k, label counts (N, C) and a seed instead.
         divergence: What KLD_k compares: "gaussian" fits to activations, or the softmax over
             "positions" of mean activations, as the paper does.
         beta: Strength of the divergence in "kld"; the paper has 1. 0, since under label skew
@@ -83,7 +86,8 @@ class ClusteredPolicy(FederationPolicy):
         if rule is not None and not isinstance(rule, MergedClusters):
             _check_takes("rule", rule, "features, seed")
         if callable(weighting):
-            _check_takes("weighting", weighting, "num_samples, divergences")
+            needed = ("num_samples, divergences", "num_samples, label_counts, seed")
+            _check_takes("weighting", weighting, needed[_needs_labels(weighting)])
         self.rule = rule or MergedClusters()
         self.recluster_every_n_rounds = recluster_every_n_rounds
         self.stability = stability
@@ -98,6 +102,11 @@ class ClusteredPolicy(FederationPolicy):
     def needs_features(self) -> bool:
         """Return whether the rule looks at the features' values."""
         return getattr(self.rule, "needs_features", True)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Return whether the weight rule asks for counts of labels."""
+        return _needs_labels(self.weighting)
 
     def first_clusters(self, client_ids: Sequence[int], seed: int) -> dict[int, int] | None:
         """Return the clusters of a rule that needs no features, else None."""
@@ -188,8 +197,13 @@ class ClusteredPolicy(FederationPolicy):
             client: 0 if client in silent | view.diverged else size
             for client, size in view.sizes.items()
         }
+        weighting = self.weighting
+        if callable(weighting) and self.needs_labels:
+            table = np.array([view.label_counts[client] for client in clusters])
+            seed = derive_seed(view.seed, "weights", view.number)
+            weighting = partial(_ask_by_labels, weighting, table, seed)
         return member_weights(
-            sizes, clusters, divergences, self.weighting, self.beta, self.size_exponent
+            sizes, clusters, divergences, weighting, self.beta, self.size_exponent
         )
 
     def _remember(
@@ -286,13 +300,28 @@ def _find_staying(
     return np.array([client in staying for client in clients])
 
 
+def _ask_by_labels(
+    rule: WeightRule,
+    label_counts: np.ndarray,
+    seed: int,
+    num_samples: np.ndarray,
+    divergences: np.ndarray,
+) -> Any:
+    """Call a weight rule that asks for labels in place of divergences."""
+    return rule(num_samples, label_counts, seed)
+
+
+def _needs_labels(weighting: object) -> bool:
+    return bool(getattr(weighting, "needs_labels", False))
+
+
 def _check_takes(option: str, function: Callable, arguments: str) -> None:
-    """Refuse a function of the user's that cannot be called with two arguments."""
+    """Refuse a function of the user's that cannot be called with so many arguments."""
     try:
         signature = inspect.signature(function)
     except ValueError:  # of a function that is not written in Python
         return
     try:
-        signature.bind(None, None)
+        signature.bind(*arguments.split(", "))
     except TypeError as error:
         raise HuscfError(f"federation.{option} is called with {arguments}: {error}") from error

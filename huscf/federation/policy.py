@@ -24,6 +24,7 @@ class RoundView:
         clusters: Cluster of every client so far.
         summary: What the server observed in the round; None where it observed nobody.
         diverged: Clients whose blocks are not finite.
+        label_counts: Samples of each class that a client says it has, where the policy asks.
     """
 
     number: int
@@ -32,6 +33,7 @@ class RoundView:
     clusters: Mapping[int, int]
     summary: ActivationSummary | None = None
     diverged: frozenset[int] = frozenset()
+    label_counts: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
     @property
     def client_ids(self) -> list[int]:
@@ -134,6 +136,11 @@ class FederationPolicy(ABC):
     def needs_features(self) -> bool:
         """Return whether decisions depend on what the server observes."""
         return True
+
+    @property
+    def needs_labels(self) -> bool:
+        """Return whether decisions depend on how many samples of each class clients have."""
+        return False
 
     def first_clusters(self, client_ids: Sequence[int], seed: int) -> dict[int, int] | None:
         """Return clusters to begin the first round with; None for one of all."""

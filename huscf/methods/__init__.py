@@ -1,22 +1,31 @@
 """What is trained: networks, phases, placements, sampling. Plain torch; knows no engine."""
 
-from .base import Forward, Method, Streams, request_plan, run_whole, trace_inputs
-from .fedgan import FedGan
+from .base import Forward, Method, Mixing, Streams, request_plan, run_whole, trace_inputs
+from .fedgan import FedGan, FeGan
 from .flow_matching import FlowMatching
 from .huscf_gan import HuscfGan
+from .md_gan import FslGan, MdGan
 from .phases import Backward, Loss, Pass, Phase, trace_passes
+from .pooled_gan import PooledGan
+from .proximal_gan import ProximalGan
 from .vae import Vae
 
 __all__ = [
     "Backward",
+    "FeGan",
     "FedGan",
     "FlowMatching",
     "Forward",
+    "FslGan",
     "HuscfGan",
     "Loss",
+    "MdGan",
     "Method",
+    "Mixing",
     "Pass",
     "Phase",
+    "PooledGan",
+    "ProximalGan",
     "Streams",
     "Vae",
     "request_plan",

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,10 @@ MANY_STEPS = 10**9
 #: Gives the random stream for a purpose; it depends on the run's seed, the client and the step.
 Streams = Callable[[str], torch.Generator]
 
+#: What a round's end does with a network: average its blocks within clusters, pass them on from
+#: client to client in a ring, or leave everybody their own.
+Mixing = Literal["average", "swap", "keep"]
+
 #: Runs a whole network as one client has it: network, what enters -> what all blocks wrote.
 Forward = Callable[[str, Carry], Carry]
 
@@ -31,12 +35,17 @@ class Method(ABC):
         kinds: Kinds of messages that may cross between parties.
         public: Names of what enters networks and is no secret, such as a time: it may cross, while
             other inputs do only where kinds has "inputs".
+        sent: Names of what the server draws (`draw`) and sends to the client that it is for.
+        moments: What must happen to optimiser state at a round's end; None lets the federation
+            choose.
         averaged: Networks of which parties keep a moving average over steps, to sample from.
         exported: The network that `huscf export` writes, or None.
     """
 
     kinds: frozenset[Kind] = frozenset({"activations", "gradients", "blocks", "moved_blocks"})
     public: frozenset[str] = frozenset()
+    sent: tuple[str, ...] = ()
+    moments: Literal["keep", "average", "reset"] | None = None
     averaged: tuple[str, ...] = ()
     exported: str | None = None
 
@@ -54,6 +63,28 @@ class Method(ABC):
             streams: Of this client and step.
             step: Number of the step, from 0.
         """
+
+    def draw(
+        self, place: int, num_clients: int, batch_size: int, streams: Streams, step: int
+    ) -> Carry:
+        """Return what the server draws for a client in a step, by the names that passes use.
+
+        Args:
+            place: Of the client among all, from 0.
+            num_clients: How many there are.
+            batch_size: Samples of the client's batch.
+            streams: Of the server and step, the same for all clients.
+            step: Number of the step, from 0.
+        """
+        return {}
+
+    def count_drawn(self, num_clients: int) -> int:
+        """Return how many different batches the server draws in a step for so many clients.
+
+        A server that generates a batch once for all who get it has so much less work; engines
+        generate it for each client.
+        """
+        return num_clients
 
     @abstractmethod
     def phases(self, step: int) -> Sequence[Phase]:
@@ -79,6 +110,10 @@ class Method(ABC):
     def placement(self, network: str) -> Placement:
         """Return where blocks of a network may lie; here one or more at each end and between."""
         return Placement()
+
+    def mixing(self, network: str, number: int) -> Mixing:
+        """Return what the end of a round (from 0) does with a network; here its average."""
+        return "average"
 
     def check_plan(self, plan: CutPlan) -> None:
         """Raise a PlanError that names client and cut where the method does not allow a plan."""
@@ -127,7 +162,11 @@ def trace_inputs(
     """
     samples = torch.zeros(2, shape.channels, shape.image_size, shape.image_size, dtype=torch.uint8)
     labels = torch.zeros(2, dtype=torch.int64)
-    private = method.prepare(samples, labels, lambda _: torch.Generator().manual_seed(0), 0)
+
+    def streams(purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    private = method.prepare(samples, labels, streams, 0) | method.draw(0, 1, 2, streams, 0)
     found: dict[str, Carry] = {}
     outputs: dict[str, Carry] = {}
     for phase in method.phases(0):
@@ -163,6 +202,7 @@ def request_plan(
         seed,
         trace_passes(method.phases(MANY_STEPS)),
         {name: _keep_secrets(method, name, network) for name, network in networks.items()},
+        method.count_drawn(len(batch_sizes)),
     )
 
 

@@ -25,3 +25,18 @@ class FedGan(HuscfGan):
     def placement(self, network: str) -> Placement:
         """Return that the server holds nothing."""
         return Placement(min_server=0, max_server=0)
+
+
+class FeGan(FedGan):
+    """FedGAN whose clients tell how many samples of each class they have.
+
+    The server weighs them by that, and may average balanced groups only: set federation.weighting
+    to huscf.federation.FeganWeights (configs/methods/fegan.yaml).
+
+    Source: Guirguis et al., Middleware 2020.
+
+    Args:
+        **kwargs: As of HuscfGan.
+    """
+
+    kinds: frozenset[Kind] = frozenset({"blocks", "label_counts"})

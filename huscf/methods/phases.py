@@ -29,6 +29,9 @@ class Pass:
             is another output of a pass.
         loss: What the client computes from the outputs, or None.
         observe: Whether the server adds the activations to its statistics of clients.
+        drawn: Whether the server draws what enters (`Method.draw`), so that it drives the pass:
+            nothing goes up before it and no gradient comes down after it. The network then has no
+            head at a client.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Pass:
     inputs: Mapping[str, str]
     loss: Loss | None = None
     observe: bool = False
+    drawn: bool = False
 
     def read_inputs(self, private: Mapping[str, Tensor], outputs: Mapping[str, Carry]) -> Carry:
         """Return what enters, by name.
@@ -131,5 +135,5 @@ def trace_passes(phases: Sequence[Phase]) -> list[TracedPass]:
     for name, item in items.items():
         whole: Backward = "both" if "inputs" in wanted[name] else "parameters"
         kind = whole if "parameters" in wanted[name] else "inputs" if wanted[name] else "none"
-        traced.append(TracedPass(item.network, kind, item.observe))
+        traced.append(TracedPass(item.network, kind, item.observe, item.drawn))
     return traced

@@ -91,8 +91,10 @@ class Client(Party):
 
     def run_tail(self, item: Pass, arrived: Carry) -> None:
         """Run the tail on what has come back from the server and what stayed at home."""
-        at_head = self._runs[self._key(item, "head")].outputs
-        home = {name: at_head[name] for name in self.crossings[item.network].home}
+        home: Carry = {}
+        if names := self.crossings[item.network].home:
+            at_head = self._runs[self._key(item, "head")].outputs
+            home = {name: at_head[name] for name in names}
         tail = self.trained.segment(item.network, "tail")
         self.outputs[item.name] = self.run_part(
             self._key(item, "tail"), tail, {**home, **arrived}, tail.indices

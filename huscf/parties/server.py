@@ -29,6 +29,7 @@ class Server(Party):
         clusters: Cluster of every client.
         statistics: What is known of the clients' activations in this round.
         guard: What is refused at the door.
+        drawn: What it has drawn for every client's step (`Method.draw`), by client and name.
     """
 
     trained: ServerBlocks
@@ -49,6 +50,7 @@ class Server(Party):
         self.clusters = dict.fromkeys(plan.client_ids, 0)
         self.statistics = ActivationStatistics(observed_boundary(plan, observed))
         self.guard = Guard()
+        self.drawn: dict[int, Carry] = {}
 
     def segment(self, network: str, client_id: int) -> Segment:
         """Return the trained copy that serves a client."""
@@ -98,6 +100,11 @@ class Server(Party):
                 f"the server's gradients of the {network} are NaN or Inf, though what every client "
                 "sent was finite: lower the learning rate"
             )
+
+    def forget_runs(self) -> None:
+        """Drop what is kept of passes, and what was drawn for them."""
+        super().forget_runs()
+        self.drawn.clear()
 
     # A pass, as the serial engine runs it
 

@@ -130,6 +130,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _add_search_options(add: Any) -> None:
     add("--strategy", choices=STRATEGIES, help="default genetic; milp proves, exact is for paper")
+    add("--method", help="class of huscf.methods whose step is planned (default HuscfGan)")
     add("--latency_model", choices=get_args(LatencyModelName), help="paper: the published figures")
     add("--seed", type=int, help="of the search and of which client has which device")
     add("--batch_size", type=int, help="samples per step of every client (default 64)")

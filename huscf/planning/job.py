@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
+from .. import methods
 from ..errors import PlanError
 from ..methods import HuscfGan, request_plan
 from ..models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
@@ -32,12 +33,14 @@ class PlanJob:
         networks: Size of the built-in networks by name.
         batch_size: Samples per step of every client.
         options: The choices.
+        method: Class of the method, one of huscf.methods whose networks are a GAN's.
     """
 
     devices: DevicesFile
     networks: Mapping[str, int]
     batch_size: int
     options: PlanOptions
+    method: type[HuscfGan] = HuscfGan
 
     @classmethod
     def load(cls, path: str, given: Mapping[str, Any]) -> "PlanJob":
@@ -56,6 +59,7 @@ class PlanJob:
                 _read_networks(merged["networks"]),
                 read_whole(merged, "batch_size", "plan"),
                 PlanOptions.from_dict(merged),
+                find_method(given.get("method") or "HuscfGan"),
             )
         except PlanError as error:
             raise PlanError(f"{path}: {error}") from error
@@ -69,13 +73,28 @@ class PlanJob:
     def _measure(self) -> PlanSubject:
         sizes = self.networks
         shape = SampleShape(sizes["channels"], sizes["image_size"], sizes["num_classes"])
-        method = HuscfGan(
-            partial(ConditionalGenerator, width=sizes["width"], depth=sizes["depth"]),
-            partial(ConditionalDiscriminator, width=sizes["width"], depth=sizes["depth"]),
-            sizes["latent_dim"],
+        method = self.method(
+            generator=partial(ConditionalGenerator, width=sizes["width"], depth=sizes["depth"]),
+            discriminator=partial(
+                ConditionalDiscriminator, width=sizes["width"], depth=sizes["depth"]
+            ),
+            latent_dim=sizes["latent_dim"],
         )
         request = request_plan(method, method.build_networks(shape), shape, {0: self.batch_size})
         return PlanSubject.measure(request, self.options.precision)
+
+
+def find_method(name: str) -> type[HuscfGan]:
+    """Return a method of huscf.methods by the name of its class.
+
+    Raises:
+        PlanError: Where there is none of that name, or it is no GAN.
+    """
+    every = {each: getattr(methods, each) for each in methods.__all__}
+    known = {n: c for n, c in every.items() if isinstance(c, type) and issubclass(c, HuscfGan)}
+    if name not in known:
+        raise PlanError(f"method: {name} is none of {', '.join(sorted(known))}")
+    return known[name]
 
 
 def _read_networks(values: Any) -> dict[str, int]:

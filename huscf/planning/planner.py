@@ -5,7 +5,7 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from ..errors import PlanError
-from ..split import ClientCuts, PlanRequest
+from ..split import ClientCuts, Placement, PlanRequest
 from .costs.plan_costs import PlanCosts, measure_plan_costs
 from .devices.fleet import ClientDevice, Fleet
 from .devices.profiles import read_number, read_whole
@@ -174,6 +174,12 @@ def _make_model(subject: PlanSubject, options: PlanOptions, move: Move | None) -
         raise PlanError("latency_model paper: cannot count the cost of moving; use corrected")
     if options.steps_per_round:
         raise PlanError("latency_model paper: knows no steps_per_round; use corrected or 0")
+    for network, allowed in subject.request.placements.items():
+        if allowed != Placement():
+            raise PlanError(
+                f"latency_model paper: knows networks cut in three, and this method places the "
+                f"{network} otherwise; use corrected"
+            )
     if options.precision != "32-true":
         raise PlanError("latency_model paper: knows 32-true only; use corrected")
     return PaperLatency(count_paper_costs(subject.request))

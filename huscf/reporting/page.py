@@ -65,7 +65,7 @@ def render_page(run: RunRecord, charts: Mapping[str, bytes]) -> str:
         ("What ran", _describe(run)),
         ("Scores", _scores(run)),
         ("Samples", _samples(run)),
-        ("Curves", _picture(charts.get("curves"), "Figures by round")),
+        ("Curves", make_picture(charts.get("curves"), "Figures by round")),
         ("Clusters", _clusters(run, charts)),
         ("Plan", _plan(run, charts)),
         ("Costs", _costs(run, charts)),
@@ -118,7 +118,7 @@ def _describe(run: RunRecord) -> str:
         ),
         ("federation", _brief(run.config.get("federation") or {})),
     ]
-    return f'<div class="cards">{cards}</div>{_table(("", ""), rows)}'
+    return f'<div class="cards">{cards}</div>{make_table(("", ""), rows)}'
 
 
 def _scores(run: RunRecord) -> str:
@@ -136,7 +136,7 @@ def _scores(run: RunRecord) -> str:
         when = "" if number is None else f" after round {number}"
         note = f"From huscf test{when}: {_explain_tests(run.scores)}."
         note += " Scores are worth as much as the judge."
-        tested = _table(("figure", *domains), rows) + f"<p>{escape(note)}</p>"
+        tested = make_table(("figure", *domains), rows) + f"<p>{escape(note)}</p>"
         if number is None or number >= last.get("round", 0):
             return tested
     names = [name for name in run.domains if f"eval/{name}/judge_accuracy" in last]
@@ -148,7 +148,7 @@ def _scores(run: RunRecord) -> str:
     if not rows:
         return tested or "<p>Not evaluated in this run; huscf test measures it.</p>"
     note = "The last evaluation of the training run; huscf test gives the spread over clients."
-    return tested + _table(("figure", *names), rows) + f"<p>{note}</p>"
+    return tested + make_table(("figure", *names), rows) + f"<p>{note}</p>"
 
 
 def _explain_tests(scores: Mapping[str, Any]) -> str:
@@ -201,12 +201,12 @@ def _samples(run: RunRecord) -> str:
 
 def _clusters(run: RunRecord, charts: Mapping[str, bytes]) -> str:
     caption = "Clients as the server saw them in the last round: near ones have alike data"
-    html = _picture(charts.get("clusters"), caption)
+    html = make_picture(charts.get("clusters"), caption)
     caption = "The same round by round; maps are turned alike, and clusters keep their colours"
-    maps = _picture(charts.get("clusters_by_round"), caption)
+    maps = make_picture(charts.get("clusters_by_round"), caption)
     if len(by_round(run.federation)) > MAX_UNFOLDED_MAPS:
         maps = f"<details><summary>Round by round</summary>{maps}</details>"
-    html += maps + _picture(charts.get("weights"), "Weights of the clients in every round")
+    html += maps + make_picture(charts.get("weights"), "Weights of the clients in every round")
     if not run.clients or "cluster" not in run.clients[0]:
         return html
     headings = ("client", "domain", "cluster", "num_samples", "weight", "divergence")
@@ -214,7 +214,7 @@ def _clusters(run: RunRecord, charts: Mapping[str, bytes]) -> str:
 
 
 def _plan(run: RunRecord, charts: Mapping[str, bytes]) -> str:
-    html = _picture(charts.get("plan"), "Who holds which block, the most frequent cuts first")
+    html = make_picture(charts.get("plan"), "Who holds which block, the most frequent cuts first")
     figures = [
         (label, _number(run.plan[key]))
         for key, label in (
@@ -227,7 +227,7 @@ def _plan(run: RunRecord, charts: Mapping[str, bytes]) -> str:
     stages = run.plan.get("stages") or {}
     figures += [(f"of which {name}", _number(value)) for name, value in stages.items()]
     if figures:
-        html += _table(("latency", ""), figures)
+        html += make_table(("latency", ""), figures)
     rows = [
         [str(c["client"]), c["profile"] or "-", *map(str, c["cuts"])] for c in run.plan["clients"]
     ]
@@ -236,7 +236,7 @@ def _plan(run: RunRecord, charts: Mapping[str, bytes]) -> str:
 
 
 def _costs(run: RunRecord, charts: Mapping[str, bytes]) -> str:
-    html = _picture(charts.get("traffic"), "Traffic of every client")
+    html = make_picture(charts.get("traffic"), "Traffic of every client")
     if not run.clients or "uplink_mbytes" not in run.clients[0]:
         return html
     headings = ("client", "profile", "uplink_mbytes", "downlink_mbytes", "dropped_steps")
@@ -255,14 +255,15 @@ def _client_table(clients: Sequence[Mapping[str, str]], headings: Sequence[str])
 
 def _listing(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that is folded away where it is long."""
-    table = _table(headings, rows[:MAX_LISTED])
+    table = make_table(headings, rows[:MAX_LISTED])
     if len(rows) <= 12:
         return table
     more = "" if len(rows) <= MAX_LISTED else f", the first {MAX_LISTED}; all are in the files"
     return f"<details><summary>{len(rows)} clients{more}</summary>{table}</details>"
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def make_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table's HTML."""
     top = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     lines = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
@@ -272,11 +273,12 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _figures(pictures: Sequence[tuple[Path, str]], kind: str) -> str:
-    shown = "".join(_picture(path.read_bytes(), caption) for path, caption in pictures)
+    shown = "".join(make_picture(path.read_bytes(), caption) for path, caption in pictures)
     return shown and f'<div class="pictures {kind}">{shown}</div>'
 
 
-def _picture(content: bytes | None, caption: str) -> str:
+def make_picture(content: bytes | None, caption: str) -> str:
+    """Return a PNG as HTML, "" where there is none."""
     if content is None:
         return ""
     encoded = base64.b64encode(content).decode()

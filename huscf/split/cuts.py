@@ -232,12 +232,14 @@ class Placement:
         min_tail: Fewest blocks of a client's tail.
         min_server: Fewest blocks at the server.
         max_server: Most blocks at the server, or None for any number.
+        max_client: Most blocks at a client, or None for any number.
     """
 
     min_head: int = 1
     min_tail: int = 1
     min_server: int = 1
     max_server: int | None = None
+    max_client: int | None = None
 
     def smallest(self, num_blocks: int) -> tuple[int, int]:
         """Return the fewest blocks of head and tail; what the server may not have is the head's."""
@@ -255,6 +257,11 @@ def check_cuts(client: ClientPlan, network: str, num_blocks: int, allowed: Place
         if count < least:
             blocks = f"{least} block{'s' * (least != 1)}"
             raise PlanError(f"{owner}: {network}_{name} is {count}, must be at least {blocks}")
+    if allowed.max_client is not None and head + tail > allowed.max_client:
+        raise PlanError(
+            f"{owner}: {network}_head {head} + {network}_tail {tail} of the {num_blocks}-block "
+            f"{network} lie at the client, and this method leaves it at most {allowed.max_client}"
+        )
     left = num_blocks - head - tail
     if left < allowed.min_server:
         verb = "leave the server no block" if left == 0 else f"leave the server {left} blocks"

@@ -19,11 +19,13 @@ class TracedPass:
         backward: "none", "inputs" (gradients of its inputs only), "parameters" (of its parameters
             only, as nobody needs those of its inputs), or "both".
         is_observed: Whether the server compares clients by its activations.
+        is_drawn: Whether the server draws what enters, so that nothing goes up before it.
     """
 
     network: str
     backward: Literal["none", "inputs", "parameters", "both"]
     is_observed: bool = False
+    is_drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class PlanRequest:
         seed: Seed of any random choice.
         passes: What a step runs, as most steps of a long run do.
         placements: Where the blocks of every network may lie.
+        num_drawn: Different batches that the server draws in a step; None is one a client.
     """
 
     networks: Mapping[str, Network]
@@ -47,6 +50,7 @@ class PlanRequest:
     seed: int = 0
     passes: Sequence[TracedPass] = ()
     placements: Mapping[str, Placement] = field(default_factory=dict)
+    num_drawn: int | None = None
 
     @property
     def client_ids(self) -> list[int]:

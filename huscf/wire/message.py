@@ -15,7 +15,10 @@ PartyId = int | Literal["server"]
 #: inputs: what enters a network: noise, labels, real samples. outputs: what leaves it: synthetic
 #: samples, logits. activations and gradients: at a cut. blocks: parameters and buffers that are
 #: averaged. moved_blocks: those that change hands for good, with their optimiser state.
-Kind = Literal["inputs", "outputs", "activations", "gradients", "blocks", "moved_blocks"]
+#: label_counts: how many samples of each class a client has.
+Kind = Literal[
+    "inputs", "outputs", "activations", "gradients", "blocks", "moved_blocks", "label_counts"
+]
 KINDS: tuple[Kind, ...] = (
     "inputs",
     "outputs",
@@ -23,6 +26,7 @@ KINDS: tuple[Kind, ...] = (
     "gradients",
     "blocks",
     "moved_blocks",
+    "label_counts",
 )
 
 Direction = Literal["uplink", "downlink"]
@@ -53,8 +57,8 @@ class Message:
 
     @property
     def direction(self) -> Direction:
-        """Return "uplink" for what goes to the server, else "downlink"."""
-        return "uplink" if self.receiver == SERVER else "downlink"
+        """Return "downlink" for what the server sends, else "uplink"."""
+        return "downlink" if self.sender == SERVER else "uplink"
 
     @property
     def client_id(self) -> int:

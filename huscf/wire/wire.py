@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..errors import HuscfError
-from .message import KINDS, Kind, Message, PartyId, describe
+from .message import KINDS, SERVER, Kind, Message, PartyId, describe
 from .traffic import Traffic, TrafficKey
 
 
@@ -46,9 +46,12 @@ class Wire(ABC):
             )
 
     def count(self, message: Message, num_bytes: int) -> None:
-        """Count what a message takes on the wire."""
+        """Count what a message takes on the wire; between two clients both of them count it."""
         key = TrafficKey(message.client_id, message.kind, message.topic, message.direction)
         self.traffic.count(key, num_bytes)
+        if message.sender != SERVER and message.receiver != SERVER:
+            key = key._replace(client_id=message.receiver, direction="downlink")
+            self.traffic.count(key, num_bytes)
 
 
 class MemoryWire(Wire):

@@ -133,8 +133,11 @@ class PhaseRun:
         """Return what enters a pass under one name, (B, K, ...), as a leaf of its own."""
         giver, _, which = source.partition(".")
         if giver not in outputs:
-            clients = map(self.engine.client, self.microbatch.client_ids)
-            each = [client.private[source] for client in clients]
+            engine, client_ids = self.engine, self.microbatch.client_ids
+            if item.drawn:
+                each = [engine.server.drawn[client_id][source] for client_id in client_ids]
+            else:
+                each = [engine.client(client_id).private[source] for client_id in client_ids]
             return each[0].unsqueeze(1) if len(each) == 1 else torch.stack(each, 1)
         given = outputs[giver][which or MAIN].detach()
         is_wanted = giver in wanted and torch.is_grad_enabled()
@@ -232,6 +235,8 @@ def pass_across(
         is_up: Whether the clients send.
         tensors: (B, K, ...) each, by name.
     """
+    if item.drawn and (kind == "activations") == is_up:
+        return tensors  # at the server already; their gradients go nowhere
     topic, named = name_crossing(engine, item.network, kind, is_up, client_ids[0])
     arrived = tensors
     if not (repeats and kind == "activations"):

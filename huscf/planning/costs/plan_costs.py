@@ -1,13 +1,14 @@
 """What is planned for, declared once: every network's blocks, and the passes of a step."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...split import PlanRequest, TracedPass
+from ...models import Carry
+from ...split import Placement, PlanRequest, TracedPass
 from .block_costs import BlockCost, measure_block_costs
 
 PassKind = Literal["forward", "backward", "input_backward"]
@@ -25,6 +26,10 @@ class StepPass:
         kept: Batches of a forward pass whose activations are kept at the same time.
         is_observed: Whether the server compares what clients send in it, for which one boundary
             must be at the server for all clients (`common_boundary`).
+        is_drawn: Whether it begins at the server, so that forward nothing goes up before it and
+            backward nothing comes down after it.
+        num_drawn: Different batches of a drawn pass that the server computes, of all its runs
+            together; None is one for every client and run.
     """
 
     network: str
@@ -32,6 +37,8 @@ class StepPass:
     count: int = 1
     kept: int = 1
     is_observed: bool = False
+    is_drawn: bool = False
+    num_drawn: int | None = None
 
     @property
     def name(self) -> str:
@@ -46,10 +53,16 @@ class PlanCosts:
     Args:
         blocks: Network -> one entry per block, at least three.
         passes: All passes of a step, in their order.
+        placements: Where the blocks of a network may lie; one that is missing has an end or more
+            at the client on either side and a block or more at the server.
+        input_bytes: Size per sample of what enters a network, which crosses where a client has no
+            head.
     """
 
     blocks: Mapping[str, tuple[BlockCost, ...]]
     passes: tuple[StepPass, ...]
+    placements: Mapping[str, Placement] = field(default_factory=dict)
+    input_bytes: Mapping[str, float] = field(default_factory=dict)
 
     def list_passes(self, network: str) -> list[StepPass]:
         """Return the passes through one network."""
@@ -68,7 +81,10 @@ def measure_plan_costs(request: PlanRequest, in_bf16: bool = False) -> PlanCosts
         name: measure_block_costs(network, request.inputs[name], batch_size, in_bf16)
         for name, network in request.networks.items()
     }
-    return PlanCosts(blocks, count_passes(request.passes))
+    sizes = {name: _size(request.inputs[name]) for name in request.networks}
+    passes = count_passes(request.passes)
+    drawn = [replace(one, num_drawn=request.num_drawn if one.is_drawn else None) for one in passes]
+    return PlanCosts(blocks, tuple(drawn), request.placements, sizes)
 
 
 def count_passes(traced: Sequence[TracedPass]) -> tuple[StepPass, ...]:
@@ -81,14 +97,19 @@ def count_passes(traced: Sequence[TracedPass]) -> tuple[StepPass, ...]:
     for network in networks:
         own = [item for item in traced if item.network == network]
         is_observed = any(item.is_observed for item in own)
+        is_drawn = all(item.is_drawn for item in own)
         # Two batches of a network that runs several: where loss and way back are one, fewer.
-        passes.append(StepPass(network, "forward", len(own), min(2, len(own)), is_observed))
+        kept = min(2, len(own))
+        passes.append(StepPass(network, "forward", len(own), kept, is_observed, is_drawn))
     for network in reversed(networks):
         own = [item for item in traced if item.network == network]
+        is_drawn = all(item.is_drawn for item in own)
         full = sum(item.backward in ("parameters", "both") for item in own)
         inputs = sum(item.backward == "inputs" for item in own)
-        passes += [StepPass(network, "backward", full)] * bool(full)
-        passes += [StepPass(network, "input_backward", inputs)] * bool(inputs)
+        if full:
+            passes.append(StepPass(network, "backward", full, is_drawn=is_drawn))
+        if inputs:
+            passes.append(StepPass(network, "input_backward", inputs, is_drawn=is_drawn))
     return tuple(passes)
 
 
@@ -106,3 +127,8 @@ def list_flops(blocks: Sequence[BlockCost], kind: PassKind) -> NDArray[np.float6
 def list_sizes(blocks: Sequence[BlockCost]) -> NDArray[np.float64]:
     """Return the (blocks,) bytes per sample that cross the boundary behind each block."""
     return np.array([block.output_bytes for block in blocks])
+
+
+def _size(inputs: Carry) -> float:
+    """Return the bytes of one sample of what enters."""
+    return sum(tensor.nbytes / len(tensor) for tensor in inputs.values())

@@ -20,6 +20,9 @@ pass waits for the one before (a barrier), so that a step takes
 
 which for generator G and discriminator D, with F, B and I the forward, the backward and the
 input-only backward pass, is F_G + 3 F_D + 2 B_D + I_D + B_G + optimiser steps (`count_passes`).
+A client without a head sends what enters the network (h = 0, s_0). Where the server draws it, once
+for all clients that get a batch, A_i = 0, and the way back ends at the server. A client without a
+tail gets the output (s_m). One that holds all takes R_i = n_i sum_l q_l / C_i.
 Where they are asked for, a share of the federation and of moving blocks is added (`overheads.py`).
 """
 
@@ -28,10 +31,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...split import Placement
 from ..costs.block_costs import BlockCost
 from ..costs.plan_costs import PlanCosts, StepPass, list_flops, list_sizes
 from ..devices.units import BITS_PER_BYTE, UnitFigures
-from .model import LatencyModel
+from .model import LatencyModel, list_cuts
 from .overheads import Move, make_federation, make_moving, make_optimizer_step
 from .stage_tables import Floats, Ints, Node, Stage
 
@@ -54,11 +58,16 @@ class CorrectedLatency(LatencyModel):
     steps_per_round: int = 0
     move: Move | None = None
 
+    def list_options(self, network: str, num_blocks: int) -> Ints:
+        """Return the pairs of head and tail blocks that the method allows."""
+        return list_cuts(self.costs.placements.get(network, Placement()), num_blocks)
+
     def make_stages(self, network: str, options: Ints, figures: UnitFigures) -> Sequence[Stage]:
         """Return the passes, the optimiser step, and what is spread over many steps."""
         blocks = self.costs.blocks[network]
         passes = self.costs.list_passes(network)
-        stages = [_make_pass(one, blocks, options, figures) for one in passes]
+        entering = self.costs.input_bytes.get(network, 0.0)
+        stages = [_make_pass(one, blocks, entering, options, figures) for one in passes]
         stages.append(make_optimizer_step(blocks, options, figures))
         if self.steps_per_round:
             stages.append(make_federation(blocks, options, figures, self.steps_per_round))
@@ -68,40 +77,57 @@ class CorrectedLatency(LatencyModel):
 
 
 def _make_pass(
-    one: StepPass, blocks: Sequence[BlockCost], options: Ints, figures: UnitFigures
+    one: StepPass,
+    blocks: Sequence[BlockCost],
+    entering: float,
+    options: Ints,
+    figures: UnitFigures,
 ) -> Stage:
     """Return the formula for (options, 2) cuts: maxima and sums over units, then E and L."""
-    q, s, m = list_flops(blocks, one.kind), list_sizes(blocks), len(blocks)
+    q, m = list_flops(blocks, one.kind), len(blocks)
+    s = np.append(0.0 if one.is_drawn else entering, list_sizes(blocks))  # before block 1, 2, ...
     head, tail = options.T
     if one.kind != "forward":
         # Mirrored; over each boundary goes what the forward pass sent, the other way.
-        head, tail, q, s = tail, head, q[::-1], np.append(s[:-1][::-1], 0.0)
+        head, tail, q, s = tail, head, q[::-1], s[::-1]
     last = m - tail  # the server's last block
+    is_split = head < last
+    # Where the server draws, nothing goes up first, and nothing comes down last.
+    half_up_s = figures.half_trip_s * (not (one.is_drawn and one.kind == "forward"))
+    half_down_s = figures.half_trip_s * (not (one.is_drawn and one.kind != "forward"))
     n, speed, server = figures.batch, figures.speed_flops_per_s, figures.server
     work = np.concatenate([[0.0], np.cumsum(q)])  # of the first 0, 1, ..., m blocks
-    bits_up, bits_down = BITS_PER_BYTE * s[head - 1], BITS_PER_BYTE * s[last - 1]
+    bits_up, bits_down = BITS_PER_BYTE * s[head], BITS_PER_BYTE * s[last]
     arrival_s = (  # A
-        n * work[head] / speed + n * bits_up / figures.uplink_bits_per_s + figures.half_trip_s
+        n * work[head] / speed + n * bits_up / figures.uplink_bits_per_s + half_up_s
     )
-    after_link_s = figures.half_trip_s + n * (work[m] - work[last]) / speed  # R - L
+    after_link_s = half_down_s + n * (work[m] - work[last]) / speed  # R - L
     after_work_s = after_link_s + n * bits_down / figures.downlink_bits_per_s  # R - E
     crowd = figures.counts * n
+    share = 1.0 if one.num_drawn is None else one.num_drawn / (one.count * figures.counts.sum())
     max_terms: dict[str, Floats] = {}
     sum_terms: dict[str, Floats] = {}
     nodes: list[Node] = []
-    for j in range(2, m):
-        max_terms[f"A{j}"] = arrival_s * (head == j - 1)
-        max_terms[f"R-E{j}"] = after_work_s * (last == j)
-        max_terms[f"R-L{j}"] = after_link_s * (last == j)
-        sum_terms[f"in{j}"] = crowd * bits_up * (head < j) / server.uplink_bits_per_s
+    served = range(int(head.min()) + 1, int(last.max()) + 1)
+    for j in served:
+        max_terms[f"A{j}"] = arrival_s * (is_split & (head == j - 1))
+        max_terms[f"R-E{j}"] = after_work_s * (is_split & (last == j))
+        max_terms[f"R-L{j}"] = after_link_s * (is_split & (last == j))
+        arrived = is_split & (head < j)
+        sum_terms[f"in{j}"] = crowd * bits_up * arrived / server.uplink_bits_per_s
         present = (head < j) & (j <= last)
-        sum_terms[f"work{j}"] = crowd * present * q[j - 1] / server.speed_flops_per_s
-        sum_terms[f"out{j}"] = crowd * bits_down * (last == j) / server.downlink_bits_per_s
-        nodes += _make_queue(j)
-    return Stage(one.name, max_terms, sum_terms, (*nodes, _make_end(m)), one.count)
+        sum_terms[f"work{j}"] = share * crowd * present * q[j - 1] / server.speed_flops_per_s
+        sum_terms[f"out{j}"] = (
+            crowd * bits_down * (is_split & (last == j)) / (server.downlink_bits_per_s)
+        )
+        nodes += _make_queue(j, is_first=j == served.start)
+    is_whole = not is_split.all()
+    if is_whole:
+        max_terms["whole"] = n * work[m] / speed * ~is_split
+    return Stage(one.name, max_terms, sum_terms, (*nodes, _make_end(served, is_whole)), one.count)
 
 
-def _make_queue(j: int) -> list[Node]:
+def _make_queue(j: int, is_first: bool) -> list[Node]:
     """Return E and L of block j.
 
     Where nobody joins at the block the input queue has not grown, and where nobody leaves there is
@@ -109,18 +135,18 @@ def _make_queue(j: int) -> list[Node]:
     """
     ready = [(f"A{j}", f"work{j}"), (f"in{j}", f"work{j}")]
     sent = [(f"E{j}", f"out{j}")]
-    if j > 2:
+    if not is_first:
         ready.append((f"E{j - 1}", f"work{j}"))
         sent.append((f"L{j - 1}", f"out{j}"))
     return [(f"E{j}", tuple(ready)), (f"L{j}", tuple(sent))]
 
 
-def _make_end(m: int) -> Node:
+def _make_end(served: range, is_whole: bool) -> Node:
     """Return the moment when the last client is done, the largest R.
 
     E and L do not fall from block to block, and somebody leaves behind the last busy one, so that
     blocks behind which nobody leaves add nothing.
     """
-    by_device = [(f"E{j}", f"R-E{j}") for j in range(2, m)]
-    by_link = [(f"L{j}", f"R-L{j}") for j in range(2, m)]
-    return ("seconds", (*by_device, *by_link))
+    by_device = [(f"E{j}", f"R-E{j}") for j in served]
+    by_link = [(f"L{j}", f"R-L{j}") for j in served]
+    return ("seconds", (*by_device, *by_link, *([("whole",)] if is_whole else [])))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...split import Placement
 from ..devices.units import UnitFigures
 from .stage_tables import Ints, Stage
 
@@ -18,12 +19,7 @@ class LatencyModel(ABC):
 
     def list_options(self, network: str, num_blocks: int) -> Ints:
         """Return the (options, 2) pairs of head and tail blocks that the model knows."""
-        pairs = [
-            (head, tail)
-            for head in range(1, num_blocks - 1)
-            for tail in range(1, num_blocks - head)
-        ]
-        return np.array(pairs, dtype=np.int64)
+        return list_cuts(Placement(), num_blocks)
 
     @abstractmethod
     def make_stages(self, network: str, options: Ints, figures: UnitFigures) -> Sequence[Stage]:
@@ -34,6 +30,24 @@ class LatencyModel(ABC):
             options: (options, 2) head and tail blocks.
             figures: The devices and the server.
         """
+
+
+def list_cuts(allowed: Placement, num_blocks: int) -> Ints:
+    """Return the (options, 2) head and tail blocks that a placement allows.
+
+    Where the server holds nothing, heads and tails differ in name alone: one of them is listed.
+    """
+    if allowed.max_server == 0:
+        return np.array([allowed.smallest(num_blocks)], dtype=np.int64)
+    most = num_blocks if allowed.max_client is None else allowed.max_client
+    pairs = [
+        (head, tail)
+        for head in range(allowed.min_head, num_blocks + 1)
+        for tail in range(allowed.min_tail, num_blocks - head + 1)
+        if head + tail <= min(most, num_blocks - allowed.min_server)
+        and (allowed.max_server is None or num_blocks - head - tail <= allowed.max_server)
+    ]
+    return np.array(pairs, dtype=np.int64)
 
 
 def is_held(options: Ints, num_blocks: int) -> NDArray[np.bool_]:

@@ -36,12 +36,13 @@ def make_optimizer_step(blocks: Sequence[BlockCost], options: Ints, figures: Uni
     held = is_held(options, len(blocks))
     max_terms = {"clients": held @ work / figures.speed_flops_per_s}
     ones = np.ones_like(figures.batch)
-    for place in range(1, len(blocks) - 1):
+    for place in np.flatnonzero(~held.all(axis=0)):
         max_terms[f"block{place}"] = (
             ones * ~held[:, place] * work[place] / figures.server.speed_flops_per_s
         )
     server = tuple(name for name in max_terms if name != "clients")
-    nodes: tuple[Node, ...] = (("seconds", (("clients",), server)),)
+    ways = (("clients",), server) if server else (("clients",),)
+    nodes: tuple[Node, ...] = (("seconds", ways),)
     return Stage("optimizer", max_terms, {"none": 0 * max_terms["clients"]}, nodes)
 
 

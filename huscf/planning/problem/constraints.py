@@ -72,7 +72,8 @@ class Constraints:
         Raises:
             PlanError: Where nothing is left.
         """
-        floor = self.min_heads.get(network, 1)
+        # A method that leaves clients no head, as of a generator at the server, has none to keep.
+        floor = self.min_heads.get(network, 1) if options[:, 0].any() else 0
         allowed = options[:, 0] >= floor
         for side, end in enumerate(("head", "tail")):
             forbidden = list(self.forbidden_cuts.get(f"{network}_{end}", ()))

@@ -11,11 +11,16 @@ from ..latency.stage_tables import Floats, Ints
 def count_traffic(costs: PlanCosts, network: str, options: Ints) -> Floats:
     """Return the (options,) bytes per sample that cross one client's cuts in a step.
 
-    Each pass, whatever its direction, crosses the head's cut and the tail's once.
+    Each pass, whatever its direction, crosses the head's cut and the tail's once, unless the
+    client holds all or the server has drawn what enters.
     """
-    sizes = list_sizes(costs.blocks[network])
-    per_pass: Floats = sizes[options[:, 0] - 1] + sizes[len(sizes) - options[:, 1] - 1]
-    return sum(one.count for one in costs.list_passes(network)) * per_pass
+    head, last = options[:, 0], len(costs.blocks[network]) - options[:, 1]
+    total = np.zeros(len(options))
+    for one in costs.list_passes(network):
+        entering = 0.0 if one.is_drawn else costs.input_bytes.get(network, 0.0)
+        sizes = np.append(entering, list_sizes(costs.blocks[network]))
+        total += one.count * (head < last) * (sizes[head] + sizes[last])
+    return total
 
 
 def count_client_work(costs: PlanCosts, network: str, options: Ints) -> Floats:
@@ -49,6 +54,7 @@ def estimate_memory(costs: PlanCosts, network: str, options: Ints, figures: Unit
     held = is_held(options, len(blocks))
     params = held @ np.array([4.0 * block.param_bytes for block in blocks])
     saved = held @ np.array([block.saved_bytes for block in blocks])
-    received = list_sizes(blocks)[len(blocks) - options[:, 1] - 1]
+    head, last = options[:, 0], len(blocks) - options[:, 1]
+    received = (head < last) * list_sizes(blocks)[last - 1]
     batches = sum(one.kept for one in costs.list_passes(network) if one.kind == "forward")
     return params + batches * figures.batch * (saved + received)

@@ -1,0 +1,76 @@
+"""The command `huscf bench`: a grid of runs, its tables and its page."""
+
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..commands import CommandParser
+from ..errors import HuscfError
+from ..planning import DevicesFile
+from ..reporting import RunRecord
+from .grid import Cell, Grid
+from .latency import simulate_step
+from .page import write_page
+from .running import check_cells, find_folder, find_reason, is_done, run_cells
+from .tables import Measured, make_rows, measure, write_tables
+
+_EXAMPLES = """examples:
+  huscf bench --config configs/bench/digits.yaml
+  huscf bench --config configs/bench/digits.yaml --seeds 0 1 2
+  huscf bench --config configs/bench/digits.yaml \\
+    --grid model.method.init_args.generator_lr=1e-3,5e-4 --output runs/rates
+
+The same command goes on where it stopped, and tries again what failed."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `huscf bench`; return 0, or 1 where a run of the grid failed.
+
+    Raises:
+        HuscfError: For input that the user can mend.
+    """
+    parser = CommandParser(
+        prog="huscf bench",
+        description="Run methods, scenarios, keys and seeds as a grid, and put them side by side.",
+        epilog=_EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", required=True, action="append", type=Path, help="a bench file; later ones win")
+    add("--grid", action="append", default=[], metavar="KEY=V,V", help="try these values of a key")
+    add("--seeds", type=int, nargs="+", help="in place of the file's")
+    add("--output", type=Path, help="folder of runs, tables and page")
+    add("--only_table", action="store_true", help="run nothing; write tables and page anew")
+    options = parser.parse_args(list(argv))
+    grid = Grid.load(options.config, options.grid, options.seeds, options.output)
+    cells, failed = grid.list_cells(), 0
+    if grid.devices is not None:
+        DevicesFile.load(grid.devices)  # before anything runs
+    if not options.only_table:
+        check_cells(cells, grid.output)
+        try:
+            failed = run_cells(cells, grid.output, lambda line: print(line, flush=True))
+        except KeyboardInterrupt:
+            print("\ninterrupted; the same command goes on", flush=True)
+            failed = 1
+    _write(grid, cells)
+    return int(failed > 0)
+
+
+def _write(grid: Grid, cells: Sequence[Cell]) -> None:
+    output = grid.output
+    devices = None if grid.devices is None else DevicesFile.load(grid.devices)
+    measured: list[Measured] = []
+    for cell in cells:
+        folder = find_folder(cell, output)
+        if folder is not None and is_done(cell, output):
+            run = RunRecord.read(folder)
+            seconds = None if devices is None else simulate_step(run, devices)
+            measured.append(measure(cell, run, seconds))
+    if not output.is_dir():
+        raise HuscfError(f"{output}: nothing has run yet")
+    rows = make_rows(cells, measured, lambda cell: find_reason(cell, output))
+    write_tables(rows, measured, output)
+    print(f"tables: {output / 'table.md'}, {output / 'table.csv'}")
+    print(f"page: {write_page(rows, measured, output)}")

@@ -1,0 +1,228 @@
+"""What a bench file asks for, and the runs that it stands for."""
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..bounded_files import MAX_YAML_BYTES, parse_yaml, read_bytes
+from ..errors import HuscfError
+
+_KEYS = ("base", "methods", "scenarios", "seeds", "set", "grid", "output", "devices")
+
+#: What a bench sets itself.
+_OWN_KEYS = ("seed_everything", "run.name", "trainer.default_root_dir", "ckpt_path")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method or a scenario: configuration files and keys that come after the base's.
+
+    Args:
+        name: How tables call it.
+        configs: Files, later ones win.
+        keys: Dotted keys and their values.
+    """
+
+    name: str
+    configs: tuple[str, ...] = ()
+    keys: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid.
+
+    Args:
+        method: Name of the method.
+        scenario: Name of the scenario.
+        point: Keys of the grid and their values in this run.
+        seed: Of the run.
+        configs: Configuration files.
+        keys: Dotted keys and their values, those of the point among them.
+    """
+
+    method: str
+    scenario: str
+    point: tuple[tuple[str, Any], ...]
+    seed: int
+    configs: tuple[str, ...]
+    keys: tuple[tuple[str, Any], ...]
+
+    @property
+    def variant(self) -> str:
+        """Return the name of what differs in more than the seed; fit for a folder."""
+        values = [f"{key.rpartition('.')[2]}={_write(value)}" for key, value in self.point]
+        return re.sub(r"[^\w.=+-]+", "_", "-".join([self.method, self.scenario, *values]))
+
+    @property
+    def name(self) -> str:
+        """Return the run's name."""
+        return f"{self.variant}-seed{self.seed}"
+
+    def options(self, output: Path) -> list[str]:
+        """Return what follows `huscf fit`, without a checkpoint."""
+        configs = [part for path in self.configs for part in ("--config", path)]
+        keys = [f"--{key}={_write(value)}" for key, value in self.keys]
+        own = [
+            f"--seed_everything={self.seed}",
+            f"--run.name={self.name}",
+            f"--trainer.default_root_dir={output / 'runs'}",
+        ]
+        return [*configs, *keys, *own]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a bench file says.
+
+    Args:
+        base: Configuration files that every run has.
+        methods: One run each, of every scenario.
+        scenarios: Likewise.
+        seeds: Likewise.
+        keys: Dotted keys and their values of every run.
+        points: Dotted keys, and the values of which each is tried with every other key's.
+        output: Folder of runs, tables and page.
+        devices: Devices file for simulated seconds, or None.
+    """
+
+    base: tuple[str, ...]
+    methods: tuple[Variant, ...]
+    scenarios: tuple[Variant, ...] = (Variant("-"),)
+    seeds: tuple[int, ...] = (0,)
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    points: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    output: Path = Path("runs/bench")
+    devices: str | None = None
+
+    @classmethod
+    def load(
+        cls,
+        paths: Sequence[Path],
+        points: Sequence[str] = (),
+        seeds: Sequence[int] | None = None,
+        output: Path | None = None,
+    ) -> "Grid":
+        """Read bench files, later ones winning key by key; what is given replaces theirs.
+
+        Args:
+            paths: YAML files.
+            points: "key=value,value" each, added to the grid.
+            seeds: In place of the files'.
+            output: Likewise.
+
+        Raises:
+            HuscfError: Naming file and key, where something is no bench file's.
+        """
+        values: dict[str, Any] = {}
+        for path in paths:
+            values |= _read(path)
+        owner = ", ".join(map(str, paths))
+        for key in ("base", "methods"):
+            if not values.get(key):
+                raise HuscfError(f"{owner}: {key} is missing")
+        grid = {str(k): v for k, v in (values.get("grid") or {}).items()}
+        grid |= dict(map(_parse_point, points))
+        for key, tried in grid.items():
+            if not isinstance(tried, list) or not tried:
+                raise HuscfError(f"{owner}: grid: {key} must be a list of values")
+        chosen = list(seeds) if seeds is not None else values.get("seeds", [0])
+        if not isinstance(chosen, list) or not chosen or not all(type(s) is int for s in chosen):
+            raise HuscfError(f"{owner}: seeds must be whole numbers, got {chosen!r:.60}")
+        default = Path("runs") / f"bench-{paths[-1].stem}"
+        return cls(
+            _list_paths(values["base"], f"{owner}: base"),
+            _read_variants(values["methods"], f"{owner}: methods"),
+            _read_variants(values.get("scenarios") or {"-": {}}, f"{owner}: scenarios"),
+            tuple(dict.fromkeys(chosen)),
+            _read_keys(values.get("set"), f"{owner}: set"),
+            grid,
+            output or Path(values.get("output") or default),
+            values.get("devices"),
+        )
+
+    def list_cells(self) -> list[Cell]:
+        """Return all runs: the first seed of everything first."""
+        found = []
+        for seed, scenario, method in itertools.product(self.seeds, self.scenarios, self.methods):
+            for values in itertools.product(*self.points.values()):
+                point = dict(zip(self.points, values, strict=True))
+                keys = {**self.keys, **method.keys, **scenario.keys, **point}
+                configs = (*self.base, *method.configs, *scenario.configs)
+                entry = method.name, scenario.name, tuple(point.items()), seed
+                found.append(Cell(*entry, configs, tuple(keys.items())))
+        names = [cell.name for cell in found]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise HuscfError(f"bench: two runs would be called {repeated[0]}; name them apart")
+        return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = parse_yaml(read_bytes(path, path.parent, MAX_YAML_BYTES), path)
+    except FileNotFoundError:
+        raise HuscfError(f"{path}: there is no such bench file") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise HuscfError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise HuscfError(f"{path}: a bench file maps {', '.join(_KEYS)} to values")
+    for key in values:
+        if key not in _KEYS:
+            raise HuscfError(f"{path}: unknown key {key}; known: {', '.join(_KEYS)}")
+    return values
+
+
+def _read_variants(values: Any, owner: str) -> tuple[Variant, ...]:
+    if not isinstance(values, Mapping):
+        raise HuscfError(f"{owner}: must map names to configs and set")
+    found = []
+    for name, entry in values.items():
+        place = f"{owner}: {name}"
+        if not isinstance(entry or {}, Mapping) or set(entry or {}) - {"configs", "set"}:
+            raise HuscfError(f"{place}: must have configs, a list of files, or set, keys")
+        own = entry or {}
+        paths = _list_paths(own.get("configs") or [], f"{place}: configs")
+        found.append(Variant(str(name), paths, _read_keys(own.get("set"), f"{place}: set")))
+    return tuple(found)
+
+
+def _list_paths(values: Any, owner: str) -> tuple[str, ...]:
+    paths = [values] if isinstance(values, str) else values
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise HuscfError(f"{owner}: must be a list of configuration files")
+    for path in paths:
+        if not Path(path).is_file():
+            raise HuscfError(f"{owner}: there is no file {path}")
+    return tuple(paths)
+
+
+def _read_keys(values: Any, owner: str) -> dict[str, Any]:
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise HuscfError(f"{owner}: must map keys of a configuration to values")
+    for key in values:
+        if key in _OWN_KEYS:
+            raise HuscfError(f"{owner}: {key} is the bench's own")
+    return {str(key): value for key, value in values.items()}
+
+
+def _parse_point(text: str) -> tuple[str, list[Any]]:
+    key, mark, values = text.partition("=")
+    if not mark or not key or not values:
+        raise HuscfError(f"--grid {text}: write key=value,value")
+    return key, [yaml.safe_load(value) for value in values.split(",")]
+
+
+def _write(value: Any) -> str:
+    """Return a value as the command line takes it."""
+    if isinstance(value, dict | list):
+        # YAML, as JSON would make text of numbers that are keys.
+        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9).strip()
+    return value if isinstance(value, str) else json.dumps(value)

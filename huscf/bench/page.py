@@ -1,0 +1,97 @@
+"""bench.html: the table, and curves over steps, over bytes and over simulated seconds."""
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from html import escape
+from pathlib import Path
+
+from ..reporting.charts import COLOURS, STYLES, new_figure, tidy, to_png
+from ..reporting.page import make_picture, make_table
+from ..reporting.page_style import STYLE
+from ..whole_files import write_text
+from .tables import Measured, TableRow, row_texts, table_columns
+
+#: Heading, and columns of metrics.csv whose mean over domains is drawn.
+PANELS = (
+    ("Frechet distance (less is better)", "eval/*/frechet_distance"),
+    ("Generation score", "eval/*/generation_score"),
+    ("Label accuracy (judge)", "eval/*/label_accuracy"),
+)
+AXES = ("steps", "MB of all clients", "simulated seconds")
+
+
+def write_page(rows: Sequence[TableRow], measured: Sequence[Measured], output: Path) -> Path:
+    """Write bench.html, which needs nothing beside itself; return its path."""
+    columns = table_columns(rows)
+    texts = [[row_texts(row, columns)[name] for name in columns] for row in rows]
+    body = make_table(columns, texts)
+    failures = [f"{row.cell.name}: {row.reason}" for row in rows if row.reason]
+    body += "".join(f"<p>{escape(line)}</p>" for line in failures)
+    curves = make_picture(draw_curves(measured), "Means over domains, by round; a line a run")
+    sections = f"<section><h2>Runs</h2>{body}</section><section><h2>Curves</h2>{curves}</section>"
+    title = escape(output.name)
+    path = output / "bench.html"
+    write_text(
+        path,
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><link rel="icon" '
+        f'href="data:,"><title>{title}</title><style>{STYLE}</style></head><body><header>'
+        f"<h1>{title}</h1></header><main>{sections}</main></body></html>\n",
+    )
+    return path
+
+
+def trace(each: Measured, pattern: str) -> dict[str, tuple[list[float], list[float]]]:
+    """Return places and values of one figure's mean over domains, by axis.
+
+    Args:
+        each: The run.
+        pattern: Columns of metrics.csv.
+    """
+    places: dict[str, list[float]] = {axis: [] for axis in AXES}
+    values, mbytes = [], 0.0
+    for row in each.run.rows:
+        mbytes += row.get("traffic/mbytes", 0.0)
+        own = [value for name, value in row.items() if fnmatch(name, pattern)]
+        if not own:
+            continue
+        values.append(statistics.fmean(own))
+        step = row.get("step", 0.0)
+        found = (step, mbytes, float("nan") if each.step_s is None else step * each.step_s)
+        for axis, place in zip(AXES, found, strict=True):
+            places[axis].append(place)
+    return {axis: (places[axis], values) for axis in AXES}
+
+
+def draw_curves(measured: Sequence[Measured]) -> bytes | None:
+    """Return a PNG of all runs, a colour a variant; None where there is nothing to draw."""
+    if not measured:
+        return None
+    axes = [axis for axis in AXES if axis != AXES[2] or any(m.step_s for m in measured)]
+    figure = new_figure(4.4 * len(axes), 2.9 * len(PANELS))
+    variants = list(dict.fromkeys(each.cell.variant for each in measured))
+    looks = dict(zip(variants, itertools.product(STYLES, COLOURS), strict=False))
+    for row, (heading, pattern) in enumerate(PANELS):
+        for column, axis in enumerate(axes):
+            panel = figure.add_subplot(len(PANELS), len(axes), row * len(axes) + column + 1)
+            for each in measured:
+                style, colour = looks.get(each.cell.variant, ("-", COLOURS[0]))
+                x, y = trace(each, pattern)[axis]
+                panel.plot(x, y, style, color=colour, marker="o", markersize=2.5, linewidth=1.1)
+            if axis != AXES[0]:
+                panel.set_xscale("log")
+            panel.set_title(heading if not column else "", loc="left", fontsize=9)
+            panel.set_xlabel(axis, fontsize=8)
+            tidy(panel)
+    _explain(figure, variants, looks)
+    return to_png(figure)
+
+
+def _explain(figure: object, variants: Sequence[str], looks: dict) -> None:
+    from matplotlib.lines import Line2D
+
+    lines = [Line2D([], [], linestyle=looks[v][0], color=looks[v][1], label=v) for v in variants]
+    figure.legend(  # type: ignore[attr-defined]
+        handles=lines, loc="outside lower center", ncols=4, fontsize=8, frameon=False
+    )
