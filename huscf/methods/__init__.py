@@ -1,17 +1,20 @@
 """What is trained: networks, phases, placements, sampling. Plain torch; knows no engine."""
 
+from .augmentation import DiscriminatorAugmentation
 from .base import Forward, Method, Mixing, Streams, request_plan, run_whole, trace_inputs
 from .fedgan import FedGan, FeGan
 from .flow_matching import FlowMatching
 from .huscf_gan import HuscfGan
 from .md_gan import FslGan, MdGan
-from .phases import Backward, Loss, Pass, Phase, trace_passes
+from .phases import Backward, Change, Loss, Pass, Phase, trace_passes
 from .pooled_gan import PooledGan
 from .proximal_gan import ProximalGan
 from .vae import Vae
 
 __all__ = [
     "Backward",
+    "Change",
+    "DiscriminatorAugmentation",
     "FeGan",
     "FedGan",
     "FlowMatching",
