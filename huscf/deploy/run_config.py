@@ -192,8 +192,10 @@ def _check(plain: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) 
     if str(sections["trainer"].get("precision") or "32-true") not in ("32", "32-true"):
         raise HuscfError("trainer.precision: sites train in 32-true; leave it out")
     data = sections["data"].get("init_args") or {}
-    if data.get("participation", 1.0) != 1.0:
-        raise HuscfError("data.participation: at sites all take part that are there; leave it out")
+    absent = {"participation": 1.0, "first_epochs": None, "last_epochs": None}
+    for key, default in absent.items():
+        if (data.get(key) or default) != default:
+            raise HuscfError(f"data.{key}: at sites all take part that are there; leave it out")
     if sections["replanning"].get("every_n_rounds"):
         raise HuscfError("replanning: cuts stay as they are where clients are at sites")
 

@@ -66,6 +66,7 @@ class RemoteEngine(LocalEngine):
     def run_step(self, batches: Batches | Iterable[int], step: int) -> StepResult:
         """Let the clients that are named run a step, as far as their sites are there."""
         active = sorted(batches)
+        self.server.own_memory()
         running = RemoteStep(self, step, active)
         self._step = running
         commands = {
@@ -82,7 +83,7 @@ class RemoteEngine(LocalEngine):
         for phase in running.phases:
             losses[phase.name] = running.end_phase(self.timeout_s)
             self._count_wait(phase.name, running.waited[-1])
-        self.update_averages(step)
+        self.update_averages(step, ())  # clients' are theirs
         self.commit_step(())
         # Who was late is not waited for again; it is asked once it is there.
         in_time = self._by_site(running.active)

@@ -118,6 +118,8 @@ class _StandIn:
         self.plan = CutPlan(engine.plan.blocks, entries)
         averaged = engine.method.averaged
         self.clients = {e.client_id: Client(e, engine.networks, averaged) for e in entries}
+        for client in self.clients.values():
+            client.own_memory()  # it is written, and told apart by where it lies
 
     def client(self, client_id: int) -> Client:
         return self.clients[client_id]
@@ -156,6 +158,6 @@ def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n: t for n, t in state.items() if t.is_floating_point() and ".step." not in n}
 
 
-def _version(block: torch.nn.Module) -> int:
-    """Return a number that grows whenever the block is written."""
-    return sum(t._version for t in (*block.parameters(), *block.buffers()))
+def _version(block: torch.nn.Module) -> list[tuple[int, int]]:
+    """Return what changes whenever the block is written, in place or by other memory."""
+    return [(t.data_ptr(), t._version) for t in (*block.parameters(), *block.buffers())]

@@ -68,6 +68,7 @@ class SiteHalf:
         self._reference = observed and ReferenceBlocks(list(networks[observed])[:-2])
         for client in self.clients.values():
             client.train()
+            client.own_memory()
             client.make_optimizers(method)
 
     # A step
@@ -94,18 +95,19 @@ class SiteHalf:
             for number, phase in enumerate(self.method.phases(step)):
                 active, losses[phase.name] = self._run_phase(step, number, phase, active, ask)
         except Dropped:
-            losses = {}
+            losses, active = {}, []
         finally:
             for client in self.clients.values():
                 client.clear_batch()
                 client.zero_grad(set_to_none=True)
-        update_averages(self.method, self.clients.values(), step)
+        update_averages(self.method, [self.clients[c] for c in active], step)
         return losses
 
     def _load(self, client_id: int, batch: tuple[Tensor, Tensor], step: int) -> None:
         def streams(purpose: str) -> torch.Generator:
             return make_generator(self.seeds[client_id], purpose, client_id, step)
 
+        self.clients[client_id].own_memory()
         private = self.method.prepare(*batch, streams, step)
         self.clients[client_id].load_batch(private, self.shape.num_classes)
 
