@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .option_checks import check_count
+from ..errors import check_count
 
 
 @dataclass(frozen=True)

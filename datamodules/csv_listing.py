@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import DataError
+from ..text_files import decode_text
 from .bad_data import BadInput
 from .paths import FileFinder, is_leftover, normalize_name
 from .sources import SourceFile
-from .text_files import decode_text
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 

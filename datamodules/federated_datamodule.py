@@ -10,18 +10,17 @@ from typing import Any, Literal
 import numpy as np
 from lightning.pytorch import LightningDataModule
 
-from ..errors import DataError
+from ..errors import DataError, check_count, check_number
 from ..models import SampleShape
 from ..randomness import make_rng
+from ..user_paths import expand_path
 from .augmentation import Augmentation
 from .bad_data import BadInput, OnBadData, settle_bad_data
 from .class_numbers import drop_untrained, drop_unused_classes
 from .client_batches import ClientBatches, LabelSampling
 from .domain import ClientData, Domain
 from .log_mel import LogMel
-from .option_checks import check_count, check_number
 from .partitions import IidPartitioner, Partitioner
-from .paths import expand_path
 from .patients import divide
 from .shapes import conform_domains
 

@@ -11,14 +11,13 @@ import numpy as np
 import torch
 
 from ..cache_folder import default_cache_dir
-from ..errors import DataError
+from ..errors import DataError, check_number
+from ..user_paths import expand_path
 from .bad_data import BadInput, settle_bad_data
 from .domain import Domain
 from .federated_datamodule import FederatedDataModule
 from .held_out import hold_out
 from .listing import FileKinds, LooksLikeData, list_source
-from .option_checks import check_number
-from .paths import expand_path
 from .sample_store import StoredSamples, store_samples
 from .sources import (
     Source,

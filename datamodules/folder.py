@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, check_count, check_number
 from .dicom import find_patient
 from .file_datamodule import FileDataModule
-from .option_checks import check_count, check_number
 from .pictures import (
     PICTURE_SUFFIXES,
     count_frames,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
+from ..text_files import is_text
 from .bad_data import BadInput
 from .csv_listing import CSV_SUFFIXES, read_csv
 from .paths import find_inside, is_hidden, normalize_name, shorten_path
 from .sources import Source, SourceFile, number_first
-from .text_files import is_text
 
 #: Says by the first bytes of a file whether it is data, whatever its ending.
 LooksLikeData = Callable[[bytes], bool]

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import DataError
-from .option_checks import check_count, check_number
+from ..errors import DataError, check_count, check_number
 
 _MAX_RATE, _MAX_SECONDS = 768_000, 3600
 _GRIFFIN_LIM_STEPS = 60

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, check_count
 from .bad_data import BadInput, settle_bad_data
 from .domain import Domain
 from .federated_datamodule import FederatedDataModule
 from .label_arrays import name_classes, number_classes, read_labels
-from .option_checks import check_count
 from .paths import find_inside
 
 Arrays = Mapping[str, np.ndarray]

@@ -4,8 +4,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from ..errors import DataError
-from .option_checks import check_count, check_number
+from ..errors import DataError, check_count, check_number
 
 _ATTEMPTS = 100
 

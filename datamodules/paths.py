@@ -4,6 +4,7 @@ import unicodedata
 from pathlib import Path
 
 from ..errors import DataError
+from ..user_paths import expand_path
 
 #: Files and folders that systems and tools make among a user's own, in lower case.
 _LEFTOVERS = frozenset(
@@ -14,18 +15,6 @@ _LEFTOVERS = frozenset(
         *(".ipynb_checkpoints", ".thumbnails", "lost+found", "__pycache__", "dicomdir"),
     )
 )
-
-
-def expand_path(path: str | Path) -> Path:
-    """Return the path with a leading ~ replaced by the home folder.
-
-    Raises:
-        DataError: Where there is no such home folder.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise DataError(f"{path}: there is no such home folder") from error
 
 
 def find_inside(folder: Path, path: str | Path) -> Path:

@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw
 
 from .commands import CommandParser
 from .datamodules import Domain, FederatedDataModule, FileDataModule
-from .datamodules.paths import expand_path
-from .datamodules.text_files import decode_text
 from .errors import HuscfError
 from .one_line_parser import OneLineParser
 from .randomness import make_generator
+from .text_files import read_text
+from .user_paths import expand_path
 
 DESCRIPTION = """\
 Read the data of a configuration as huscf fit would, without training: count classes, sizes,
@@ -110,10 +110,10 @@ def read_datamodule(configs: Sequence[Path], options: Sequence[str]) -> Federate
 def _take_sections(path: Path) -> str:
     """Return the sections that matter of a file as one line of YAML."""
     try:
-        content = yaml.safe_load(decode_text(path.read_bytes()))
+        content = yaml.safe_load(read_text(expand_path(path)))
     except OSError as error:
         raise HuscfError(f"config {path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise HuscfError(f"config {path}: is no YAML: {reason}") from error
     if not isinstance(content, dict):

@@ -47,6 +47,7 @@ from .resuming import (
 from .saved_config import check_same_model, complete_command
 from .training import SplitModule
 from .trust import parsing
+from .user_paths import expand_path
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -106,11 +107,14 @@ class HuscfCLI(LightningCLI):
         OneLineParser.known_keys = [key for key in keys if key not in LINKED_KEYS]
 
     def _parse_ckpt_path(self) -> None:
-        """Resolve "last"; our checkpoints carry the configuration in the run folder instead."""
+        """Resolve "last" and ~; complete_command has taken the checkpoint's configuration."""
         section = self.config[self.config.subcommand]
+        root = expand_path(section.trainer.default_root_dir or ".")
+        section.trainer.default_root_dir = str(root)
         if section.get("ckpt_path") == "last":
-            root = Path(section.trainer.default_root_dir)
             section["ckpt_path"] = find_last_checkpoint(root, section.run.name)
+        elif section.get("ckpt_path"):
+            section["ckpt_path"] = str(expand_path(section["ckpt_path"]))
         if self.allowed and not section.get("ckpt_path"):
             raise HuscfError("--allow_changed: needs --ckpt_path, the run that goes on")
 

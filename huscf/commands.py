@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .errors import CheckpointError, HuscfError
+from .user_paths import expand_path
 from .whole_files import write_bytes
 
 WHO_IS_WHO = "clients.csv in the run's folder says who is in which cluster and of which domain"
@@ -36,6 +37,9 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     )
     add_options(parser)
     options = parser.parse_args(list(arguments))
+    for name, value in vars(options).items():
+        if isinstance(value, Path):
+            setattr(options, name, expand_path(value))
     try:
         run(options)
     except FileNotFoundError as error:
@@ -88,7 +92,7 @@ def compare(options: Namespace) -> None:
     if options.output is not None and not options.output.parent.is_dir():
         raise HuscfError(f"output {options.output}: the folder does not exist")
     folders: dict[Path, Path] = {}
-    for folder in options.runs:
+    for folder in map(expand_path, options.runs):
         folders.setdefault(folder.resolve(), folder)  # one that is given twice is one run
     runs = [RunRecord.read(folder) for folder in folders.values()]
     with _showing(*folders.values()):
@@ -103,7 +107,7 @@ def report(options: Namespace) -> None:
     """Write a run's page report.html anew from the files in its folder."""
     from .reporting import RunRecord, write_page
 
-    for folder in options.runs:
+    for folder in map(expand_path, options.runs):
         run = RunRecord.read(folder)
         with _showing(folder):
             print(write_page(run))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -34,20 +35,31 @@ class NonFiniteError(HuscfError):
         self.client_id = client_id
 
 
-def check_number(name: str, value: float, least: float = 0.0, most: float = math.inf) -> None:
+def check_number(
+    name: str, value: float, least: float = 0.0, most: float = math.inf, *, is_open: bool = False
+) -> None:
     """Raise a HuscfError unless a number is finite and within a range.
 
     Args:
-        name: Of the option, for the message.
+        name: Of the option, as a user writes it.
         value: What was given.
         least: The smallest that is accepted.
         most: The largest.
+        is_open: Whether the smallest itself is refused.
     """
-    if not (math.isfinite(value) and least <= value <= most):
-        limits = [] if math.isinf(least) else [f">= {least:g}"]
+    is_number = isinstance(value, Real) and math.isfinite(value)
+    if not is_number or not least <= value <= most or (is_open and value == least):
+        limits = [] if math.isinf(least) else [f"{'>' if is_open else '>='} {least:g}"]
         limits += [] if math.isinf(most) else [f"<= {most:g}"]
-        kind = "" if isinstance(value, int) else "a finite number "
+        kind = "" if isinstance(value, Integral) else "a finite number "
         raise HuscfError(f"{name} is {value}, must be {kind}{' and '.join(limits)}".rstrip())
+
+
+def check_count(name: str, value: int, least: int = 0, most: float = math.inf) -> None:
+    """Raise a HuscfError unless a value is a whole number within a range; see check_number."""
+    check_number(name, value, least, most)
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise HuscfError(f"{name} is {value}, must be a whole number")
 
 
 def make_printable(text: str) -> str:

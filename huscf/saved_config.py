@@ -12,7 +12,9 @@ import yaml
 from .checkpoint_io import check_trained, read_checkpoint
 from .errors import CheckpointError, HuscfError
 from .resuming import check_same_config, find_last_checkpoint
+from .text_files import read_text
 from .trust import Trust, find_names
+from .user_paths import expand_path
 
 #: Sections that a checkpoint's run lends to validate, test and predict.
 LENT_KEYS = ("seed_everything", "model", "data", "federation", "evaluation", "samples", "run")
@@ -79,9 +81,9 @@ def complete_command(arguments: Sequence[str]) -> Command:
     options.add_argument("--trust", nargs="+", action="extend", default=[])
     options.add_argument("--allow_changed", nargs="+", action="extend", default=[])
     found, own = options.parse_known_args(list(arguments[1:]))
-    read = _read_config_files(own)
-    _check_sections(own, read)
-    files = list(read.values())
+    own, read = _read_config_files(own)
+    _check_sections(read)
+    files = [content for _, content in read]
     trust = Trust(tuple(found.trust), _find_own_names(own, files))
     own = [arguments[0], *own]
     allowed = tuple(found.allow_changed)
@@ -107,15 +109,15 @@ def _find_lender(
     options.add_argument("--config", "-c")
     options.add_argument("--ckpt_path")
     options.add_argument("--run.name", dest="name", default=_find_run_name(files))
-    options.add_argument("--trainer.default_root_dir", dest="root", default="runs", type=Path)
+    options.add_argument("--trainer.default_root_dir", dest="root", default="runs")
     found, _ = options.parse_known_args(list(arguments[1:]))
     if found.ckpt_path is None:
         if found.config:
             return None
         raise HuscfError(NEEDS_CHECKPOINT)
-    path = found.ckpt_path
+    path = str(expand_path(found.ckpt_path))
     if path == "last":
-        path = find_last_checkpoint(found.root, found.name)
+        path = find_last_checkpoint(expand_path(found.root), found.name)
     config = read_checkpoint(path).get("huscf_config")
     if config is None:
         if found.config:
@@ -124,36 +126,63 @@ def _find_lender(
     return path, config
 
 
-def _read_config_files(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the content of the user's configuration files by path.
+def _read_config_files(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, Any]]]:
+    """Return a command's options as the parser can read them, and what their files hold.
+
+    The parser knows neither ~ nor other encodings than UTF-8: it gets the path in full, or the
+    text of the file in its place.
+
+    Args:
+        arguments: Options of the command.
+
+    Returns:
+        The options, and path and content of every configuration file.
 
     Raises:
         HuscfError: Naming the file that is no YAML, and where it is not.
     """
-    found: dict[str, Any] = {}
+    given: list[str] = []
+    found: list[tuple[str, Any]] = []
     for argument in arguments:
-        path = Path(argument.partition("=")[2] if argument.startswith("--") else argument)
-        if path.suffix not in (".yaml", ".yml") or not path.is_file():
-            continue
-        try:
-            found[str(path)] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise HuscfError(f"{path}: not UTF-8 text; save it as UTF-8") from error
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark
-            where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-            raise HuscfError(f"{path}{where}: not YAML: {error.problem}") from error
-        except (yaml.YAMLError, RecursionError) as error:
-            raise HuscfError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    return found
+        is_option = argument.startswith("-")
+        option, mark, value = argument.partition("=") if is_option else ("", "", argument)
+        if value.endswith((".yaml", ".yml")) and (path := expand_path(value)).is_file():
+            text = _read_text(path)
+            found.append((str(path), _parse_yaml(text, path)))
+            value = str(path) if _is_utf8(path) else text
+        given.append(f"{option}{mark}{value}")
+    return given, found
 
 
-def _check_sections(arguments: Sequence[str], files: Mapping[str, Any]) -> None:
+def _read_text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except ValueError as error:
+        raise HuscfError(f"{path}: not a configuration: {error}") from error
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _parse_yaml(text: str, path: Path) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise HuscfError(f"{path}{where}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise HuscfError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+
+
+def _check_sections(files: Sequence[tuple[str, Any]]) -> None:
     """Refuse a section that is no mapping, which the parser would take for its defaults."""
-    options = ArgumentParser(add_help=False, allow_abbrev=False)
-    options.add_argument("--config", "-c", action="append", default=[])
-    for path in options.parse_known_args(list(arguments))[0].config:
-        content = files.get(str(Path(path)))
+    for path, content in files:
         for key, value in content.items() if isinstance(content, Mapping) else ():
             if key in SECTIONS and not isinstance(value, (Mapping, str, type(None))):
                 raise HuscfError(f"{path}: {key} is {value!r:.80}, must be a mapping of its keys")

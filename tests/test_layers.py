@@ -12,6 +12,8 @@ LAYERS = [
     "randomness",
     "nested_values",
     "cache_folder",
+    "text_files",
+    "user_paths",
     "whole_files",
     "bounded_files",
     "run_lock",

@@ -85,8 +85,8 @@ def test_values_in_a_file_are_refused_in_one_line(capsys, arguments, message):
     [
         (b"data:\n  class_path: [a\n  b: c\n", "bad.yaml, line 3, column 4: not YAML: "),
         (b"data: {a: *nowhere}\n", "bad.yaml, line 1, column 11: not YAML: found undefined alias"),
-        ("run: {name: é}\n".encode("latin-1"), "bad.yaml: not UTF-8 text; save it as UTF-8"),
-        (b"a: \x07\n", "bad.yaml: not YAML: "),
+        (b"a: \x07\n", "bad.yaml: not a configuration: binary data, no text"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "bad.yaml: not a configuration: binary data, no text"),
         (b"model: 3\n", "bad.yaml: model is 3, must be a mapping of its keys"),
         (b"federation: [1]\n", "bad.yaml: federation is [1], must be a mapping of its keys"),
     ],

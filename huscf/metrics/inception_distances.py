@@ -11,6 +11,7 @@ from torchmetrics.utilities.imports import _TORCH_FIDELITY_AVAILABLE
 
 from ..errors import HuscfError
 from ..models import to_uint8
+from ..user_paths import expand_path
 from .frechet_distance import compare_features
 from .kernel_distance import measure_kernel_distance
 from .labelled_samples import LabelledSamples, check_samples
@@ -46,7 +47,7 @@ class InceptionFeatures:
         """
         if self.max_samples < 2:
             raise HuscfError(f"inception.max_samples is {self.max_samples}, must be at least 2")
-        return load_inception(Path(self.weights), self.antialias)
+        return load_inception(expand_path(self.weights), self.antialias)
 
     def extract(self, data: LabelledSamples) -> Tensor:
         """Return the features, (N, 2048) on the CPU, of samples in 1 or 3 channels."""

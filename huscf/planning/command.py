@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..errors import HuscfError, PlanError
+from ..user_paths import expand_path
 from .devices.calibration import calibrate_profile, save_profile
 from .devices.profiles import read_figure
 from .job import PlanJob
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `huscf plan` with these arguments; return the exit code (0, or 2 for bad input)."""
     arguments = _make_parser().parse_args(argv)
     try:
+        for name in ("config", "output", "picture", "calibrate"):
+            if path := getattr(arguments, name):
+                setattr(arguments, name, str(expand_path(path)))
         if arguments.calibrate:
             _calibrate(arguments)
         else:

@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 from ..errors import PlanError
+from ..text_files import read_text
+from ..user_paths import expand_path
 
 
 @dataclass(frozen=True)
@@ -203,8 +205,8 @@ class CutPlan:
             PlanError: Naming the file, where it is missing or not such a plan.
         """
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            values = yaml.safe_load(read_text(expand_path(path)))
+        except (OSError, yaml.YAMLError, ValueError) as error:
             raise PlanError(f"cut plan {path}: cannot be read: {error}") from error
         if not isinstance(values, dict):
             raise PlanError(f"cut plan {path}: not a YAML mapping")

@@ -18,7 +18,7 @@ from huscf.datamodules import (
     Partitioner,
     scale_samples,
 )
-from huscf.errors import DataError
+from huscf.errors import DataError, HuscfError
 
 
 class TwoDomains(FederatedDataModule):
@@ -113,7 +113,7 @@ def test_a_share_of_the_clients_takes_part_in_every_epoch():
         for client, batch in part.items():
             assert torch.equal(batch.samples, whole[client].samples)
     assert take_epochs(TwoDomains(**options, participation=0.01), 1)[0][0].keys() < set(range(6))
-    with pytest.raises(DataError, match=r"data.participation is 0, must be in"):
+    with pytest.raises(HuscfError, match=r"data.participation is 0, must be > 0 and <= 1"):
         TwoDomains(participation=0)
 
 
@@ -300,7 +300,7 @@ def test_a_domain_that_no_file_can_be_named_by_is_refused(name):
     "option", ["batch_size", "steps_per_epoch", "samples_per_client", "image_size"]
 )
 def test_counts_below_one_are_refused(option):
-    with pytest.raises(DataError, match=f"data.{option} is 0, must be >= 1"):
+    with pytest.raises(HuscfError, match=f"data.{option} is 0, must be >= 1"):
         TwoDomains(**{option: 0})
 
 

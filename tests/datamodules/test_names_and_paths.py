@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from huscf.datamodules import DigitsDataModule, FolderDataModule, NpzDataModule
-from huscf.errors import DataError
+from huscf.errors import DataError, HuscfError
 from tests.datamodules.test_folder import make_clinic, make_module, save_picture
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Ödem") for form in ("NFC", "NFD"))
@@ -93,5 +93,5 @@ def test_an_array_file_may_begin_at_home(home, rng):
 
 
 def test_a_home_that_is_nobodys_is_named():
-    with pytest.raises(DataError, match="~nobody-of-that-name/x: there is no such home folder"):
+    with pytest.raises(HuscfError, match="~nobody-of-that-name/x: there is no such home folder"):
         DigitsDataModule(root="~nobody-of-that-name/x")

@@ -22,7 +22,7 @@ from huscf.datamodules import (
     Partitioner,
     QuantitySkewPartitioner,
 )
-from huscf.errors import DataError
+from huscf.errors import HuscfError
 
 #: What a class needs beside the option that is tried.
 NEEDED = {
@@ -117,7 +117,7 @@ def test_what_is_no_number_or_negative_is_refused_by_name(kind, option, wrap, va
     if value == -1 and option in SIGNED:
         build(kind, option, wrap(value))
         return
-    with pytest.raises(DataError, match=option) as caught:
+    with pytest.raises(HuscfError, match=option) as caught:
         build(kind, option, wrap(value))
     assert "\n" not in str(caught.value)
 
@@ -128,7 +128,7 @@ def test_what_is_no_number_or_negative_is_refused_by_name(kind, option, wrap, va
 def test_every_number_is_taken_or_refused_by_name(kind, option, wrap, value):
     try:
         build(kind, option, wrap(value))
-    except DataError as error:
+    except HuscfError as error:
         assert option in str(error)
     else:
         assert math.isfinite(value) and (value >= 0 or option in SIGNED)
@@ -137,5 +137,5 @@ def test_every_number_is_taken_or_refused_by_name(kind, option, wrap, value):
 @pytest.mark.parametrize("option", ["batch_size", "steps_per_epoch", "seed", "clients_per_domain"])
 @pytest.mark.parametrize("value", [2.5, True, "3"])
 def test_counts_are_whole_numbers(option, value):
-    with pytest.raises(DataError, match=rf"data.{option} is {value}, must be"):
+    with pytest.raises(HuscfError, match=rf"data.{option} is {value}, must be"):
         FolderDataModule({}, **{option: value})

@@ -11,6 +11,8 @@ import numpy as np
 import yaml
 
 from ...errors import PlanError
+from ...text_files import read_text
+from ...user_paths import expand_path
 from .profiles import (
     DeviceProfile,
     ServerProfile,
@@ -176,7 +178,7 @@ def load_mapping(path: str | Path) -> dict[str, Any]:
         PlanError: Naming the file, where it cannot be read or is not such a mapping.
     """
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        values = yaml.load(read_text(expand_path(path)), _Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise PlanError(f"{path}: cannot be read: {reason}") from error

@@ -2,6 +2,9 @@
 
 import codecs
 from contextlib import suppress
+from pathlib import Path
+
+MAX_TEXT_BYTES = 64 * 2**20
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -34,6 +37,21 @@ def decode_text(raw: bytes) -> str:
         with suppress(UnicodeDecodeError):
             return raw.decode(encoding)
     return raw.decode("latin-1")
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file that people write; see decode_text.
+
+    Raises:
+        OSError: Where it cannot be read.
+        UnicodeError: Where it is no text.
+        ValueError: Where it is larger than any such file, as a device without end is.
+    """
+    with path.open("rb") as file:
+        raw = file.read(MAX_TEXT_BYTES + 1)
+    if len(raw) > MAX_TEXT_BYTES:
+        raise ValueError(f"larger than {MAX_TEXT_BYTES >> 20} MiB")
+    return decode_text(raw)
 
 
 def is_text(head: bytes) -> bool:
