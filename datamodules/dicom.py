@@ -1,6 +1,7 @@
 """Reads one picture of a DICOM file, and of whom it is."""
 
 import hashlib
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from .windows import MOST_PIXELS, Window, apply_window
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 _MAGIC = b"DICM"
+_META_BYTES = 128 + 4 + 12  # preamble, magic, and the element with the length of the rest
+_MOST_INFLATED = 4 * MOST_PIXELS  # bytes
 
 
 def read_dicom(path: Path, window: Window | None, frame: int | None) -> np.ndarray:
@@ -103,12 +106,32 @@ def _read_record(path: Path, **options: Any) -> Any:
 
     with path.open("rb") as stream:
         has_preamble = stream.read(132)[128:] == _MAGIC
+    if has_preamble:
+        _check_deflated(path)
     record = pydicom.dcmread(path, force=not has_preamble, **options)
     if "TransferSyntaxUID" not in record.file_meta:
         is_implicit, is_little = record.original_encoding
         explicit = ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
         record.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
     return record
+
+
+def _check_deflated(path: Path) -> None:
+    """Refuse a deflated file that would fill the memory: pydicom inflates it at once.
+
+    Source: DICOM PS3.5, A.5.
+    """
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    start = _META_BYTES + meta.FileMetaInformationGroupLength
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater.decompress(path.read_bytes()[start:], _MOST_INFLATED)
+    if inflater.unconsumed_tail:
+        raise BadSampleError(f"DICOM file that would grow beyond {_MOST_INFLATED >> 20} MiB")
 
 
 def _count_frames(record: Any) -> int:

@@ -23,6 +23,7 @@ PICTURE_SUFFIXES = [*IMAGE_SUFFIXES, *DICOM_SUFFIXES, *NIFTI_SUFFIXES]
 
 #: What Pillow may read: it knows formats, too, whose reading starts other programs.
 _FORMATS = {"PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF"}
+_TOO_LARGE = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 _OPTIONAL = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000"}  # Pillow may lack these
 _FIRST_BYTES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP")
 _DICOM_GROUPS = (b"\x02\0", b"\x08\0")  # with which DICOM files without preamble begin
@@ -110,7 +111,7 @@ def count_frames(path: Path, axis: Axis) -> int:
             return count_slices(path, axis)
         with _open_image(path) as image:
             return _count_pages(image)
-    except (BadSampleError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (BadSampleError, OSError, ValueError, SyntaxError, *_TOO_LARGE):
         return 1
 
 
@@ -126,7 +127,7 @@ def describe_picture(path: Path) -> str:
             bits = {"1": 1, "F": 32}.get(image.mode) or _find_bits(image)
             colour = "grey" if image.mode in _GREY_MODES else image.mode
             return f"{image.width} x {image.height}, {bits}-bit {colour}"
-    except (BadSampleError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (BadSampleError, OSError, ValueError, SyntaxError, *_TOO_LARGE):
         return "not readable"
 
 
@@ -162,15 +163,12 @@ def _read_image(
 ) -> np.ndarray:
     """Return (H, W) or (H, W, 3) float32 in [0, 255]."""
     try:
-        with warnings.catch_warnings():
-            # Pillow only warns of pictures that are suspiciously large: refuse them, too.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with _open_image(path) as image:
-                if frame is not None:
-                    image.seek(frame)
-                elif _count_pages(image) > 1:
-                    raise BadSampleError("picture with several pages (see frames)")
-                return _decode_image(image, window, background)
+        with _open_image(path) as image:
+            if frame is not None:
+                image.seek(frame)
+            elif _count_pages(image) > 1:
+                raise BadSampleError("picture with several pages (see frames)")
+            return _decode_image(image, window, background)
     except BadSampleError:
         raise
     except Exception as error:  # Pillow's decoders raise errors of many kinds
@@ -179,13 +177,18 @@ def _read_image(
 
 def _open_image(path: Path) -> Image.Image:
     Image.init()
-    return Image.open(path, formats=sorted(_FORMATS & Image.OPEN.keys()))
+    with warnings.catch_warnings():
+        # Pillow only warns of pictures that are suspiciously large: refuse them, too.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(path, formats=sorted(_FORMATS & Image.OPEN.keys()))
 
 
 def _find_reason(path: Path, error: Exception) -> BadSampleError:
     decoder = _OPTIONAL.get(path.suffix.lower())
     if isinstance(error, OSError) and error.errno:
         return PassingError(f"file cannot be read ({error.strerror})")
+    if isinstance(error, _TOO_LARGE):
+        return BadSampleError(f"picture of more than {(Image.MAX_IMAGE_PIXELS or 0):,} pixels")
     if isinstance(error, MemoryError):
         return PassingError("picture cannot be decoded here (too little memory)")
     if decoder is not None and decoder not in features.get_supported():

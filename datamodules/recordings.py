@@ -34,6 +34,9 @@ _CANCELLED = 0.1
 #: Recordings whose loudest sample is below this, -80 dB, hold nothing but a dead microphone.
 _SILENCE = 1e-4
 
+#: Values of one recording, decoded: a small file of silence can be made to hold days.
+MOST_VALUES = 1 << 28
+
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 _TEST_REPETITIONS = 5
@@ -92,8 +95,10 @@ def _decode(path: Path) -> tuple[Tensor, int]:
     try:
         if not path.is_file():
             raise BadSampleError("file is missing")
-        file = _mend_stream(path) or path
-        values, sample_rate = soundfile.read(file, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(_mend_stream(path) or path) as file:
+            if file.frames * file.channels > MOST_VALUES:
+                raise BadSampleError("recording of more than 2^28 values")
+            values, sample_rate = file.read(dtype="float32", always_2d=True), file.samplerate
     except soundfile.SoundFileError as error:
         if is_unreadable:
             raise PassingError("recording cannot be decoded; convert it to wav") from error

@@ -46,6 +46,9 @@ Go on with the latest run:
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 COMMANDS = (*TRAINER_COMMANDS, "generate", "export", "compare", "report", "plan", "check-data")
 
+#: The exit code of what a shell ends for that reason: 128 + SIGPIPE, which Windows has not.
+BROKEN_PIPE = 141
+
 #: What the system says where a file cannot be read or written, which the user can mend.
 REFUSALS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
@@ -60,9 +63,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; None takes those of the process.
 
     Returns:
-        The exit code: 0, or 2 for input that the user can mend.
+        The exit code: 0; 2 for input that the user can mend; 141 where nobody reads the output.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _dispatch(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads the output, as head, has enough of it; what is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0

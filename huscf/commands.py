@@ -58,7 +58,7 @@ def generate(options: Namespace) -> None:
     check_empty(options.output)
     saved = load_gan(_find_checkpoint(options.ckpt_path), options.trust)
     clients = saved.select_clients(options.client, options.cluster)
-    classes = options.classes and _to_numbers(options.classes, saved.class_names)
+    classes = options.classes and _number_classes(options.classes, saved.class_names)
     check_room(saved.module, options.num_samples, options.output)
     drawn = draw_sample_set(saved, options.num_samples, clients, classes, options.seed)
     write_sample_set(drawn, options.output, saved.class_names, saved.spectrogram)
@@ -140,14 +140,17 @@ def _find_checkpoint(path: Path) -> Path:
     return newest
 
 
-def _to_numbers(classes: Sequence[str], names: Sequence[str]) -> list[int]:
+def _number_classes(classes: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return the numbers of classes that are given by name, or by number where no name fits."""
+    if all(text in names for text in classes):
+        return [names.index(text) for text in classes]
     try:
         return [int(text) for text in classes]
     except ValueError:
         known = ", ".join(f"{number} {name}" for number, name in enumerate(names[:12]))
-        there = f"; there are {known}{', ...' if len(names) > 12 else ''}" if names else ""
-        given = " ".join(classes)
-        raise HuscfError(f"--classes {given}: classes are given by number{there}") from None
+        there = f"there are {known}{', ...' if len(names) > 12 else ''}" if names else ""
+        reason = there or "these have no names, give numbers"
+        raise HuscfError(f"--classes {' '.join(classes)}: {reason}") from None
 
 
 def _add_checkpoint(parser: ArgumentParser) -> None:
@@ -174,7 +177,7 @@ def _add_generate(parser: ArgumentParser) -> None:
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--client", type=int, nargs="+", help=f"only these clients draw; {WHO_IS_WHO}")
     who.add_argument("--cluster", type=int, nargs="+", help="only these clusters' clients draw")
-    parser.add_argument("--classes", nargs="+", help="only these classes, by number")
+    parser.add_argument("--classes", nargs="+", help="only these classes, by name or number")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
 
 

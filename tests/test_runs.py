@@ -16,7 +16,10 @@ from huscf.callbacks.run_folder import is_folder_name
 from huscf.errors import CheckpointError, HuscfError
 from huscf.resuming import find_last_checkpoint, find_newest
 from huscf.run_lock import NAME, RunLock
+from tests.conftest import REPOSITORY
 from tests.test_security import MINI, refuse
+
+DEVICES = REPOSITORY / "configs" / "paper" / "devices.yaml"
 
 
 @pytest.fixture
@@ -348,3 +351,22 @@ def test_wandbs_environment_wins_over_our_defaults(
     log._open(tmp_path / "run-1")
     log._restore_environment()
     assert (opened["project"], opened["name"]) == expected
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--help"],
+        ["check-data", "--config", "mini.yaml"],
+        ["plan", "--config", str(DEVICES), "--strategy", "uniform"],
+    ],
+)
+def test_whoever_reads_the_output_may_have_enough(work, command):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "huscf", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()  # as head does, once it has its lines
+    error = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) != 0
+    assert error == b""

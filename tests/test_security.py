@@ -529,6 +529,33 @@ def test_what_lightning_cannot_restore_is_one_line(good, tmp_path, capsys, key, 
     assert "checkpoint" in refuse([*fit, *options], capsys)
 
 
+@pytest.mark.parametrize("party", ["0", "server"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("exp_avg", torch.zeros(3, 1, 7)),
+        ("exp_avg", torch.zeros(1)),
+        ("exp_avg_sq", torch.zeros(())),
+        ("exp_avg_sq", None),
+        ("step", torch.zeros(4)),
+        ("step", "many"),
+        ("other", torch.zeros(2)),
+    ],
+)
+def test_optimiser_state_that_does_not_fit_is_one_line(
+    good, tmp_path, monkeypatch, capsys, party, key, value
+):
+    checkpoint = read(good)
+    state = checkpoint["huscf"]["engine"]["optimizers"][party]["generator"]
+    next(iter(state.values()))[key] = value
+    torch.save(checkpoint, tmp_path / "bad.ckpt")
+    (tmp_path / "mini.yaml").write_text(MINI)
+    monkeypatch.chdir(tmp_path)
+    given = ["--config=mini.yaml", "--trainer.max_epochs=2"]
+    line = refuse(["fit", *given, "--ckpt_path=bad.ckpt"], capsys)
+    assert "optimiser state" in line and f"{key} of {party} generator" in line
+
+
 @pytest.mark.parametrize("way", ["elsewhere", "by parent", "by address"])
 def test_resuming_a_strangers_run_deletes_nothing(good, tmp_path, capsys, way):
     """Lightning deletes checkpoints that are replaced, by the paths that the checkpoint gives."""

@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _calibrate(arguments)
         else:
             _plan(arguments)
+    except BrokenPipeError:
+        raise  # nobody reads the output, which is no error
     except (HuscfError, OSError) as error:
         print(f"huscf plan: {error}", file=sys.stderr)
         return 2

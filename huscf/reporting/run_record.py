@@ -168,7 +168,12 @@ def _read_config(path: Path) -> dict[str, Any]:
     config = _read_yaml(path)
     _check_keys(config, "data", "model")
     model = config["model"]
-    _check_keys(model, "method")
+    _check_keys(model)
+    if "method" not in model:
+        raise HuscfError(
+            f"{path}: of a run of huscf before 0.2 (no model.method in it): show it with the "
+            "version that wrote it"
+        )
     for section in (config["data"], model["method"]):
         if not isinstance(section, str):
             _check_keys(section, "class_path")

@@ -12,6 +12,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor, nn
 
+from ..datamodules.shapes import make_grey
 from ..errors import HuscfError
 from ..models import MAIN, Carry, Network
 from ..training import SplitModule
@@ -46,7 +47,8 @@ def export_generator(saved: SavedGAN, members: Sequence[int], output: Path) -> t
     """Write a generator as TorchScript, and its tensors by name beside it.
 
     `torch.jit.load(output)(noise, labels)` takes noise (N, latent_dim) float32 from N(0, 1) and
-    labels (N,) int64, and returns (N, C, H, W) in [-1, 1].
+    labels (N,) int64, and returns (N, C, H, W) in [-1, 1]. Members whose own data is grey get equal
+    planes, as `draw_sample_set` gives them; the tensors are the network's alone.
 
     Args:
         saved: The trained GAN.
@@ -68,11 +70,25 @@ def export_generator(saved: SavedGAN, members: Sequence[int], output: Path) -> t
     network = merge_cluster(saved.module, members)
     if not all(t.isfinite().all() for t in network.state_dict().values()):
         raise HuscfError("the generator holds NaN or Inf: its training diverged")
-    script = _trace(network, saved.module.engine.example_inputs[_exported_name(saved.module)])
+    sampled: nn.Module = network
+    if saved.module.sample_shape.channels > 1 and all(saved.channels.get(c) == 1 for c in members):
+        sampled = _GreyGenerator(network)
+    script = _trace(sampled, saved.module.engine.example_inputs[_exported_name(saved.module)])
     extra = _extra_files(saved, members)
     _replace(output, lambda file: file.write(script.save_to_buffer(_extra_files=extra)))
     _replace(state_file, lambda file: torch.save(_plain_state(network), file))
     return output, state_file
+
+
+class _GreyGenerator(nn.Module):
+    """The generator of clients whose own data is grey, in a run that has colour elsewhere."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        return make_grey(self.network(noise, labels))
 
 
 def _exported_name(module: SplitModule) -> str:
@@ -84,7 +100,7 @@ def _exported_name(module: SplitModule) -> str:
     return name
 
 
-def _trace(network: Network, example: Carry) -> torch.jit.ScriptModule:
+def _trace(network: nn.Module, example: Carry) -> torch.jit.ScriptModule:
     """Trace a generator, and check that the trace holds for other numbers of samples too."""
     noise = example[MAIN].shape[1:]
     inputs, others = (

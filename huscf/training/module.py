@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..engines import (
@@ -21,7 +21,7 @@ from ..methods import HuscfGan, Method, request_plan
 from ..metrics import InceptionFeatures
 from ..metrics.evaluation import Effort, ScoreBook, TestProtocol
 from ..models import SampleShape
-from ..parties import Client, Server
+from ..parties import Client, Party, Server
 from ..randomness import derive_seed, make_generator
 from ..split import CutPlan, PlanSource, UniformPlan
 from ..wire import Wire
@@ -163,6 +163,7 @@ class SplitModule(LightningModule):
         self.engine.make_optimizers()
         self.engine.set_optimizers(self._saved_optimizers)
         self._saved_optimizers = {}
+        check_moments(self.engine.all_parties(), self.method)
         return []
 
     def sample(self, client_id: int, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -297,6 +298,35 @@ def check_format(saved: Mapping[str, Any], owner: str) -> None:
             f"{owner} was made by {age} version of huscf (format {number!r:.20}, here {FORMAT}): "
             "train anew, or go on with the version that wrote it"
         )
+
+
+def check_moments(parties: Mapping[str, Party], method: Method) -> None:
+    """Raise a CheckpointError that names the first optimiser state that is no such optimiser's.
+
+    A tensor of another shape would spread over the parameter, or fail in the middle of a step.
+    """
+    for name, party in parties.items():
+        for network, optimizer in party.optimizers.items():
+            wanted = _make_moments(method, network) if optimizer.state else {}
+            for parameter, values in optimizer.state.items():
+                for key in [*wanted, *values]:
+                    shape = list(parameter.shape) if wanted.get(key) == [1] else []
+                    value = values.get(key)
+                    if not isinstance(value, Tensor) or list(value.shape) != shape:
+                        given = list(value.shape) if isinstance(value, Tensor) else f"{value!r:.40}"
+                        raise CheckpointError(
+                            f"the checkpoint's optimiser state is of another network or damaged: "
+                            f"{key} of {name} {network} is {given}, must be a tensor {shape}"
+                        )
+
+
+def _make_moments(method: Method, network: str) -> dict[str, list[int]]:
+    """Return the shapes of what a method's optimiser keeps for a parameter of one number."""
+    probe = nn.Parameter(torch.zeros(1))
+    probe.grad = torch.zeros(1)
+    optimizer = method.make_optimizer(network, [probe])
+    optimizer.step()
+    return {k: list(v.shape) for k, v in optimizer.state[probe].items() if isinstance(v, Tensor)}
 
 
 def check_same_network(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

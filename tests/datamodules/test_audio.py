@@ -11,7 +11,7 @@ from huscf.datamodules import (
     SpokenDigitsDataModule,
     write_recording,
 )
-from huscf.errors import DataError
+from huscf.errors import DataError, HuscfError
 
 
 def make_tone(hertz, seconds=0.5, sample_rate=8000):
@@ -110,7 +110,7 @@ def test_rates_without_a_common_divisor_are_resampled_as_torchaudio_would():
     ],
 )
 def test_senseless_spectrograms_are_refused(arguments):
-    with pytest.raises(DataError):
+    with pytest.raises(HuscfError):
         LogMel(**arguments)
 
 

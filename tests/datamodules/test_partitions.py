@@ -14,7 +14,7 @@ from huscf.datamodules import (
     NaturalIdPartitioner,
     QuantitySkewPartitioner,
 )
-from huscf.errors import DataError
+from huscf.errors import DataError, HuscfError
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=200).map(np.array)
 MANY_LABELS = st.lists(st.integers(0, 6), min_size=80, max_size=200).map(np.array)
@@ -194,5 +194,5 @@ def test_what_cannot_be_divided_says_why(partitioner, keys, message):
     ],
 )
 def test_senseless_settings_are_refused(make):
-    with pytest.raises(DataError):
+    with pytest.raises(HuscfError):
         make()

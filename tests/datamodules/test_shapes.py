@@ -3,7 +3,7 @@ import torch
 
 from huscf.datamodules import Augmentation, Domain, fit_samples
 from huscf.datamodules.shapes import conform_domains
-from huscf.errors import DataError
+from huscf.errors import DataError, HuscfError
 
 
 def make_domain(name, channels, size):
@@ -64,5 +64,5 @@ def test_shift_moves_and_repeats_the_edge():
     moves = {tuple(row.tolist()) for row in changed[:, 0, 0]}
     expected = {tuple(min(max(c + move, 0), 7) for c in range(8)) for move in range(-2, 3)}
     assert changed.shape == samples.shape and moves == expected
-    with pytest.raises(DataError):
+    with pytest.raises(HuscfError):
         Augmentation(shift_px=-1)

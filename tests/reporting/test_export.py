@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from huscf.__main__ import main
+from huscf.datamodules.shapes import make_grey
 from huscf.errors import HuscfError
-from huscf.models import Network
-from huscf.sampling import export_generator, load_gan, merge_cluster
+from huscf.models import Network, SampleShape
+from huscf.sampling import SavedGAN, export_generator, load_gan, merge_cluster
+from tests.conftest import make_gan
 
 ALONE = """
 import sys, torch
@@ -40,6 +42,23 @@ def test_an_exported_generator_works_alone_and_draws_what_the_cluster_draws(chec
             expected = network(torch.randn(7, 100), torch.arange(7))
         torch.testing.assert_close(samples, expected, rtol=0, atol=1e-6)
         assert names == sorted(network.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load.*deprecated")
+@pytest.mark.parametrize("channels", [{}, {2: 1, 3: 1}, {2: 1, 3: 3}])
+def test_a_grey_cluster_of_a_run_in_colour_exports_grey(tmp_path, channels):
+    module = make_gan({c: [1, 1, 1, 1] for c in range(4)}, shape=SampleShape(3, 8, 3))
+    saved = SavedGAN(module, {}, (), None, dict.fromkeys(range(4), 3), channels)
+    script, _ = export_generator(saved, [2, 3], tmp_path / "g.pt")
+    drawn = torch.jit.load(script)(torch.randn(4, 5), torch.arange(4) % 3)
+    assert drawn.shape == (4, 3, 8, 8)
+    is_grey = bool((drawn == drawn[:, :1]).all())
+    assert is_grey == (set(channels.values()) == {1})
+    torch.manual_seed(1)
+    noise, labels = torch.randn(2, 5), torch.tensor([0, 1])
+    plain = merge_cluster(module, [2, 3])(noise, labels).detach()
+    expected = make_grey(plain) if is_grey else plain
+    torch.testing.assert_close(torch.jit.load(script)(noise, labels), expected)
 
 
 def test_members_that_drifted_apart_are_averaged(checkpoint):

@@ -235,3 +235,15 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one_and_no_rest(tmp_
 def test_a_test_of_an_older_version_is_read(folder):
     (folder / "metrics.json").write_text(json.dumps({"domains": {"digits": {"together": {}}}}))
     assert write_page(RunRecord.read(folder)).exists()
+
+
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_a_run_of_an_earlier_version_is_named_as_such(folder, capsys, command):
+    (folder / "config.yaml").write_text(
+        "data: {class_path: huscf.datamodules.DigitsDataModule}\n"
+        "model: {generator: {class_path: huscf.models.ConditionalGenerator}, latent_dim: 100}\n"
+    )
+    assert main([command, str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert f"{folder / 'config.yaml'}: of a run of huscf before 0.2" in error
+    assert "version that wrote it" in error and error.count("\n") == 1

@@ -93,10 +93,24 @@ def test_the_last_run_and_a_runs_folder_are_checkpoints(run, tmp_path, capsys, m
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_classes_are_given_by_number(checkpoint, tmp_path, capsys):
+def test_classes_are_given_by_name_or_number(checkpoint, tmp_path, capsys):
+    content = torch.load(checkpoint, weights_only=True)
+    content["huscf_data"]["class_names"] = ["1", "mole", "2", *map(str, range(4, 11))]
+    torch.save(content, tmp_path / "named.ckpt")
+    for given, expected in (
+        (["mole"], ["1-mole"]),
+        (["2", "1"], ["0-1", "2"]),  # names, since all of them are
+        (["0", "1"], ["0-1", "1-mole"]),  # there is no class of the name 0
+    ):
+        output = tmp_path / "-".join(given)
+        assert (
+            generate(tmp_path / "named.ckpt", output, "--num_samples=4", "--classes", *given) == 0
+        )
+        assert sorted(p.name for p in output.iterdir() if p.is_dir()) == expected
+    capsys.readouterr()
     assert generate(checkpoint, tmp_path / "out", "--classes", "2", "seven") == 2
     assert capsys.readouterr().err == (
-        "huscf: error: --classes 2 seven: classes are given by number; there are "
+        "huscf: error: --classes 2 seven: there are "
         "0 0, 1 1, 2 2, 3 3, 4 4, 5 5, 6 6, 7 7, 8 8, 9 9\n"
     )
 
