@@ -18,6 +18,7 @@ from ..reporting.federation_history import (
 )
 from ..reporting.wandb_media import make_media, make_row_table
 from ..training import SplitModule
+from ..whole_files import write_bytes
 from .base import RoundCallback, RoundResult
 from .run_folder import RunFolder
 
@@ -121,7 +122,7 @@ class FederationLog(RoundCallback):
         pictures = self._folder(trainer) / "federation"
         pictures.mkdir(exist_ok=True)
         path = pictures / f"round-{number:04d}.png"
-        path.write_bytes(draw_last_round(self.rows))
+        write_bytes(path, draw_last_round(self.rows))
         _log_to_wandb(trainer, number, "map", lambda: make_media(path))
 
 

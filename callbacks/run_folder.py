@@ -132,8 +132,8 @@ class RunFolder(RoundCallback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Let others go on with the run."""
-        self._release()
+        """Let others go on with the run, which has not come to its end."""
+        self._release(is_done=False)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -170,9 +170,9 @@ class RunFolder(RoundCallback):
         self._num_epochs = state_dict["num_epochs"]
         self._num_bytes = state_dict["num_bytes"]
 
-    def _release(self) -> None:
+    def _release(self, is_done: bool = True) -> None:
         if self._lock is not None:
-            self._lock.release()
+            self._lock.release(is_done)
             self._lock = None
 
     def _choose_folder(self, trainer: Trainer) -> Path:

@@ -1,5 +1,6 @@
 """Pictures, and sounds, of what the clients generate: one row per class, one file per domain."""
 
+import io
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from ..errors import check_number
 from ..models import to_uint8
 from ..randomness import make_generator
 from ..training import SplitModule
+from ..whole_files import replacing, write_bytes
 from .base import RoundCallback, RoundResult
 from .run_folder import RunFolder
 
@@ -72,7 +74,9 @@ class SampleGrid(RoundCallback):
             scale = max(1, -(-self.min_pixels // grid.shape[-1]))
             large = functional.interpolate(grid, scale_factor=scale, mode="nearest")
             path = folder / f"{domain.name}-{suffix}.png"
-            save_image(large, path, nrow=self.num_columns, normalize=True, value_range=(-1, 1))
+            options = {"nrow": self.num_columns, "normalize": True, "value_range": (-1, 1)}
+            with replacing(path) as partial:
+                save_image(large, partial, format="png", **options)
             if data.spectrogram is not None:
                 first_column = grid[:: self.num_columns]
                 write_sounds(path.with_suffix(".wav"), first_column, data.spectrogram)
@@ -90,7 +94,10 @@ def write_sounds(path: Path, samples: Tensor, spectrogram: LogMel) -> None:
 
     waves = spectrogram.invert(to_uint8(samples))
     spaced = functional.pad(waves, (0, spectrogram.sample_rate // 4))
-    soundfile.write(path, spaced.flatten().numpy(), spectrogram.sample_rate, "PCM_16")
+    content = io.BytesIO()  # soundfile's own error does not say that a disk is full
+    wave = spaced.flatten().numpy()
+    soundfile.write(content, wave, spectrogram.sample_rate, "PCM_16", format="WAV")
+    write_bytes(path, content.getvalue())
 
 
 def draw_grid(

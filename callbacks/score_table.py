@@ -19,6 +19,7 @@ from ..reporting import (
 from ..reporting.run_record import find_tests
 from ..resuming import find_changed_clients
 from ..training import SplitModule
+from ..whole_files import write_text
 from .run_folder import find_run_folder
 
 
@@ -54,7 +55,7 @@ class ScoreTable(Callback):
         folder = choose_folder(trainer)
         path = choose_file(folder)
         content = {"checkpoint": str(trainer.ckpt_path), "round": pl_module.num_rounds, **summary}
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(content, indent=1) + "\n")
         print(f"figures: {path}")
         if (folder / "report.html").exists():
             print(f"page, with these figures: {write_page(RunRecord.read(folder))}")

@@ -20,6 +20,7 @@ from .one_line_parser import OneLineParser
 from .randomness import make_generator
 from .text_files import read_text
 from .user_paths import expand_path
+from .whole_files import replacing
 
 DESCRIPTION = """\
 Read the data of a configuration as huscf fit would, without training: count classes, sizes,
@@ -223,7 +224,8 @@ def _write_sheet(data: FederatedDataModule, path: Path) -> None:
             shown = picture.resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
             sheet.paste(shown, (_MARGIN + column * (_SIDE + 2), top))
     try:
-        sheet.save(path, format="PNG")
+        with replacing(path) as partial:
+            sheet.save(partial, format="PNG")
     except OSError as error:
         raise HuscfError(f"output {path}: cannot be written ({error.strerror})") from error
 

@@ -26,7 +26,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as partial:
-            _write(checkpoint, partial)
+            write_tensors(checkpoint, partial)
 
     def load_checkpoint(
         self,
@@ -38,15 +38,15 @@ class SafeCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(path)
 
 
-def _write(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint to a new file, down to the disk.
+def write_tensors(values: dict[str, Any], path: Path) -> None:
+    """Write tensors and plain values to a new file, down to the disk.
 
     Raises:
         OSError: Where the disk is full, which torch says as a RuntimeError about a position.
     """
     try:
         with path.open("xb") as file:
-            torch.save(checkpoint, file)
+            torch.save(values, file)
             file.flush()
             os.fsync(file.fileno())
     except RuntimeError as error:

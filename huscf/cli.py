@@ -31,6 +31,7 @@ from .callbacks import (
     SplitTraining,
     WandbLog,
 )
+from .callbacks.run_folder import find_run_folder
 from .callbacks.split_training import check_one_process
 from .checkpoint_io import SafeCheckpointIO, read_checkpoint
 from .checkpoint_parts import check_kept_files
@@ -44,6 +45,7 @@ from .resuming import (
     check_unfinished,
     find_last_checkpoint,
 )
+from .run_lock import is_open
 from .saved_config import check_same_model, complete_command
 from .training import SplitModule
 from .trust import parsing
@@ -208,7 +210,9 @@ class HuscfCLI(LightningCLI):
                 run.changes = check_same_config(saved, self.config_dump, path, self.allowed)
             if data is not None:
                 check_same_data(data, self.datamodule.client_digests, path)
-            check_unfinished(checkpoint, self.trainer, path)
+            folder = find_run_folder(path)
+            is_unclosed = folder is not None and is_open(folder)
+            check_unfinished(checkpoint, self.trainer, path, is_unclosed)
 
     def before_validate(self) -> None:
         """Refuse a checkpoint of another model."""

@@ -130,8 +130,18 @@ def find_changed_clients(saved: dict[str, Any], digests: Mapping[int, str]) -> l
     return [c for c in sorted(before.keys() | digests.keys()) if before.get(c) != digests.get(c)]
 
 
-def check_unfinished(checkpoint: dict[str, Any], trainer: Trainer, path: str) -> None:
-    """Raise a NothingLeft where a checkpoint has all epochs or steps that are asked for."""
+def check_unfinished(
+    checkpoint: dict[str, Any], trainer: Trainer, path: str, is_open: bool = False
+) -> None:
+    """Raise a NothingLeft where a checkpoint has all epochs or steps that are asked for.
+
+    Args:
+        checkpoint: Where the run goes on.
+        trainer: How far it shall go.
+        path: The checkpoint's.
+        is_open: Whether the run was ended before it had written its last pictures and its page,
+            which are left to do then.
+    """
     try:
         epochs = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
     except (KeyError, TypeError, ValueError) as error:
@@ -140,7 +150,7 @@ def check_unfinished(checkpoint: dict[str, Any], trainer: Trainer, path: str) ->
         ("epochs", epochs, trainer.max_epochs),
         ("steps", checkpoint["global_step"], trainer.max_steps),
     ):
-        if wanted is not None and 0 <= wanted <= done:
+        if wanted is not None and 0 <= wanted <= done - is_open:
             raise NothingLeft(
                 f"nothing is left to do: {path} has {done} {name}, and trainer.max_{name} is "
                 f"{wanted}; raise that to go on"

@@ -34,12 +34,18 @@ class RunLock:
         os.ftruncate(self._file, 0)
         os.write(self._file, json.dumps(_describe_self()).encode())
 
-    def release(self) -> None:
-        """Let others write the run."""
+    def release(self, is_done: bool = True) -> None:
+        """Let others write the run.
+
+        Args:
+            is_done: Whether the run came to its end; else the file stays, as it does when the
+                process is killed, and `is_open` tells.
+        """
         if self._file < 0:
             return
-        with contextlib.suppress(OSError):  # Windows keeps a file that is open
-            self.path.unlink()
+        if is_done:
+            with contextlib.suppress(OSError):  # Windows keeps a file that is open
+                self.path.unlink()
         os.close(self._file)
         self._file = -1
 
@@ -58,6 +64,11 @@ class RunLock:
                 if os.path.samestat(os.fstat(file), self.path.stat()):
                     return file
             os.close(file)
+
+
+def is_open(folder: Path) -> bool:
+    """Return whether somebody writes a run, or it did not come to its end."""
+    return (folder / NAME).exists()
 
 
 def _try_lock(file: int) -> bool:

@@ -258,6 +258,26 @@ def test_a_run_that_fails_lets_others_go_on(work, capsys, monkeypatch):
     assert read("run-1")["huscf"]["num_rounds"] == 2
 
 
+def test_a_run_that_was_ended_before_its_page_is_closed_later(work, capsys, monkeypatch):
+    options = ["--samples.every_n_rounds=1", "--report.enabled=true"]
+    with monkeypatch.context() as patched:
+
+        def fail(*arguments, **options):
+            raise OSError(28, "No space left on device")
+
+        patched.setattr("torchvision.utils.save_image", fail)
+        assert fit(*options, "--samples.every_n_rounds=0") == 2
+    run = work / "runs" / "run-1"
+    assert (run / NAME).exists() and not (run / "report.html").exists()
+    capsys.readouterr()
+    assert fit(*options, "--ckpt_path=last") == 0
+    assert "nothing is left" not in capsys.readouterr().out
+    assert (run / "report.html").exists() and (run / "samples" / "digits-final.png").exists()
+    assert not (run / NAME).exists() and rounds("run-1") == 1
+    assert fit(*options, "--ckpt_path=last") == 0
+    assert "nothing is left" in capsys.readouterr().out
+
+
 def test_torchs_own_word_for_a_full_disk_is_understood(tmp_path, monkeypatch):
     from huscf.checkpoint_io import SafeCheckpointIO
 

@@ -2,20 +2,20 @@
 
 import copy
 import json
-import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint_io import write_tensors
 from ..datamodules.shapes import make_grey
 from ..errors import HuscfError
 from ..models import MAIN, Carry, Network
 from ..training import SplitModule
+from ..whole_files import replacing
 from .saved_gan import SavedGAN
 
 
@@ -75,8 +75,10 @@ def export_generator(saved: SavedGAN, members: Sequence[int], output: Path) -> t
         sampled = _GreyGenerator(network)
     script = _trace(sampled, saved.module.engine.example_inputs[_exported_name(saved.module)])
     extra = _extra_files(saved, members)
-    _replace(output, lambda file: file.write(script.save_to_buffer(_extra_files=extra)))
-    _replace(state_file, lambda file: torch.save(_plain_state(network), file))
+    with replacing(output) as partial:
+        partial.write_bytes(script.save_to_buffer(_extra_files=extra))
+        with replacing(state_file) as partial_state:
+            write_tensors(_plain_state(network), partial_state)
     return output, state_file
 
 
@@ -137,10 +139,3 @@ def _extra_files(saved: SavedGAN, members: Sequence[int]) -> dict[str, str]:
 
 def _plain_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        write(file)
-    os.replace(partial, path)

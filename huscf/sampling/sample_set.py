@@ -1,5 +1,6 @@
 """Balanced sets of synthetic samples: drawn from clients, written as files that others read."""
 
+import io
 import math
 import os
 import shutil
@@ -105,13 +106,28 @@ def write_sample_set(
 ) -> None:
     """Write samples.npz, and a PNG, or for sound a WAV, of every sample in its class's folder.
 
+    Where the disk is full, or the user has enough of it, all of it is removed again.
+
     Args:
         drawn: What to write.
-        folder: Made if it does not exist; see check_empty.
+        folder: Made if it does not exist, else empty; see check_empty.
         class_names: Names of the labels, for the folders' names.
         spectrogram: How samples become sound, or None where they are pictures.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _write_all(drawn, folder, class_names, spectrogram)
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(folder)
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
+
+
+def _write_all(
+    drawn: SampleSet, folder: Path, class_names: Sequence[str], spectrogram: LogMel | None
+) -> None:
     # NumPy dates the archive's members 1980, so equal samples give equal bytes.
     arrays = {name: tensor.numpy() for name, tensor in vars(drawn).items()}
     np.savez(folder / "samples.npz", **arrays)
@@ -183,7 +199,9 @@ def _write_sounds(spectrogram: LogMel, pixels: Tensor, paths: Sequence[Path]) ->
     for chunk, names in zip(pixels.split(64), _split(paths, 64), strict=True):
         for wave, path in zip(spectrogram.invert(chunk).numpy(), names, strict=True):
             # 16 bit: a file of floats would carry the time of writing.
-            soundfile.write(path.with_suffix(".wav"), wave, spectrogram.sample_rate, "PCM_16")
+            content = io.BytesIO()  # soundfile's own error does not say that a disk is full
+            soundfile.write(content, wave, spectrogram.sample_rate, "PCM_16", format="WAV")
+            path.with_suffix(".wav").write_bytes(content.getvalue())
 
 
 def _split(paths: Sequence[Path], size: int) -> list[Sequence[Path]]:

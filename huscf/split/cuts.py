@@ -11,6 +11,7 @@ import yaml
 from ..errors import PlanError
 from ..text_files import read_text
 from ..user_paths import expand_path
+from ..whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ class CutPlan:
             extra: Further top-level keys, for instance a latency breakdown.
         """
         text = yaml.safe_dump({**self.to_dict(), **extra}, sort_keys=False, default_flow_style=None)
-        Path(path).write_text(text, encoding="utf-8")
+        write_text(Path(path), text)
 
     @classmethod
     def load(cls, path: str | Path) -> "CutPlan":

@@ -114,3 +114,20 @@ def test_a_generator_that_does_not_trace_is_refused(checkpoint, tmp_path):
     with pytest.raises(HuscfError, match="this generator cannot be exported"):
         export_generator(saved, [0], tmp_path / "g.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fails_at", ["save_to_buffer", "torch.save"])
+def test_an_export_that_cannot_be_written_whole_leaves_nothing(
+    checkpoint, tmp_path, monkeypatch, capsys, fails_at
+):
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    if fails_at == "torch.save":
+        monkeypatch.setattr("torch.save", fail)
+    else:
+        monkeypatch.setattr(torch.jit.ScriptModule, "save_to_buffer", fail)
+    assert export(checkpoint, tmp_path / "g.pt", "--cluster=0") == 2
+    name = "g.pt" if fails_at == "save_to_buffer" else "g.state_dict.pt"
+    assert f"{tmp_path / name}: No space left on device" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -307,3 +307,29 @@ def test_sounds_are_wav_files_in_folders_named_after_the_classes(checkpoint, tmp
 def test_an_unknown_class_is_refused_by_the_function_too(checkpoint):
     with pytest.raises(HuscfError, match="there is no class -1"):
         draw_sample_set(load_gan(checkpoint), 4, [0], classes=[-1])
+
+
+@pytest.mark.parametrize("fails_at", [1, 3, 9])
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_a_set_that_cannot_be_written_whole_leaves_nothing(
+    checkpoint, tmp_path, monkeypatch, capsys, fails_at, kind
+):
+    save, calls = Image.Image.save, []
+
+    def fail(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == fails_at:
+            raise kind(28, "No space left on device")
+        save(self, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    (tmp_path / "out").mkdir()
+    if kind is OSError:
+        assert generate(checkpoint, tmp_path / "out", "--num_samples=10") == 2
+        assert f"{tmp_path / 'out'}: No space left on device" in capsys.readouterr().err
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            generate(checkpoint, tmp_path / "out", "--num_samples=10")
+    assert list((tmp_path / "out").iterdir()) == []
+    monkeypatch.undo()
+    assert generate(checkpoint, tmp_path / "out", "--num_samples=10") == 0

@@ -11,6 +11,7 @@ import yaml
 from torch import Tensor
 
 from ...models import LABELS, MAIN, ConditionalDiscriminator, Network, SampleShape
+from ...whole_files import write_text
 from ..costs.block_costs import measure_block_costs
 from .profiles import MEBIBYTE
 
@@ -40,7 +41,7 @@ def calibrate_profile(uplink_mbit_per_s: float, downlink_mbit_per_s: float) -> d
 def save_profile(profile: dict[str, Any], path: str | Path) -> None:
     """Write the profile as YAML that can be pasted below `profiles`."""
     text = yaml.safe_dump({"profiles": {"this_machine": profile}}, sort_keys=False)
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(Path(path), text)
 
 
 def _measure_speed() -> float:

@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from ...whole_files import replacing
 from ..problem.plan_problem import PlanProblem
 from .result import PlanResult
 
@@ -27,7 +28,8 @@ def draw_plan(result: PlanResult, problem: PlanProblem, path: str | Path) -> Non
     bars, timeline = figure.subplots(2, 1, height_ratios=(height - 3.2, 2.4))
     _draw_bars(bars, result, problem)
     _draw_timeline(timeline, result)
-    figure.savefig(path, dpi=120, format="png")
+    with replacing(Path(path)) as partial:
+        figure.savefig(partial, dpi=120, format="png")
 
 
 def _draw_bars(axes: Axes, result: PlanResult, problem: PlanProblem) -> None:
