@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import NoTrainInceptionV3
 from torchmetrics.utilities.imports import _TORCH_FIDELITY_AVAILABLE
 
-from ..errors import HuscfError
+from ..errors import HuscfError, check_count
 from ..models import to_uint8
 from ..user_paths import expand_path
 from .frechet_distance import compare_features
@@ -38,15 +38,16 @@ class InceptionFeatures:
     antialias: bool = False
     max_samples: int = 5_000
 
+    def __post_init__(self) -> None:
+        check_count("inception.max_samples", self.max_samples, 2)
+
     @cached_property
     def extractor(self) -> nn.Module:
         """The network, loaded when first used; see `load_inception`.
 
         Raises:
-            HuscfError: Where it cannot be loaded, or max_samples is below 2.
+            HuscfError: Where it cannot be loaded.
         """
-        if self.max_samples < 2:
-            raise HuscfError(f"inception.max_samples is {self.max_samples}, must be at least 2")
         return load_inception(expand_path(self.weights), self.antialias)
 
     def extract(self, data: LabelledSamples) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ..errors import check_count
 from .conditional_discriminator import ConditionalDiscriminator
 from .layers import Norm
 from .network import MAIN, Network, SampleShape
@@ -30,6 +31,7 @@ class ConditionalEncoder(Network):
         depth: int = 5,
         norm: Norm = "batch",
     ) -> None:
+        check_count("encoder: latent_dim", latent_dim, 1)
         *blocks, last = ConditionalDiscriminator(shape, width, depth, norm)
         linear = next(module for module in last.modules() if isinstance(module, nn.Linear))
         super().__init__([*blocks, LatentBlock(linear.in_features, latent_dim)])

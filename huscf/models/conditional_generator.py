@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..errors import check_count
 from .layers import (
     LabelledBlock,
     Norm,
@@ -39,6 +40,8 @@ class ConditionalGenerator(Network):
         norm: Norm = "batch",
         embedding_dim: int = 0,
     ) -> None:
+        check_count("generator: latent_dim", latent_dim, 1)
+        check_count("generator: embedding_dim", embedding_dim)
         halvings = check_network_size(shape.image_size, depth, width)
         channels = width * 2**halvings
         base_size = shape.image_size // 2**halvings

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import HuscfError
+from ..errors import HuscfError, check_number
 
 
 class AdversarialLoss(ABC):
@@ -41,10 +41,11 @@ class NonSaturatingLoss(AdversarialLoss):
     Source: Goodfellow et al. 2014, section 3.
 
     Args:
-        real_target: Target for real samples; below 1 is one-sided label smoothing.
+        real_target: Target for real samples, above 0; below 1 is one-sided label smoothing.
     """
 
     def __init__(self, real_target: float = 1.0) -> None:
+        check_number("loss.real_target", real_target, 0, 1, is_open=True)
         self.real_target = real_target
 
     def discriminator(self, logits: Tensor, is_real: bool) -> Tensor:

@@ -74,8 +74,9 @@ class PlanOptions:
         for name, kind in (("latency_model", LatencyModelName), ("precision", Precision)):
             if (value := getattr(self, name)) not in get_args(kind):
                 raise PlanError(f"{name} is {value!r}; known: {', '.join(get_args(kind))}")
-        if self.steps_per_round < 0:
-            raise PlanError(f"steps_per_round is {self.steps_per_round}, must be >= 0")
+        for name in ("steps_per_round", "seed"):
+            if (value := getattr(self, name)) < 0:
+                raise PlanError(f"{name} is {value}, must be >= 0")
         # Built once here, so that a bad value is refused before anything is measured.
         _ = self.constraints, self.objective, self.search_settings
 

@@ -15,21 +15,21 @@ SCRIPT = REPOSITORY / "benchmarks" / "kill.py"
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks and small disks as Linux has them")
 def test_nothing_is_lost_and_runs_go_on_bit_equal():
-    # The seed picks a kill in the middle of the run, and operations beside each other.
-    options = ["--moments=2", "--operations=2", "--bytes=1", "--sizes=1", "--seed=1", "--json"]
+    # The seed picks a kill in the middle of the run.
+    options = ["--moments=1", "--operations=1", "--bytes=1", "--sizes=1", "--seed=1", "--json"]
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *options], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert {name: row["trials"] for name, row in rows.items()} == {
-        "moments": 2,
-        "operations": 2,
+        "moments": 1,
+        "operations": 1,
         "bytes": 1,
         "disks": 1,
     }
     assert all(row["lost"] == 0 for row in rows.values())
-    assert sum(row["stopped"] for row in rows.values()) >= 4
+    assert sum(row["stopped"] for row in rows.values()) >= 3
 
 
 @pytest.fixture(scope="module")

@@ -77,5 +77,5 @@ def test_weights_are_never_downloaded(monkeypatch, tmp_path):
 
 
 def test_too_few_samples_are_refused_before_anything_is_loaded():
-    with pytest.raises(HuscfError, match="max_samples is 1, must be at least 2"):
+    with pytest.raises(HuscfError, match="max_samples is 1, must be >= 2"):
         _ = InceptionFeatures("weights.pth", max_samples=1).extractor

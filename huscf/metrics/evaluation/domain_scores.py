@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TypeVar
 
-from ...errors import HuscfError
+from ...errors import check_count
 from .domain_evaluator import DomainEvaluator
 from .sampler import Sampler
 from .settings import EvaluationSettings
@@ -79,12 +79,10 @@ class Effort:
     num_yardstick_clients: int = 0
 
     def __post_init__(self) -> None:
-        fewest = min(self.num_clients, self.num_yardstick_clients)
-        if min(self.num_per_class, self.num_seeds) < 1 or fewest < 0:
-            raise HuscfError(
-                "model.num_evaluated_per_class and num_evaluated_seeds must be >= 1, "
-                "num_evaluated_clients and num_yardstick_clients >= 0"
-            )
+        check_count("model.num_evaluated_per_class", self.num_per_class, 1)
+        check_count("model.num_evaluated_seeds", self.num_seeds, 1)
+        check_count("model.num_evaluated_clients", self.num_clients)
+        check_count("model.num_yardstick_clients", self.num_yardstick_clients)
 
 
 def score_domain(

@@ -1,5 +1,6 @@
 """What a plan must respect, and what it is to be good at."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -98,9 +99,12 @@ class Objective:
     energy_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        weights = (self.latency_weight, self.bytes_weight, self.energy_weight)
-        if min(weights) < 0 or not max(weights) > 0:
-            raise PlanError(f"objective weights are {weights}; need >= 0 and one of them > 0")
+        weights = vars(self)
+        for name, weight in weights.items():
+            if not 0 <= weight < math.inf:
+                raise PlanError(f"{name} is {weight}, must be a finite number >= 0")
+        if not any(weights.values()):
+            raise PlanError(f"{', '.join(weights)} are all 0: nothing is to be made small")
 
     @property
     def is_latency(self) -> bool:

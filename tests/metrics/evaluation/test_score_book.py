@@ -68,7 +68,15 @@ def test_evaluators_are_made_once_for_a_domain_and_anew_for_other_data(book, dat
     assert book.evaluator(other, "digits").domain is other.domains["digits"]
 
 
-@pytest.mark.parametrize("numbers", [(0, 1, 1), (1, 0, 1), (1, 1, -1), (1, 1, 1, -1)])
-def test_an_effort_of_nothing_is_refused(numbers):
-    with pytest.raises(HuscfError, match="num_yardstick_clients >= 0"):
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ((0, 1, 1), "model.num_evaluated_per_class is 0, must be >= 1"),
+        ((1, 0, 1), "model.num_evaluated_seeds is 0, must be >= 1"),
+        ((1, 1, -1), "model.num_evaluated_clients is -1, must be >= 0"),
+        ((1, 1, 1, -1), "model.num_yardstick_clients is -1, must be >= 0"),
+    ],
+)
+def test_an_effort_of_nothing_is_refused(numbers, message):
+    with pytest.raises(HuscfError, match=message):
         Effort(*numbers)
