@@ -1,5 +1,6 @@
 """What a run leaves behind: one folder with everything that is needed to read or repeat it."""
 
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from ..errors import CheckpointError, HuscfError, check_complete
 from ..planning import SearchedPlan
 from ..reporting.run_record import write_table
+from ..resuming import find_newest
 from ..run_lock import RunLock
 from ..training import SplitModule
 from ..whole_files import write_text
@@ -50,6 +52,7 @@ class RunFolder(RoundCallback):
         self.rows: list[dict[str, float]] = []
         self._sums: dict[str, float] = {}
         self._num_steps = 0
+        self._num_sound = 0
         self._num_epochs = 0
         self._started = time.monotonic()
         self._num_bytes = 0
@@ -120,6 +123,7 @@ class RunFolder(RoundCallback):
             key = f"train/{name}"
             self._sums[key] = self._sums.get(key, 0.0) + value
         self._num_steps += 1
+        self._num_sound += any(map(math.isfinite, pl_module.last_losses.values()))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the epochs of the running round."""
@@ -170,6 +174,16 @@ class RunFolder(RoundCallback):
         self._num_epochs = state_dict["num_epochs"]
         self._num_bytes = state_dict["num_bytes"]
 
+    def _refuse_to_go_on(self, number: int) -> None:
+        """End a run in which nobody learns any more, before it replaces its checkpoints."""
+        assert self.path is not None
+        newest = find_newest(self.path)
+        raise HuscfError(
+            f"round {number}: no loss of any client in any step was finite, training has diverged; "
+            "lower the learning rates"
+            + (f"; the last checkpoint before is {newest}" if newest else "")
+        )
+
     def _release(self, is_done: bool = True) -> None:
         if self._lock is not None:
             self._lock.release(is_done)
@@ -206,7 +220,9 @@ class RunFolder(RoundCallback):
         write_csv(self.path / "metrics.csv", self.rows)
         for logger in trainer.loggers:
             logger.log_metrics(row, step=trainer.global_step)
-        self._sums, self._num_steps, self._num_epochs = {}, 0, 0
+        if self._sums and not self._num_sound:
+            self._refuse_to_go_on(result.number)
+        self._sums, self._num_steps, self._num_epochs, self._num_sound = {}, 0, 0, 0
         self._started, self._num_bytes = now, num_bytes
 
 

@@ -64,6 +64,9 @@ OWN_MAINS = {"plan": ".planning.command", "check-data": ".check_data", "bench": 
 #: The exit code of what a shell ends for that reason: 128 + SIGPIPE, which Windows has not.
 BROKEN_PIPE = 141
 
+#: The exit code of what a shell ends for that reason: 128 + SIGPIPE, which Windows has not.
+BROKEN_PIPE = 141
+
 #: What the system says where a file cannot be read or written, which the user can mend.
 REFUSALS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),

@@ -157,7 +157,7 @@ def _read_config_files(arguments: Sequence[str]) -> tuple[list[str], list[tuple[
 def _read_text(path: Path) -> str:
     try:
         return read_text(path)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise HuscfError(f"{path}: not a configuration: {error}") from error
 
 

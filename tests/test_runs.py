@@ -390,3 +390,12 @@ def test_whoever_reads_the_output_may_have_enough(work, command):
     process.stderr.close()
     assert process.wait(timeout=60) != 0
     assert error == b""
+
+
+def test_a_run_in_which_nobody_learns_any_more_ends_as_failed(work, capsys):
+    diverge = ["--model.method.generator_lr=1e30", "--model.on_nonfinite=drop"]
+    assert fit("--trainer.max_epochs=9", *diverge) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "round 2: no loss of any client in any step was finite" in error
+    assert "runs/run-1/checkpoints/last.ckpt" in error and "learning rates" in error
+    assert read("run-1")["huscf"]["num_rounds"] == 1
