@@ -1,7 +1,10 @@
 """The fast engine for one process: alike clients side by side, groups in threads."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 
+from ...methods import Phase
 from ...parties import Segment
 from ..base import Batches, StepResult
 from ..local import LocalEngine
@@ -25,18 +28,23 @@ class StackedEngine(LocalEngine):
 
     def run_step(self, batches: Batches, step: int) -> StepResult:
         """Run all phases of a step for the clients that have a batch."""
-        active = self.load_batches(batches, step)
-        self._set_present(tuple(active))
+        sizes = {client_id: len(labels) for client_id, (_, labels) in batches.items()}
         dropped_before = dict(self.num_dropped)
         phases = self.method.phases(step)
-        threads = GroupThreads()
-        run = StackedStep(self, active, phases, threads if self.uses_threads else None)
-        with threads.shared_out(run.num_threads):
+        run = self._begin_step(sizes, phases)
+        own = run.own_clients
+        self._set_present(tuple(own))
+        with run.threads.shared_out(run.num_threads):
+            self.load_batches({client_id: batches[client_id] for client_id in own}, step)
             losses = {phase.name: run.run_phase(phase) for phase in phases}
-            self.update_averages(step, run.active)
-            self.commit_step(batches)
+            run.update_norms()
+            self.update_averages(step, run.own_clients)
+            self.commit_step(own)
         dropped = (c for c, count in self.num_dropped.items() if count > dropped_before[c])
         return StepResult(losses, tuple(dropped))
+
+    def _begin_step(self, sizes: Mapping[int, int], phases: Sequence[Phase]) -> StackedStep:
+        return StackedStep(self, sizes, phases, GroupThreads() if self.uses_threads else None)
 
     def fused(self, network: str) -> FusedStep:
         """Return what steps a network's blocks of the server and all who take part at once."""

@@ -1,4 +1,4 @@
-"""The server's parameter gradients, summed over groups of clients in a fixed order."""
+"""The server's parameter gradients, summed beside the parameters."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from ...parties import match_layout
 
 
 class GradientSum:
-    """Sums gradients beside the parameters, so that several threads can each have a sum."""
+    """Sums gradients beside the parameters, so that every microbatch can have a sum."""
 
-    def __init__(self) -> None:
-        self._sums: dict[nn.Parameter, Tensor] = {}
+    def __init__(self, sums: dict[nn.Parameter, Tensor] | None = None) -> None:
+        self.sums = sums or {}
 
     def accumulate_grads(
         self,
@@ -42,25 +42,32 @@ class GradientSum:
         self._add({p: g for p, g in pairs if g is not None}, factor)
         return list(at_inputs)
 
+    @torch.no_grad()
     def add(self, other: "GradientSum") -> None:
-        """Add another sum."""
-        self._add(other._sums, 1.0)
+        """Add another sum, whose tensors may be taken over."""
+        known = [p for p in other.sums if p in self.sums]
+        if known:
+            torch._foreach_add_([self.sums[p] for p in known], [other.sums[p] for p in known])
+        self.sums = {**other.sums, **self.sums}
 
     def scale(self, factor: float) -> None:
         """Multiply the sums."""
-        for total in self._sums.values():
+        for total in self.sums.values():
             total.mul_(factor)
 
     def write(self) -> None:
         """Leave the sums at the parameters."""
-        for parameter, total in self._sums.items():
+        for parameter, total in self.sums.items():
             parameter.grad = total
             match_layout(parameter)
 
     @torch.no_grad()
     def _add(self, gradients: dict[nn.Parameter, Tensor], factor: float) -> None:
-        for parameter, gradient in gradients.items():
-            if parameter in self._sums:
-                self._sums[parameter].add_(gradient, alpha=factor)
-            else:
-                self._sums[parameter] = gradient * factor
+        fresh = [p for p in gradients if p not in self.sums]
+        known = [p for p in gradients if p in self.sums]
+        if fresh:  # PyTorch refuses empty lists
+            made = torch._foreach_mul([gradients[p] for p in fresh], factor)
+            self.sums.update(zip(fresh, made, strict=True))
+        if known:
+            sums, added = [self.sums[p] for p in known], [gradients[p] for p in known]
+            torch._foreach_add_(sums, added, alpha=factor)

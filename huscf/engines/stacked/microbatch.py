@@ -22,31 +22,14 @@ class Microbatch:
         keeps_passes: Whether a pass that a later phase needs too is kept for it; else it is made
             anew, so that memory does not grow with the number of clients.
         passes: Passes of this step that are kept, by name.
-        deferred: Batch statistics of finished passes that running statistics have yet to follow.
-        counted: Names of passes whose batch statistics have been deferred already; one that is
-            made anew is not counted again.
+        deferred: Batch statistics, by pass, that running statistics follow at the step's end. A
+            pass that is made anew has its already.
     """
 
     client_ids: list[int]
     keeps_passes: bool = True
     passes: dict[str, SplitForward] = field(default_factory=dict)
-    deferred: list[NormStats] = field(default_factory=list)
-    counted: set[str] = field(default_factory=set)
-
-    def update_own_stats(self, start: int) -> None:
-        """Update running statistics of clients' own layers from deferred[start:]."""
-        fresh, self.deferred[start:] = self.deferred[start:], []
-        for statistics in fresh:
-            if statistics.is_shared:
-                self.deferred.append(statistics)
-            else:
-                statistics.update_running_stats()
-
-    def update_shared_stats(self) -> None:
-        """Update running statistics of shared layers from what is still deferred."""
-        for statistics in self.deferred:
-            statistics.update_running_stats()
-        self.deferred.clear()
+    deferred: dict[str, list[NormStats]] = field(default_factory=dict)
 
     def remove(self, client_id: int) -> None:
         """Go on without a client."""

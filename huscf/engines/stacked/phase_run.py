@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Sums:
-    """What one thread adds up in a phase.
+    """What a microbatch, or several, come to in a phase.
 
     Args:
         shares: Every participant's share in the server's gradient.
@@ -41,10 +41,11 @@ class Sums:
     losses: Counter[int] = field(default_factory=Counter)
     gradients: GradientSum = field(default_factory=GradientSum)
 
-    def add(self, other: "Sums") -> None:
-        """Take over what another thread has added up."""
+    def join(self, other: "Sums") -> "Sums":
+        """Add those of other microbatches, which may be taken over."""
         self.losses.update(other.losses)
         self.gradients.add(other.gradients)
+        return self
 
 
 class PhaseRun:
@@ -84,12 +85,10 @@ class PhaseRun:
         goes_back = self.phase.backward_of(item) != "none"
         was_run = is_shared and not microbatch.keeps_passes and goes_back
         # Running statistics follow a pass once: the one that is trained on.
-        is_counted = item.name in microbatch.counted or (
+        is_counted = item.name in microbatch.deferred or (
             is_shared and not microbatch.keeps_passes and not goes_back
         )
-        deferred = [] if is_counted else microbatch.deferred
-        if not is_counted:
-            microbatch.counted.add(item.name)
+        deferred = [] if is_counted else microbatch.deferred.setdefault(item.name, [])
         with torch.set_grad_enabled(goes_back or (is_shared and microbatch.keeps_passes)):
             made = self._run_forward(item, deferred, repeats=was_run)
         if is_shared and microbatch.keeps_passes and not goes_back:

@@ -12,9 +12,7 @@ CUTS = {0: [1, 1, 1, 1], 1: [1, 1, 1, 1], 2: [2, 1, 1, 2], 3: [1, 1, 1, 1], 4: [
 
 def groups_of(module, sizes):
     """Members of the microbatches of a step with batches of these sizes."""
-    batch = {c: make_batch([c], size=size)[c] for c, size in sizes.items()}
-    active = module.engine.load_batches(batch, 0)
-    step = StackedStep(module.engine, active, module.method.phases(0), None)
+    step = StackedStep(module.engine, sizes, module.method.phases(0), None)
     return [each.client_ids for each in step.microbatches]
 
 
@@ -51,6 +49,6 @@ def test_blocks_that_are_not_known_run_one_client_at_a_time():
     assert [module.engine.is_stackable(client) for client in (0, 1)] == [True, False]
     assert groups_of(module, {0: 6, 1: 6}) == [[0], [1]]
     torch.set_num_threads(2)
-    step = StackedStep(module.engine, [0, 1], module.method.phases(0), None)
+    step = StackedStep(module.engine, {0: 6, 1: 6}, module.method.phases(0), None)
     assert step.num_threads == 1
     assert all(value > 0 for value in run_step(module, make_batch([0, 1])).values())
