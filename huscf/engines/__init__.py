@@ -12,6 +12,7 @@ from .base import (
     StepResult,
 )
 from .local import LocalEngine
+from .ranked import LostProcessError, RankedEngine, Ranks
 from .serial import SerialEngine
 from .stacked import StackedEngine
 
@@ -19,11 +20,14 @@ __all__ = [
     "Batches",
     "Engine",
     "LocalEngine",
+    "LostProcessError",
     "Mixture",
     "Moments",
     "Move",
     "Observation",
     "OnNonFinite",
+    "RankedEngine",
+    "Ranks",
     "SerialEngine",
     "ServerGradient",
     "StackedEngine",

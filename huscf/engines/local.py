@@ -179,6 +179,9 @@ class LocalEngine(Engine):
 
     # A round
 
+    def gather_clients(self) -> None:
+        """Let this process have all clients' present blocks, which engines of one always do."""
+
     def observe(self) -> Observation:
         """Return what the server has seen in the round so far."""
         statistics = self.server.statistics

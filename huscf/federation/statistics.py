@@ -242,6 +242,23 @@ class ActivationStatistics:
         maps = torch.stack([each.maps / each.samples for each in known]).numpy()
         return ActivationSummary(self.client_ids, means, counts, covariances, maps, self.frame)
 
+    def read_client(self, client_id: int) -> tuple[list[float] | None, list[Tensor]]:
+        """Return counts and sums of one client for another process; None and [] without any."""
+        own = self._clients.get(client_id)
+        if own is None:
+            return None, []
+        counts = [own.steps, own.samples, own.weight, own.squared_weight]
+        return counts, [own.values, own.products, own.maps]
+
+    def write_client(
+        self, client_id: int, counts: Sequence[Any] | None, sums: Sequence[Tensor]
+    ) -> None:
+        """Take over what `read_client` gave."""
+        if counts is None:
+            self._clients.pop(client_id, None)
+        else:
+            self._clients[client_id] = _Sums(*counts, *sums)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the sums for a checkpoint."""
         self.fold()

@@ -1,7 +1,7 @@
 """The server's door: what a client sends is refused where it would harm the others."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -74,6 +74,16 @@ class Guard:
                     f"{kind} at {topic} are {size / self._usual[key]:.0e} times the usual",
                 )
             self._seen.setdefault(key, {})[client_id] = size
+
+    @property
+    def seen(self) -> dict[str, dict[int, float]]:
+        """Return the sizes of this step so far, by place and client."""
+        return self._seen
+
+    def add_seen(self, seen: Mapping[str, Iterable[tuple[int, float]]]) -> None:
+        """Take over sizes that another process has seen in this step."""
+        for key, sizes in seen.items():
+            self._seen.setdefault(key, {}).update(dict(sizes))
 
     def commit_step(self) -> None:
         """Let the usual sizes follow the step's medians; call it after every step.

@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 from ..engines import (
     LocalEngine,
     OnNonFinite,
+    RankedEngine,
+    Ranks,
     SerialEngine,
     ServerGradient,
     StackedEngine,
@@ -143,6 +145,19 @@ class SplitModule(LightningModule):
         """Return how often each client was left out of a step."""
         return self.engine.num_dropped
 
+    def spread_over(self, ranks: Ranks) -> None:
+        """Let several processes train, each some of the clients; call it before the first step.
+
+        Raises:
+            HuscfError: Naming what only one process can do.
+        """
+        if not isinstance(self.engine, StackedEngine):
+            raise HuscfError(
+                "model.engine: serial runs in one process: set it to stacked, or trainer.devices "
+                "to 1"
+            )
+        self.engine = RankedEngine(self.engine, ranks)
+
     def client(self, client_id: int) -> Client:
         """Return one client."""
         return self.engine.client(client_id)
@@ -183,11 +198,16 @@ class SplitModule(LightningModule):
 
     def on_validation_start(self) -> None:
         """Forget the scores of an earlier validation."""
+        self.engine.gather_clients()
         self.score_book.begin_validation()
 
     def on_test_start(self) -> None:
         """Forget the scores of an earlier test; say at once if Inception cannot be loaded."""
         self.score_book.begin_test()
+
+    def on_train_end(self) -> None:
+        """Let every process have all clients' blocks, where training ended within a round."""
+        self.engine.gather_clients()
 
     def validation_step(self, domain_name: str, batch_idx: int) -> None:
         """Log quick scores of one domain."""

@@ -78,11 +78,11 @@ class StackedEngine(LocalEngine):
         known = self._stackable.get(segment)
         if known is None:
             blocks = segment.by_index()
-            known = can_stack(blocks.values()) and not self._draws(network, blocks.get(0))
+            known = can_stack(blocks.values()) and not self.draws(network, blocks.get(0))
             self._stackable[segment] = known
         return known
 
-    def _draws(self, network: str, first: torch.nn.Module | None) -> bool:
+    def draws(self, network: str, first: torch.nn.Module | None) -> bool:
         """Return whether a network's first block draws, which threads would do in any order."""
         if first is None:
             return False

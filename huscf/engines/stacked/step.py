@@ -47,6 +47,7 @@ class StackedStep:
         threads: GroupThreads | None,
     ) -> None:
         self.engine = engine
+        self.sizes = dict(sizes)
         self.threads = threads or GroupThreads()
         self.shared_passes = _list_shared(phases)
         #: Running statistics follow passes in this order, whenever they were made.
