@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from ..errors import HuscfError, check_number
 from ..metrics.evaluation import Effort, EvaluatedData, EvaluationSettings
-from ..training import SplitModule
+from ..training import SplitModule, decide_first, share_items
 from .base import RoundCallback, RoundResult
 
 
@@ -55,14 +55,16 @@ class Evaluation(RoundCallback):
 
     def on_round_end(self, trainer: Trainer, module: SplitModule, result: RoundResult) -> None:
         """Evaluate after a round's federation."""
-        if not self.should_evaluate(result.number, result.is_last):
+        if not decide_first(trainer, lambda: self.should_evaluate(result.number, result.is_last)):
             return
         started = time.monotonic()
         full = result.is_last or self.level == "full"
         settings = EvaluationSettings() if full else EvaluationSettings.quick()
         data: EvaluatedData = trainer.datamodule  # type: ignore[attr-defined]
-        for domain in data.domains:
-            figures = self._measure(module, data, domain, settings)
+        found = share_items(
+            module, data.domains, lambda domain: self._measure(module, data, domain, settings)
+        )
+        for domain, figures in found.items():
             result.figures.update({f"eval/{domain}/{n}": v for n, v in figures.items()})
         self._seconds += time.monotonic() - started
 

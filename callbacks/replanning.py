@@ -18,7 +18,7 @@ from ..planning import (
     measure_latency,
 )
 from ..split import CutPlan
-from ..training import SplitModule
+from ..training import SplitModule, decide_first
 from .base import RoundCallback, RoundResult
 from .run_folder import RunFolder
 
@@ -80,11 +80,17 @@ class Replanning(RoundCallback):
         moves: tuple[Move, ...] = ()
         if self.should_replan(result.number):
             steps = max(1, trainer.global_step * self.every_n_rounds // result.number)
-            try:
-                decision = self.decide(module, source, fleet, result, steps)
-            except PlanError as error:
-                # As where a device has become too small for any cut.
-                print(f"round {result.number}: cuts kept: {error}")
+
+            def decide() -> ReplanDecision | str:
+                try:
+                    return self.decide(module, source, fleet, result, steps)
+                except PlanError as error:
+                    # As where a device has become too small for any cut.
+                    return f"round {result.number}: cuts kept: {error}"
+
+            decision = decide_first(trainer, decide)
+            if isinstance(decision, str):
+                print(decision)
             else:
                 moves = self._apply(trainer, module, decision)
         options = source.make_options(module.seed)

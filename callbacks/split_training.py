@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import CheckpointError, HuscfError
 from ..planning import Precision
-from ..training import UShapedLoop, install_step_loop
+from ..training import RankedStrategy, UShapedLoop, install_step_loop, note_sigterm
 from .base import RoundCallback
 from .clustered_federation import ClusteredFederation
 
@@ -30,7 +30,12 @@ class SplitTraining(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the loop before the loops' progress is restored."""
-        check_one_process(trainer.world_size)
+        if trainer.world_size > 1 and not isinstance(trainer.strategy, RankedStrategy):
+            raise HuscfError(
+                f"trainer.strategy: {type(trainer.strategy).__name__} does not know how to share "
+                f"out clients over {trainer.world_size} processes: give the trainer "
+                "huscf.training.RankedStrategy(), as huscf fit does by itself"
+            )
         if trainer.precision not in get_args(Precision):
             raise HuscfError(
                 f"trainer.precision: {trainer.precision} is not supported; use "
@@ -41,6 +46,11 @@ class SplitTraining(Callback):
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
         install_step_loop(trainer, UShapedLoop(trainer))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let SIGTERM end all processes at the same step."""
+        if trainer.world_size > 1:
+            note_sigterm(trainer)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -53,19 +63,6 @@ class SplitTraining(Callback):
                 "the checkpoint was saved after an epoch's last step and before the epoch's end, "
                 "whose federation would be lost: go on from another, as last.ckpt"
             )
-
-
-def check_one_process(count: int) -> None:
-    """Refuse several processes.
-
-    Raises:
-        HuscfError: Where there are more than one.
-    """
-    if count > 1:
-        raise HuscfError(
-            f"trainer.devices, num_nodes: {count} processes, but all clients are simulated in one: "
-            "set trainer.devices to 1, num_nodes too"
-        )
 
 
 def _warn_of_endless_rounds(trainer: Trainer) -> None:

@@ -1,6 +1,7 @@
 """LightningCLI with the project's classes, links from data to model, and run folders."""
 
 import logging
+import os
 import secrets
 import signal
 import sys
@@ -31,11 +32,10 @@ from .callbacks import (
     SplitTraining,
     WandbLog,
 )
-from .callbacks.split_training import check_one_process
 from .checkpoint_io import SafeCheckpointIO, read_checkpoint
 from .checkpoint_parts import check_kept_files
 from .datamodules import FederatedDataModule
-from .errors import CheckpointError, HuscfError, check_complete
+from .errors import CheckpointError, DataError, HuscfError, check_complete
 from .one_line_parser import OneLineParser
 from .resuming import (
     NothingLeft,
@@ -45,7 +45,7 @@ from .resuming import (
     find_last_checkpoint,
 )
 from .saved_config import check_same_model, complete_command
-from .training import SplitModule
+from .training import RankedStrategy, SplitModule, find_rank
 from .trust import parsing
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -66,6 +66,18 @@ REFUSED_OPTIONS = {
     "gradient_clip_val": (0, "a network's gradients lie with several parties; clipping is theirs"),
     "accumulate_grad_batches": (1, "every step updates all parties; raise data.batch_size"),
 }
+
+#: Callbacks that write or print, which of several processes the first alone does.
+WRITERS = (
+    ProgressBar,
+    RunFolder,
+    FederationLog,
+    SampleGrid,
+    RunReport,
+    WandbLog,
+    ClosingSummary,
+    ScoreTable,
+)
 
 #: Keys that follow others: nobody sets them.
 LINKED_KEYS = ("model.seed", "model.sample_shape", "model.batch_sizes", "model.client_sizes")
@@ -170,10 +182,35 @@ class HuscfCLI(LightningCLI):
         if section.get("enable_checkpointing") is not False:
             callbacks.append(RoundCheckpoint())
         section["callbacks"] = [*callbacks, *others]
+        # Who shares out what is our matter: every process reads the batches of all clients.
+        section["use_distributed_sampler"] = False
         plugins = [*_as_list(section.get("plugins")), SafeCheckpointIO()]
-        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
-        # Before any of them is started: each would make a run folder.
-        check_one_process(trainer.num_devices * trainer.num_nodes)
+        return self._spread(section, {"plugins": plugins, **kwargs})
+
+    def _spread(self, section: Any, options: dict[str, Any]) -> Trainer:
+        """Return the trainer; of several processes only the first writes and prints."""
+        before = list(section["callbacks"])
+        trainer = super().instantiate_trainer(**options)
+        if (count := trainer.num_devices * trainer.num_nodes) == 1:
+            return trainer
+        section["callbacks"] = before
+        if self.subcommand != "fit":
+            # What the run's own configuration says of training does not matter here.
+            return super().instantiate_trainer(**{**options, "devices": 1, "num_nodes": 1})
+        if (strategy := section.get("strategy")) not in ("auto", "ddp"):
+            raise HuscfError(
+                f"trainer.strategy: {strategy!r:.80} does not know how to share out clients over "
+                f"{count} processes: leave it out"
+            )
+        if self._drawn_seed == self.config[self.subcommand]["seed_everything"]:
+            raise HuscfError(
+                "seed_everything: every process would draw its own: give a number, or set "
+                "trainer.devices and num_nodes to 1"
+            )
+        trainer = super().instantiate_trainer(**{**options, "strategy": RankedStrategy()})
+        if not trainer.is_global_zero:
+            callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+            callbacks[:] = [each for each in callbacks if not isinstance(each, WRITERS)]
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -253,6 +290,8 @@ def run(arguments: list[str]) -> None:
         HuscfError: For input that the user can mend.
     """
     _quieten()
+    if find_rank():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
     command = complete_command([arguments[0], *map(_spell_out, arguments[1:])])
     try:
         with parsing(command.trust):
@@ -277,7 +316,10 @@ def run(arguments: list[str]) -> None:
         print(message)
     except MisconfigurationException as error:
         raise HuscfError(str(error)) from error
-    except HuscfError:
+    except HuscfError as error:
+        # The first process says the same, but not what is wrong with another machine's data.
+        if find_rank() and not isinstance(error, DataError):
+            sys.exit(2)
         raise
     except Exception as error:
         if not _is_from_restoring(error):
@@ -314,5 +356,6 @@ def _quieten() -> None:
         ".*smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*`instantiate_classes` was deprecated.*",
+        ".*sync_dist=True.*",
     ):
         warnings.filterwarnings("ignore", message=message)
