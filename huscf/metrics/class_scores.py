@@ -28,7 +28,7 @@ class GenerationScore(Metric):
     num_samples: Tensor
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         zeros = torch.zeros(num_classes, dtype=torch.float64)
         self.add_state("probability_sum", zeros, dist_reduce_fx="sum")
         self.add_state("negative_entropy_sum", zeros.sum(), dist_reduce_fx="sum")
@@ -70,7 +70,7 @@ class LabelAccuracy(Metric):
     num_samples: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.add_state("num_correct", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("num_samples", torch.tensor(0), dist_reduce_fx="sum")
 

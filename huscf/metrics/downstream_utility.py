@@ -31,7 +31,7 @@ class ClassificationFigures(Metric):
     confusion: Tensor
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         zeros = torch.zeros(num_classes, num_classes, dtype=torch.long)
         self.add_state("confusion", zeros, dist_reduce_fx="sum")
 

@@ -33,7 +33,7 @@ class FrechetDistance(Metric):
     full_state_update = False
 
     def __init__(self, num_features: int) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         zeros = torch.zeros(num_features, dtype=torch.float64)
         for origin in ("real", "synthetic"):
             self.add_state(f"{origin}_sum", zeros.clone(), dist_reduce_fx="sum")

@@ -27,7 +27,7 @@ class KernelDistance(Metric):
     synthetic: list[Tensor]
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.add_state("real", [], dist_reduce_fx="cat")
         self.add_state("synthetic", [], dist_reduce_fx="cat")
 

@@ -32,7 +32,7 @@ class NearestRealRatio(Metric):
     num_samples: Tensor
 
     def __init__(self, real_train: Tensor, real_test: Tensor) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.real_train = real_train
         self.real_distance = measure_nearest_distances(real_test, real_train).double().mean()
         if self.real_distance == 0:

@@ -33,7 +33,7 @@ class NeighbourScores(Metric):
     synthetic: list[Tensor]
 
     def __init__(self, k: int = 5) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.k = k
         self.add_state("real", [], dist_reduce_fx="cat")
         self.add_state("synthetic", [], dist_reduce_fx="cat")

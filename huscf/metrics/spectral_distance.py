@@ -30,7 +30,7 @@ class SpectralDistance(Metric):
     synthetic_counts: Tensor
 
     def __init__(self, num_classes: int, num_bands: int, range_db: float = 80.0) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.range_db = range_db
         for origin in ("real", "synthetic"):
             zeros = torch.zeros(num_classes, num_bands, dtype=torch.float64)
