@@ -319,7 +319,7 @@ def run(arguments: list[str]) -> None:
     except HuscfError as error:
         # The first process says the same, but not what is wrong with another machine's data.
         if find_rank() and not isinstance(error, DataError):
-            sys.exit(2)
+            os._exit(2)  # at once: the others wait for its end
         raise
     except Exception as error:
         if not _is_from_restoring(error):
@@ -330,6 +330,8 @@ def run(arguments: list[str]) -> None:
         ) from error
     except SIGTERMException:
         # Lightning's own exit code is 0, which says that nothing is left to do.
+        if find_rank():
+            os._exit(128 + signal.SIGTERM)
         sys.exit(128 + signal.SIGTERM)
 
 
@@ -348,6 +350,9 @@ def _spell_out(option: str) -> str:
 def _quieten() -> None:
     """Silence notes that tell a user of this tool nothing."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
+    if find_rank():
+        logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
         ".*args parameter is intended to run from within Python.*",

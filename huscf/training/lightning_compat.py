@@ -4,7 +4,9 @@ Lightning 2 has no public way to replace a loop, but the innermost slot,
 `trainer.fit_loop.epoch_loop.manual_optimization`, still takes another one.
 """
 
+import os
 import signal
+import threading
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -13,6 +15,9 @@ from lightning.pytorch.loops.optimization.manual import (
 )
 
 __all__ = ["ManualOptimizationLoop", "install_step_loop", "note_sigterm"]
+
+#: Seconds that a process waits after SIGTERM for the first one's word.
+END_ALONE_AFTER_S = 3.0
 
 
 def install_step_loop(trainer: Trainer, loop: ManualOptimizationLoop) -> None:
@@ -24,11 +29,16 @@ def note_sigterm(trainer: Trainer) -> None:
     """Let SIGTERM end a run of several processes between two steps, as the first one says.
 
     Lightning's own handler waits for the others within the handler, while they may wait for this
-    process in the middle of a step.
+    process in the middle of a step. A process that is told to end while the first is not does so by
+    itself after a while, which ends the others too.
     """
 
     def note(signum: int, frame: Any) -> None:
         if trainer.is_global_zero:
             trainer._signal_connector.received_sigterm = True
+        else:
+            ending = threading.Timer(END_ALONE_AFTER_S, os._exit, [128 + signum])
+            ending.daemon = True
+            ending.start()
 
     signal.signal(signal.SIGTERM, note)
