@@ -5,7 +5,6 @@ from typing import Any
 
 from ...errors import HuscfError
 from ...methods import Phase
-from ...parties import Party
 from ...split import CutPlan
 from ...wire import MemoryWire
 from ..base import Batches, Mixture, Move, Observation
@@ -43,12 +42,6 @@ class RankedEngine(StackedEngine):
         self._shared_out: list[list[int]] = []
         self._is_current = True
         self._agree_on_plan()
-
-    def trained_parties(self) -> list[Party]:
-        """Return the server and the clients of this process, or of none: all keep those alike."""
-        rank = self.ranks.rank
-        own = [c for c in self.plan.client_ids if self._owners.get(c, rank) == rank]
-        return [*map(self.client, own), self.server]
 
     def load_batches(self, batches: Batches, step: int) -> list[int]:
         """Hand every client of this process its own batch; return who takes part."""
@@ -134,7 +127,6 @@ class RankedEngine(StackedEngine):
             if owner != rank:
                 forget_client(self.client(client_id))
         self._owners.update(owners)
-        self._fused = {}
 
     def _fetch(self, with_moments: bool) -> None:
         """Let every process have what each client's process has."""
@@ -152,7 +144,6 @@ class RankedEngine(StackedEngine):
         self._is_current = True
         if with_moments:
             self._owners, self._shared_out = {}, []
-            self._fused = {}
 
     def _agree_on_plan(self) -> None:
         """Take over process 0's cuts: a search that looks at the clock may find others."""
