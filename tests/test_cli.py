@@ -449,8 +449,6 @@ def test_a_second_run_gets_its_own_folder(two_rounds):
         (["--trainer.gradient_clip_val=1"], "trainer.gradient_clip_val: 1 is not supported"),
         (["--trainer.accumulate_grad_batches=2"], "trainer.accumulate_grad_batches: 2 is not"),
         (["--trainer.barebones=true"], "a run needs its callbacks"),
-        (["--trainer.devices=2"], "trainer.devices, num_nodes: 2 processes"),
-        (["--trainer.num_nodes=2"], "trainer.devices, num_nodes: 2 processes"),
         (["--trainer.precision=16-mixed"], "trainer.precision: 16-mixed needs loss scaling"),
         (
             [

@@ -9,7 +9,10 @@ from huscf.errors import HuscfError
 @pytest.mark.parametrize(
     ("trainer", "message"),
     [
-        ({"world_size": 2, "precision": "32-true"}, "set trainer.devices to 1"),
+        (
+            {"world_size": 2, "precision": "32-true", "strategy": "ddp"},
+            "give the trainer huscf.training.RankedStrategy",
+        ),
         ({"world_size": 1, "precision": "16-mixed"}, "use 32-true or bf16-mixed"),
     ],
 )

@@ -48,7 +48,8 @@ def write_client(engine: "RankedEngine", client_id: int, parcel: Parcel) -> None
     for kind, topic, direction, count in value["traffic"]:
         engine.wire.traffic.num_bytes[TrafficKey(client_id, kind, topic, direction)] = count
     client = engine.client(client_id)
-    client.own_memory()
+    if num_blocks:
+        client.own_memory()  # other clients' blocks may lie in the same
     with torch.no_grad():
         own = _block_tensors(client)[:num_blocks]
         for tensor, arrived in zip(own, tensors[num_statistics:rest], strict=True):
