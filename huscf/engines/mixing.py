@@ -169,7 +169,8 @@ def _pass_blocks(
         optimizer = _optimizer(engine, copy, network)
         if moments == "reset" and optimizer is not None:
             forget_moments(optimizer, copy.block.parameters())
-        write_block(copy.block, state, optimizer if moments == "average" else None)
+        # The state is a clone for this holder alone, whose own memory others may share.
+        write_block(copy.block, state, optimizer if moments == "average" else None, shares=True)
         renew_norms(copy.block)
 
 

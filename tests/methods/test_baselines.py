@@ -138,6 +138,17 @@ def test_discriminators_go_round_from_client_to_client(engine):
         assert not module.client(client).optimizers["discriminator"].state
 
 
+def test_a_ring_reaches_clients_that_were_absent():
+    """Who has not trained shares memory with others, which a swap must leave alone."""
+    module = make(MdGan, 4)
+    run_step(module, make_batch([0, 1]))
+    before = [copy.deepcopy(module.engine.whole_network("discriminator", c)) for c in range(4)]
+    givers = end_round(module).givers["discriminator"]
+    for client, giver in givers.items():
+        assert_close(module.engine.whole_network("discriminator", client), before[giver])
+    run_step(module, make_batch(range(4)), 1)
+
+
 def test_a_ring_leaves_nobody_its_own_and_loses_nothing():
     clusters = {0: 0, 1: 1, 2: 0, 3: 0, 7: 1, 9: 2}
     for seed in range(20):
