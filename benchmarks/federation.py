@@ -30,7 +30,7 @@ from huscf.datamodules import (
     Partitioner,
 )
 from huscf.federation import EachAlone, OneCluster, rand_index
-from huscf.methods import HuscfGan
+from huscf.methods import DiscriminatorAugmentation, HuscfGan
 from huscf.metrics import EvaluationSettings
 from huscf.metrics.evaluation import DomainEvaluator
 from huscf.models import ConditionalDiscriminator, ConditionalGenerator
@@ -126,6 +126,11 @@ ROWS = {
     "average_0.9": Row(method={"ema_decay": 0.9}),
     "balanced_labels": Row(label_sampling="balanced"),
     "spectral_norm": Row(discriminator={"spectral_norm": True}),
+    "translation": Row(method={"augmentation": DiscriminatorAugmentation(strength=1.0)}),
+    "translation_half": Row(method={"augmentation": DiscriminatorAugmentation(strength=0.5)}),
+    "translation_adaptive": Row(
+        method={"augmentation": DiscriminatorAugmentation(strength=0.0, adaptive=True)}
+    ),
     "default_init": Row(method={"weight_std": None}),
 }
 

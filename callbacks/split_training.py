@@ -8,7 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..datamodules import FederatedDataModule
 from ..errors import CheckpointError, HuscfError
+from ..methods import Method
 from ..planning import Precision
 from ..training import UShapedLoop, install_step_loop
 from .base import RoundCallback
@@ -37,6 +39,7 @@ class SplitTraining(Callback):
                 f"{' or '.join(get_args(Precision))}"
             )
         _check_batch_norm(pl_module, getattr(trainer.datamodule, "batch_sizes", {}))  # type: ignore[attr-defined]
+        check_method(pl_module, trainer.datamodule)  # type: ignore[attr-defined]
         _warn_of_endless_rounds(trainer)
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
@@ -77,6 +80,14 @@ def _warn_of_endless_rounds(trainer: Trainer) -> None:
             f"{', '.join(waiting)}: no round ends unless a callback calls "
             "huscf.callbacks.end_round: put huscf.callbacks.ClusteredFederation among the callbacks"
         )
+
+
+def check_method(module: LightningModule, data: Any) -> None:
+    """Refuse options of the method that are not for these data; warn of doubtful ones."""
+    method = getattr(module, "method", None)
+    if isinstance(method, Method) and isinstance(data, FederatedDataModule):
+        for line in method.check_data(data.spectrogram is not None, tuple(data.domains)):
+            rank_zero_warn(line)
 
 
 def _check_batch_norm(module: LightningModule, batch_sizes: Mapping[int, int]) -> None:

@@ -123,6 +123,14 @@ def _is_stream(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and (value.dtype, value.shape) == (own.dtype, own.shape)
 
 
+def _is_remembered(value: Any) -> bool:
+    return (
+        _is_named_states(value)
+        and all(map(is_count, value))
+        and all(map(_is_sizes, value.values()))
+    )
+
+
 def _is_sizes(value: Any) -> bool:
     return isinstance(value, Mapping) and all(type(size) is float for size in value.values())
 
@@ -170,6 +178,7 @@ _PARTS: dict[str, tuple[Check, str]] = {
     "huscf/engine/statistics": _MAPPING,
     "huscf/engine/guard": _MAPPING,
     "huscf/engine/guard/usual": (_is_sizes, "numbers by name"),
+    "huscf/engine/remembered": (_is_remembered, "numbers by name for each of some clients"),
     "huscf/engine/optimizers": (_is_optimizers, "a mapping of the parties' states"),
     "huscf/num_rounds": _COUNT,
     "huscf/torch_rng": (_is_stream, "the state of torch's random stream"),

@@ -140,6 +140,7 @@ class LocalEngine(Engine):
         self.server.guard.commit_step()
         self.server.forget_runs()
         for client_id in client_ids:
+            self.client(client_id).remember()
             self.client(client_id).clear_batch()
 
     def server_shares(self, client_ids: Iterable[int]) -> dict[int, float]:
@@ -283,6 +284,7 @@ class LocalEngine(Engine):
             "guard": self.server.guard.state_dict(),
             "traffic": self.wire.traffic.state_dict(),
             "num_dropped": self.num_dropped,
+            "remembered": {c: dict(self.client(c).remembered) for c in self.plan.client_ids},
             "optimizers": {n: p.get_optimizer_state() for n, p in self.all_parties().items()},
         }
 
@@ -292,7 +294,7 @@ class LocalEngine(Engine):
         Raises:
             CheckpointError: Where it is of other networks or clients.
         """
-        check_complete(state, self.get_state())
+        check_complete(state, self.get_state().keys() - {"remembered"})  # what is older has none
         # What is loaded is written in place.
         for party in self.all_parties().values():
             party.own_memory()
@@ -315,6 +317,8 @@ class LocalEngine(Engine):
         server.guard.load_state_dict(state["guard"])
         self.wire.traffic.load_state_dict(state["traffic"])
         self.num_dropped = dict(state["num_dropped"])
+        for client_id, values in state.get("remembered", {}).items():
+            self.client(client_id).remembered = dict(values)
         self.on_new_structure()
 
     def set_optimizers(self, state: Mapping[str, Any]) -> None:

@@ -133,6 +133,7 @@ class SerialEngine(LocalEngine):
             for buffer, old in zip(buffers, before, strict=True):
                 buffer.data.copy_(old)  # graphs of others hold it, and need not know
             self.client(client_id).zero_grad(set_to_none=True)
+            self.client(client_id).forget_learned()
             self.server.statistics.drop(client_id)
             self.server.guard.drop(client_id)
             raise

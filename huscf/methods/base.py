@@ -1,7 +1,7 @@
 """What a method says about its training; it knows no process, thread, wire or device."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -75,6 +75,18 @@ class Method(ABC):
         Returns:
             (N, C, H, W) in [-1, 1].
         """
+
+    def check_data(self, is_sound: bool, domains: Collection[str]) -> list[str]:
+        """Return what a user may want to know before training on these data, a line each.
+
+        Args:
+            is_sound: Whether samples are spectrograms.
+            domains: Names of the domains.
+
+        Raises:
+            HuscfError: Naming an option that is not for these data.
+        """
+        return []
 
     def placement(self, network: str) -> Placement:
         """Return where blocks of a network may lie; here one or more at each end and between."""

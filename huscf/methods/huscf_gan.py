@@ -1,7 +1,7 @@
 """HuSCF-GAN: both networks cut in three, the middle at the server."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,9 +25,13 @@ from ..models import (
     initialize_weights,
     to_float,
 )
+from .augmentation import DiscriminatorAugmentation
 from .base import Forward, Method, Streams
 from .mismatch import mismatch_labels
-from .phases import Pass, Phase
+from .phases import Change, Pass, Phase
+
+#: The private tensors that decide about a step's augmentation.
+AUGMENTATION_INPUTS = ("augmentation_draws", "augmentation_strength")
 
 
 class HuscfGan(Method):
@@ -53,6 +57,8 @@ class HuscfGan(Method):
         weight_std: Standard deviation of the initial weights; None keeps PyTorch's own scale.
         ema_decay: Decay, below 1, of the exponential moving average over steps of the generator
             that samples are drawn from, with a warm-up; 0 draws from the trained generator.
+        augmentation: Random changes of reals and fakes in front of every client's discriminator;
+            None is none.
     """
 
     exported = "generator"
@@ -70,6 +76,7 @@ class HuscfGan(Method):
         mismatched_steps: int | None = 200,
         weight_std: float | None = 0.02,
         ema_decay: float = 0.98,
+        augmentation: DiscriminatorAugmentation | None = None,
     ) -> None:
         for name, value in (
             ("generator_lr", generator_lr),
@@ -96,6 +103,7 @@ class HuscfGan(Method):
         self.mismatched_steps = mismatched_steps
         self.weight_std = weight_std
         self.ema_decay = ema_decay
+        self.augmentation = augmentation
         self.averaged = ("generator",) if ema_decay else ()
 
     def build_networks(self, shape: SampleShape) -> dict[str, Network]:
@@ -128,7 +136,14 @@ class HuscfGan(Method):
         private = {"samples": to_float(samples), LABELS: labels, "noise": noise.to(samples.device)}
         if self.weigh_mismatched(step) > 0:
             private["wrong_labels"] = mismatch_labels(labels, streams("wrong labels"))
+        if self.augmentation is not None:
+            drawn = self.augmentation.draw(len(labels), streams("discriminator augmentation"))
+            private |= {name: tensor.to(samples.device) for name, tensor in drawn.items()}
         return private
+
+    def check_data(self, is_sound: bool, domains: Collection[str]) -> list[str]:
+        """Refuse, or warn of, an augmentation that is not for these data."""
+        return [] if self.augmentation is None else self.augmentation.check_data(is_sound, domains)
 
     def phases(self, step: int) -> tuple[Phase, Phase]:
         """Return the discriminator's half of a step and the generator's.
@@ -136,7 +151,11 @@ class HuscfGan(Method):
         Source: docs/architecture.md, a step.
         """
         fakes = Pass("fakes", "generator", {MAIN: "noise", LABELS: LABELS})
-        judge = partial(Pass, network="discriminator")
+        augmentation, change, learn = self.augmentation, None, None
+        if augmentation is not None:
+            change = Change(AUGMENTATION_INPUTS, augmentation.apply)
+            learn = self._adapt_augmentation if augmentation.adaptive else None
+        judge = partial(Pass, network="discriminator", change=change)
         passes = [
             fakes,
             judge("fake", inputs={MAIN: "fakes", LABELS: LABELS}, loss=self._judge_fakes),
@@ -145,6 +164,7 @@ class HuscfGan(Method):
                 inputs={MAIN: "samples", LABELS: LABELS},
                 loss=self._judge_reals,
                 observe=True,
+                learn=learn,
             ),
         ]
         if weight := self.weigh_mismatched(step):
@@ -192,6 +212,13 @@ class HuscfGan(Method):
             return 0.0 * logits.sum()
         share = is_wrong.float().mean()
         return weight * share * self._discriminator_loss(logits[is_wrong], is_real=False)
+
+    def _adapt_augmentation(self, outputs: Carry, private: Mapping[str, Tensor]) -> Carry:
+        """Return the strength of the next step, from how sure real samples are told."""
+        assert self.augmentation is not None
+        signs = torch.sign(_logits(outputs).detach() - self.loss.boundary)
+        name = AUGMENTATION_INPUTS[1]
+        return {name: self.augmentation.adapt(signs, private[name][0])}
 
     def _fool(self, outputs: Carry, private: Mapping[str, Tensor]) -> Tensor:
         value = self.loss.generator(_logits(outputs))

@@ -13,7 +13,24 @@ from ..split import TracedPass
 #: From a pass's outputs and the client's private tensors to a scalar, the mean over its batch.
 Loss = Callable[[Carry, Mapping[str, Tensor]], Tensor]
 
+#: From a pass's outputs and the client's private tensors to scalars that the client remembers.
+Learn = Callable[[Carry, Mapping[str, Tensor]], Carry]
+
 Backward = Literal["none", "inputs", "parameters", "both"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a client does to its samples before they enter a pass; gradients go through it.
+
+    Args:
+        reads: Names of private tensors, (B, ...) each, that decide about it.
+        apply: From the pass's main input, (B, ...), and these to what enters in its place. It
+            treats every sample alone and draws nothing, so that clients may run side by side.
+    """
+
+    reads: tuple[str, ...]
+    apply: Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,9 @@ class Pass:
             is another output of a pass.
         loss: What the client computes from the outputs, or None.
         observe: Whether the server adds the activations to its statistics of clients.
+        change: What the client does to the main input before its head, or None.
+        learn: What the client remembers of the outputs, or None; it fills the private tensors of
+            the same names in its next step.
     """
 
     name: str
@@ -36,6 +56,8 @@ class Pass:
     inputs: Mapping[str, str]
     loss: Loss | None = None
     observe: bool = False
+    change: Change | None = None
+    learn: Learn | None = None
 
     def read_inputs(self, private: Mapping[str, Tensor], outputs: Mapping[str, Carry]) -> Carry:
         """Return what enters, by name.
@@ -50,6 +72,19 @@ class Pass:
             is_output = giver in outputs
             found[name] = outputs[giver][which or MAIN] if is_output else private[source]
         return found
+
+    def change_inputs(self, inputs: Carry, private: Mapping[str, Tensor]) -> Carry:
+        """Return what enters the client's head, changed where the pass says so.
+
+        Args:
+            inputs: (B, ...) each, by name.
+            private: The client's private tensors; several clients' one after the other if their
+                inputs are.
+        """
+        if self.change is None:
+            return inputs
+        deciding = [private[name] for name in self.change.reads]
+        return {**inputs, MAIN: self.change.apply(inputs[MAIN], *deciding)}
 
 
 @dataclass(frozen=True)

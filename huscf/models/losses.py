@@ -15,7 +15,12 @@ class AdversarialLoss(ABC):
 
     WGAN-GP is not among them: its penalty needs second derivatives through the server's
     blocks, and only first derivatives cross a cut.
+
+    Attributes:
+        boundary: The logit above which a discriminator takes a sample for real.
     """
+
+    boundary = 0.0
 
     @abstractmethod
     def discriminator(self, logits: Tensor, is_real: bool) -> Tensor:
@@ -72,6 +77,8 @@ class HingeLoss(AdversarialLoss):
 
 class LeastSquaresLoss(AdversarialLoss):
     """Least-squares loss with targets 1 and 0 (Mao et al. 2017)."""
+
+    boundary = 0.5
 
     def discriminator(self, logits: Tensor, is_real: bool) -> Tensor:
         """Mean squared distance to the target (1 or 0)."""

@@ -1,7 +1,8 @@
 """A client: its private tensors of a step, its heads and tails, and nothing of the server."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from ..split import ClientCuts, ClientPlan, Crossing, find_crossing
 from .guard import is_finite
 from .holdings import ClientBlocks
 from .party import PartKey, Party
+from .segment import Segment
 
 
 class Client(Party):
@@ -37,6 +39,7 @@ class Client(Party):
         self.cuts = entry.cuts
         self.crossings = find_crossings(entry.cuts, networks)
         self.num_blocks = {name: len(network) for name, network in networks.items()}
+        self.remembered: dict[str, float] = {}
         self.clear_batch()
 
     def blocks(self, network: str) -> dict[int, nn.Module]:
@@ -70,11 +73,13 @@ class Client(Party):
                         f"client {self.client_id}: label {label}, but the run's classes are 0 to "
                         f"{num_classes - 1}"
                     )
-        self.private: Carry = private
+        known = {n: private[n].new_full(private[n].shape, v) for n, v in self.remembered.items()}
+        self.private: Carry = {**private, **known}
 
     def clear_batch(self) -> None:
         """Drop the step's private tensors and what is kept of its passes."""
         self.private = {}
+        self._learned: dict[str, float] = {}
         self.outputs: dict[str, Carry] = {}
         self._gradients: dict[str, dict[str, Tensor]] = {}
         self._losses: dict[str, Tensor] = {}
@@ -86,7 +91,8 @@ class Client(Party):
         """Run the head on the client's own inputs; return what goes to the server."""
         inputs = item.read_inputs(self.private, self.outputs)
         head = self.trained.segment(item.network, "head")
-        outputs = self.run_part(self._key(item, "head"), head, inputs, head.indices)
+        blocks = partial(self._change_and_run, item, head)
+        outputs = self.run_part(self._key(item, "head"), blocks, inputs, head.indices)
         return {name: outputs[name].detach() for name in self.crossings[item.network].up}
 
     def run_tail(self, item: Pass, arrived: Carry) -> None:
@@ -98,6 +104,20 @@ class Client(Party):
             self._key(item, "tail"), tail, {**home, **arrived}, tail.indices
         )
 
+    def learn(self, item: Pass, outputs: Carry) -> None:
+        """Note what a pass teaches for the next step, until the step is closed."""
+        if item.learn is not None:
+            found = item.learn(outputs, self.private)
+            self._learned |= {name: float(value) for name, value in found.items()}
+
+    def remember(self) -> None:
+        """Keep what the step has taught."""
+        self.remembered |= self._learned
+
+    def forget_learned(self) -> None:
+        """Keep nothing of the step, as the client was dropped from it."""
+        self._learned = {}
+
     def measure_loss(self, item: Pass, phase: Phase) -> float:
         """Return the loss of a pass that has one, and keep it for the way back.
 
@@ -106,6 +126,7 @@ class Client(Party):
         """
         assert item.loss is not None
         loss = item.loss(self.outputs[item.name], self.private)
+        self.learn(item, self.outputs[item.name])
         value = check_scalar(f"loss of pass {item.name}", loss).item()
         if not math.isfinite(value):
             raise NonFiniteError(self.client_id, f"{phase.name} loss is NaN or Inf")
@@ -143,6 +164,11 @@ class Client(Party):
                 which = which or "x"
                 known = at_giver.get(which)
                 at_giver[which] = at_inputs[name] if known is None else known + at_inputs[name]
+
+    def _change_and_run(
+        self, item: Pass, head: Segment, carry: Carry, indices: Iterable[int]
+    ) -> Carry:
+        return head(item.change_inputs(carry, self.private), indices)
 
     def _trained_parameters(self, item: Pass, phase: Phase, end: str) -> list[nn.Parameter]:
         if item.network not in phase.trains:

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from huscf.methods import HuscfGan
+from huscf.methods.huscf_gan import AUGMENTATION_INPUTS
 from huscf.models import NonSaturatingLoss
 from huscf.split import ClientCuts, ClientPlan, CutPlan, Placement
 from huscf.wire import KINDS, MemoryWire
@@ -153,8 +154,10 @@ def load(module, batch, step=0):
     return {c: dict(module.client(c).private) for c in batch}
 
 
-def uncut_step(networks, private, make_optimizer=None):
+def uncut_step(networks, private, make_optimizer=None, change=lambda samples: samples):
     """One step of a plain GAN, written from the definition; returns losses, gradients, logits.
+
+    The discriminator sees what change makes of samples.
 
     Two backward passes and a frozen discriminator, as the design's section 2 says: a bias before
     a batch norm has gradient zero but for rounding, and Adam turns rounding into a full step.
@@ -171,7 +174,7 @@ def uncut_step(networks, private, make_optimizer=None):
     if wrong is not None:
         sources.append((real, wrong, zeros))
     for samples, own, target in sources:
-        logits, share = discriminator(samples, own).flatten(), 1.0
+        logits, share = discriminator(change(samples), own).flatten(), 1.0
         if own is wrong:
             # Wrong labels that are right after all count as nothing.
             is_wrong = wrong != labels
@@ -185,7 +188,7 @@ def uncut_step(networks, private, make_optimizer=None):
     trained = [p for p in discriminator.parameters() if p.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
-    logits = discriminator(fakes, labels).flatten()
+    logits = discriminator(change(fakes), labels).flatten()
     judged.append(logits.detach())
     generator_loss = binary_cross_entropy_with_logits(logits, ones)
     generator_loss.backward()
@@ -239,7 +242,13 @@ def assert_equals_uncut(module, batch, make_optimizer=None, msg=""):
     (client,) = batch
     private = load(module, batch)[client]
     networks = copy_networks(module, batch)[client]
-    expected_losses, expected, judged = uncut_step(networks, private, make_optimizer)
+    deciding = [private[n] for n in AUGMENTATION_INPUTS if n in private]
+    augment = module.method.augmentation
+
+    def change(samples):
+        return samples if augment is None else augment.apply(samples, *deciding)
+
+    expected_losses, expected, judged = uncut_step(networks, private, make_optimizer, change)
     losses = run_step(module, batch)
     for given, logits in zip(getattr(module.method.loss, "logits", []), judged, strict=False):
         torch.testing.assert_close(given, logits, rtol=1e-5, atol=1e-5, msg=named)

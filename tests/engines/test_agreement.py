@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from huscf.methods import DiscriminatorAugmentation
 from huscf.models import ConditionalDiscriminator, Network
 from huscf.models.conditional_discriminator import DiscriminatorStem
 from tests.conftest import ENGINES, make_batch, make_gan, run_step
@@ -63,6 +64,15 @@ CASES = {
         "client_sizes": {c: 30 * (c + 1) for c in CUTS},
     },
     "wrong labels": {"mismatched_weight": 1.0, "mismatched_steps": 3},
+    "augmentation": {
+        "augmentation": DiscriminatorAugmentation(("translation", "cutout", "colour", "flip")),
+        "mismatched_weight": 1.0,
+    },
+    "adaptive augmentation": {
+        "augmentation": DiscriminatorAugmentation(
+            ("flip", "colour"), adaptive=True, ramp_samples=60
+        )
+    },
     "a first block that draws": {"discriminator": drawing_discriminator},
     "spectral norms": {"discriminator": spectral_discriminator},
     "channels last": {"discriminator": channels_last_discriminator},

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from huscf.errors import PlanError
+from huscf.methods import DiscriminatorAugmentation
 from tests.conftest import ENGINES, make_batch, make_gan, run_step
 from tests.engines.cases import (
     NAMES,
@@ -42,6 +43,21 @@ def test_one_client_equals_the_uncut_networks_for_every_legal_cut(depth, mismatc
         )
         assert_equals_uncut(module, make_batch([0]), msg=f"{each}")
         assert len(module.method.loss.logits) == 3 + (mismatched_weight > 0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_augmented_steps_equal_those_of_the_uncut_networks(engine):
+    augmentation = DiscriminatorAugmentation(("translation", "cutout", "colour", "flip"), 0.7)
+    for each in legal_cuts(4):
+        module = make_gan(
+            {0: each},
+            mismatched_weight=1.0,
+            augmentation=augmentation,
+            engine=engine,
+            method_class=WatchedGan,
+            loss=WatchedLoss(),
+        )
+        assert_equals_uncut(module, make_batch([0]), msg=f"{each}")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

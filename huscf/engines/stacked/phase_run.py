@@ -110,6 +110,7 @@ class PhaseRun:
         }
 
         def run_clients(end: str, carry: Carry) -> Carry:
+            carry = self._change(item, carry) if end == "head" else carry
             segments = [engine.client(c).trained.segment(item.network, end) for c in client_ids]
             return self._run_segments(item.network, segments, segments[0].indices, carry, deferred)
 
@@ -140,6 +141,18 @@ class PhaseRun:
         given = outputs[giver][which or MAIN].detach()
         is_wanted = giver in wanted and torch.is_grad_enabled()
         return given.requires_grad_() if is_wanted else given
+
+    def _change(self, item: Pass, carry: Carry) -> Carry:
+        """Let the clients change what enters, (B, K, ...), all at once."""
+        if item.change is None:
+            return carry
+        each = [self.engine.client(c).private for c in self.microbatch.client_ids]
+        private = {
+            name: torch.stack([own[name] for own in each], 1).flatten(0, 1)
+            for name in item.change.reads
+        }
+        changed = item.change_inputs({MAIN: carry[MAIN].flatten(0, 1)}, private)
+        return {**carry, MAIN: changed[MAIN].unflatten(0, (-1, len(each)))}
 
     def _run_server(
         self, item: Pass, segment: Segment, deferred: list[NormStats], carry: Carry
@@ -175,7 +188,9 @@ class PhaseRun:
         outputs, values = self.passes[item.name].outputs, []
         for position, client_id in enumerate(self.microbatch.client_ids):
             own = {name: tensor[:, position] for name, tensor in outputs.items()}
-            value = item.loss(own, self.engine.client(client_id).private)
+            client = self.engine.client(client_id)
+            value = item.loss(own, client.private)
+            client.learn(item, own)
             values.append(check_scalar(f"loss of pass {item.name}", value))
         each = torch.stack(values)
         self.losses[item.name] = each.sum()

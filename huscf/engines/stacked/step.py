@@ -139,6 +139,7 @@ class StackedStep:
             raise error
         for client_id in microbatch.client_ids:
             engine.client(client_id).zero_grad(set_to_none=True)
+        engine.client(error.client_id).forget_learned()
         microbatch.remove(error.client_id)
         engine.num_dropped[error.client_id] += 1
         engine.server.statistics.drop(error.client_id)
