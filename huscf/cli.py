@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from .callbacks import (
+    BestRound,
     ClosingSummary,
     ClusteredFederation,
     Evaluation,
@@ -42,7 +43,7 @@ from .resuming import (
     check_same_config,
     check_same_data,
     check_unfinished,
-    find_last_checkpoint,
+    find_checkpoint,
 )
 from .saved_config import check_same_model, complete_command
 from .training import SplitModule
@@ -92,6 +93,7 @@ class HuscfCLI(LightningCLI):
         parser.add_lightning_class_args(FederationLog, "federation_log")
         parser.add_lightning_class_args(Replanning, "replanning")
         parser.add_lightning_class_args(Evaluation, "evaluation")
+        parser.add_lightning_class_args(BestRound, "best_round")
         parser.add_lightning_class_args(SampleGrid, "samples")
         parser.add_lightning_class_args(RunFolder, "run")
         parser.add_lightning_class_args(RunReport, "report")
@@ -106,11 +108,11 @@ class HuscfCLI(LightningCLI):
         OneLineParser.known_keys = [key for key in keys if key not in LINKED_KEYS]
 
     def _parse_ckpt_path(self) -> None:
-        """Resolve "last"; our checkpoints carry the configuration in the run folder instead."""
+        """Resolve "last" and "best"; the configuration is in the run's folder."""
         section = self.config[self.config.subcommand]
-        if section.get("ckpt_path") == "last":
+        if given := section.get("ckpt_path"):
             root = Path(section.trainer.default_root_dir)
-            section["ckpt_path"] = find_last_checkpoint(root, section.run.name)
+            section["ckpt_path"] = find_checkpoint(given, root, section.run.name)
         if self.allowed and not section.get("ckpt_path"):
             raise HuscfError("--allow_changed: needs --ckpt_path, the run that goes on")
 

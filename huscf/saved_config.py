@@ -11,7 +11,7 @@ import yaml
 
 from .checkpoint_io import check_trained, read_checkpoint
 from .errors import CheckpointError, HuscfError
-from .resuming import check_same_config, find_last_checkpoint
+from .resuming import check_same_config, find_checkpoint
 from .trust import Trust, find_names
 
 #: Sections that a checkpoint's run lends to validate, test and predict.
@@ -20,7 +20,7 @@ LENT_KEYS = ("seed_everything", "model", "data", "federation", "evaluation", "sa
 #: Sections that are mappings of keys.
 SECTIONS = (
     *("trainer", "model", "training", "federation", "federation_log", "replanning"),
-    *("evaluation", "samples", "run", "report", "wandb"),
+    *("evaluation", "best_round", "samples", "run", "report", "wandb"),
 )
 
 NEEDS_CHECKPOINT = "this command needs --ckpt_path runs/.../last.ckpt"
@@ -113,9 +113,7 @@ def _find_lender(
         if found.config:
             return None
         raise HuscfError(NEEDS_CHECKPOINT)
-    path = found.ckpt_path
-    if path == "last":
-        path = find_last_checkpoint(found.root, found.name)
+    path = find_checkpoint(found.ckpt_path, found.root, found.name)
     config = read_checkpoint(path).get("huscf_config")
     if config is None:
         if found.config:
