@@ -1,6 +1,7 @@
 """Lightning callbacks: thin adapters that decide, compute, and apply."""
 
 from .base import RoundCallback, RoundResult, end_round, is_last_epoch
+from .best_round import BestRound
 from .closing_summary import ClosingSummary
 from .clustered_federation import ClusteredFederation
 from .evaluation import Evaluation
@@ -16,6 +17,7 @@ from .split_training import SplitTraining
 from .wandb_log import WandbLog
 
 __all__ = [
+    "BestRound",
     "ClosingSummary",
     "ClusteredFederation",
     "Evaluation",

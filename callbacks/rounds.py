@@ -1,14 +1,18 @@
 """The checkpoint of every round, and after which training stops."""
 
-from typing import Literal
+import math
+from pathlib import Path
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ..errors import check_number
-from ..training import SplitModule
+from ..training import LinkingCheckpoint, SplitModule
+from ..whole_files import link_file
 from .base import RoundCallback, RoundResult
+from .best_round import HELD_OUT
 
 
 class RoundEarlyStopping(EarlyStopping, RoundCallback):
@@ -56,8 +60,11 @@ class RoundEarlyStopping(EarlyStopping, RoundCallback):
             )
 
 
-class RoundCheckpoint(ModelCheckpoint):
-    """Saves a run at every round's end; the last two rounds are kept, and last.ckpt."""
+class RoundCheckpoint(LinkingCheckpoint):
+    """Saves a run at every round's end; the last two rounds are kept, last.ckpt and best.ckpt.
+
+    best.ckpt is the round with the least held_out/distance, where clients hold something out.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -65,13 +72,13 @@ class RoundCheckpoint(ModelCheckpoint):
             monitor="round",
             mode="max",
             save_top_k=2,
-            save_last=True,
             auto_insert_metric_name=False,
             save_on_train_epoch_end=True,
             # A run that goes on in its folder replaces last.ckpt, however its path was spelled.
             enable_version_counter=False,
         )
         self._num_rounds = 0
+        self._least = math.inf
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on counting where a checkpoint ends."""
@@ -83,4 +90,18 @@ class RoundCheckpoint(ModelCheckpoint):
         assert isinstance(pl_module, SplitModule)
         if pl_module.num_rounds > self._num_rounds:
             self._num_rounds = pl_module.num_rounds
+            distance = float(trainer.callback_metrics.get(HELD_OUT, math.inf))
+            is_best, self._least = distance < self._least, min(self._least, distance)
             super().on_train_epoch_end(trainer, pl_module)
+            if is_best:
+                written = Path(self.best_model_path)  # the newest round's
+                link_file(written, written.with_name("best.ckpt"))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return Lightning's state, and the least distance so far."""
+        return {**super().state_dict(), "least": self._least}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with them."""
+        super().load_state_dict(state_dict)
+        self._least = float(state_dict.get("least", math.inf))

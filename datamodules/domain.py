@@ -131,11 +131,13 @@ class ClientData:
         client_id: The client.
         domain: Where they come from; evaluation may read its name, training may not.
         indices: (n,) positions in the domain's training arrays.
+        held_out: (m,) positions there of what is the client's too, and never trained on.
     """
 
     client_id: int
     domain: Domain
     indices: np.ndarray
+    held_out: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -4,6 +4,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -51,6 +52,8 @@ class FederatedDataModule(LightningDataModule, ABC):
         last_epochs: Clients that leave for good: client id -> last epoch.
         on_bad_data: What becomes of files and samples that cannot be used: "fatal" stops with
             one line that counts and names them, "skip" warns with that line and goes on.
+        held_out: Part of every client's samples, up to 0.5, that it does not train on, so that it
+            can tell the best round (see BestRound); None or 0 is none.
 
     Attributes:
         bad_data: What was left out, by domain name.
@@ -77,6 +80,7 @@ class FederatedDataModule(LightningDataModule, ABC):
         first_epochs: dict[int, int] | None = None,
         last_epochs: dict[int, int] | None = None,
         on_bad_data: OnBadData = "fatal",
+        held_out: float | None = None,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -117,6 +121,9 @@ class FederatedDataModule(LightningDataModule, ABC):
                     f"first, {first}"
                 )
         self.on_bad_data = on_bad_data
+        if held_out is not None:
+            check_number("data.held_out", held_out, 0, 0.5)
+        self.held_out = held_out
         self.bad_data: dict[str, list[BadInput]] = {}
         self.given_shapes: dict[str, tuple[int, ...]] = {}
 
@@ -157,7 +164,7 @@ class FederatedDataModule(LightningDataModule, ABC):
         clients: list[ClientData] = []
         for position, domain in enumerate(self.domains.values()):
             for indices in self._divide(domain, position, counts[position]):
-                clients.append(ClientData(len(clients), domain, indices))
+                clients.append(self._hold_out(ClientData(len(clients), domain, indices)))
         for client in clients:
             if len(client) < 2:
                 raise DataError(
@@ -329,6 +336,18 @@ class FederatedDataModule(LightningDataModule, ABC):
                 f"of the {len(self.domains)} domains {list(self.domains)}"
             )
         return counts
+
+    def _hold_out(self, client: ClientData) -> ClientData:
+        """Keep a part of a client's samples from training; a patient's whole or not at all."""
+        if not self.held_out:
+            return client
+        patients, indices = client.domain.patients, client.indices
+        owners = np.arange(len(indices)) if patients is None else patients[indices]
+        every = np.unique(owners)
+        rng = make_rng(self.seed, "held out", client.client_id)
+        chosen = rng.permutation(every)[: round(self.held_out * len(every))]
+        is_out = np.isin(owners, chosen)
+        return replace(client, indices=indices[~is_out], held_out=indices[is_out])
 
     def _divide(self, domain: Domain, position: int, num_clients: int) -> list[np.ndarray]:
         rng = make_rng(self.seed, "partition", position)

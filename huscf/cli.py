@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from .callbacks import (
+    BestRound,
     ClosingSummary,
     ClusteredFederation,
     Evaluation,
@@ -43,7 +44,7 @@ from .resuming import (
     check_same_config,
     check_same_data,
     check_unfinished,
-    find_last_checkpoint,
+    find_checkpoint,
 )
 from .run_lock import is_open
 from .saved_config import check_same_model, complete_command
@@ -107,6 +108,7 @@ class HuscfCLI(LightningCLI):
         parser.add_lightning_class_args(FederationLog, "federation_log")
         parser.add_lightning_class_args(Replanning, "replanning")
         parser.add_lightning_class_args(Evaluation, "evaluation")
+        parser.add_lightning_class_args(BestRound, "best_round")
         parser.add_lightning_class_args(SampleGrid, "samples")
         parser.add_lightning_class_args(RunFolder, "run")
         parser.add_lightning_class_args(RunReport, "report")
@@ -121,14 +123,13 @@ class HuscfCLI(LightningCLI):
         OneLineParser.known_keys = [key for key in keys if key not in LINKED_KEYS]
 
     def _parse_ckpt_path(self) -> None:
-        """Resolve "last" and ~; complete_command has taken the checkpoint's configuration."""
+        """Resolve "last", "best" and ~; complete_command has read the checkpoint."""
         section = self.config[self.config.subcommand]
         root = expand_path(section.trainer.default_root_dir or ".")
         section.trainer.default_root_dir = str(root)
-        if section.get("ckpt_path") == "last":
-            section["ckpt_path"] = find_last_checkpoint(root, section.run.name)
-        elif section.get("ckpt_path"):
-            section["ckpt_path"] = str(expand_path(section["ckpt_path"]))
+        if given := section.get("ckpt_path"):
+            found = find_checkpoint(str(expand_path(given)), root, section.run.name)
+            section["ckpt_path"] = found
         if self.allowed and not section.get("ckpt_path"):
             raise HuscfError("--allow_changed: needs --ckpt_path, the run that goes on")
 

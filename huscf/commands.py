@@ -127,11 +127,10 @@ def _showing(*folders: Path) -> Iterator[None]:
 
 
 def _find_checkpoint(path: Path) -> Path:
-    """Return the file that is meant by "last", by a run's folder, or by its own path."""
-    from .resuming import find_last_checkpoint, find_newest
+    """Return the file that is meant by "last", "best", a run's folder, or its own path."""
+    from .resuming import find_checkpoint, find_newest
 
-    if str(path) == "last":
-        return Path(find_last_checkpoint(Path("runs")))
+    path = Path(find_checkpoint(str(path), Path("runs")))
     if not path.is_dir():
         return path
     if (newest := find_newest(path)) is None:
@@ -158,7 +157,8 @@ def _add_checkpoint(parser: ArgumentParser) -> None:
         "--ckpt_path",
         required=True,
         type=Path,
-        help="a file such as runs/.../last.ckpt, a run's folder, or last: the newest run in runs/",
+        help="a file such as runs/.../last.ckpt, a run's folder, RUN/best, or last or best: of the "
+        "newest run in runs/",
     )
     parser.add_argument(
         "--trust",

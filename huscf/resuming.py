@@ -1,7 +1,7 @@
 """Whether a run can go on from a checkpoint, and from which: configuration, data, what is left."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from .nested_values import flatten
 #: Sections of the configuration that may differ when a run is resumed.
 FREE_KEYS = (
     *("trainer", "training", "run", "samples", "evaluation", "report", "wandb"),
-    *("federation_log", "ckpt_path", "weights_only"),
+    *("federation_log", "best_round", "ckpt_path", "weights_only"),
 )
 
 #: Keys of the data that say where they lie, not what they are: what they are is compared itself.
@@ -49,28 +49,65 @@ def find_newest(folder: Path) -> Path | None:
     return rounds[-1] if is_newer else last
 
 
-def find_last_checkpoint(root: Path, name: str | None = None) -> str:
-    """Return the newest checkpoint of the runs below a folder, and say which it is.
+def find_checkpoint(given: str, root: Path, name: str | None = None) -> str:
+    """Return the file that is meant by "last", "best", RUN/last, RUN/best or its own path.
 
     Args:
+        given: What the user says; "last" and "best" alone are of the newest run.
         root: Folder of runs.
         name: Of the run, without its number; None takes any.
 
     Raises:
+        CheckpointError: Where there is none.
+    """
+    if given in WHICH:
+        return find_last_checkpoint(root, name, given)
+    path = Path(given)
+    if path.name not in WHICH or path.exists() or not path.parent.is_dir():
+        return given
+    if (found := WHICH[path.name](path.parent)) is None:
+        raise CheckpointError(
+            f"--ckpt_path {given}: the run has no such checkpoint{_HINTS[path.name]}"
+        )
+    return str(found)
+
+
+def find_best(folder: Path) -> Path | None:
+    """Return the checkpoint of a run's best round, or None where it has none."""
+    best = folder / "checkpoints" / "best.ckpt"
+    return best if best.is_file() else None
+
+
+#: Checkpoints of a run's folder by what they are called.
+WHICH: dict[str, Callable[[Path], Path | None]] = {"last": find_newest, "best": find_best}
+
+_HINTS = {"last": "", "best": ", which clients decide about by what data.held_out keeps apart"}
+
+
+def find_last_checkpoint(root: Path, name: str | None = None, which: str = "last") -> str:
+    """Return the newest run's checkpoint below a folder, and say which it is.
+
+    Args:
+        root: Folder of runs.
+        name: Of the run, without its number; None takes any.
+        which: "last" or "best".
+
+    Raises:
         CheckpointError: Where there is none, naming the runs that there are.
     """
-    found = filter(None, map(find_newest, sorted(root.glob("*"))))
+    found = filter(None, map(WHICH[which], sorted(root.glob("*"))))
     files = sorted(found, key=lambda path: path.stat().st_mtime)
     wanted = [file for file in files if name is None or _is_named(file.parents[1].name, name)]
     if not wanted:
         called = "" if name is None else f" of the name {name}"
         others = ", ".join(str(file.parents[1]) for file in reversed(files[-5:]))
         raise CheckpointError(
-            f"--ckpt_path last: no run{called} with a checkpoint below {root}; name a file, or "
+            f"--ckpt_path {which}: no run{called} with a checkpoint below {root}{_HINTS[which]}; "
+            "name a file, or "
             "(fit, validate, test) the folder with --trainer.default_root_dir"
             + (f"; others there: {others}" if others else "")
         )
-    print(f"--ckpt_path last: {wanted[-1]}", flush=True)
+    print(f"--ckpt_path {which}: {wanted[-1]}", flush=True)
     return str(wanted[-1])
 
 

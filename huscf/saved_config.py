@@ -11,7 +11,7 @@ import yaml
 
 from .checkpoint_io import check_trained, read_checkpoint
 from .errors import CheckpointError, HuscfError
-from .resuming import check_same_config, find_last_checkpoint
+from .resuming import check_same_config, find_checkpoint
 from .text_files import read_text
 from .trust import Trust, find_names
 from .user_paths import expand_path
@@ -22,7 +22,7 @@ LENT_KEYS = ("seed_everything", "model", "data", "federation", "evaluation", "sa
 #: Sections that are mappings of keys.
 SECTIONS = (
     *("trainer", "model", "training", "federation", "federation_log", "replanning"),
-    *("evaluation", "samples", "run", "report", "wandb"),
+    *("evaluation", "best_round", "samples", "run", "report", "wandb"),
 )
 
 NEEDS_CHECKPOINT = "this command needs --ckpt_path runs/.../last.ckpt"
@@ -115,9 +115,8 @@ def _find_lender(
         if found.config:
             return None
         raise HuscfError(NEEDS_CHECKPOINT)
-    path = str(expand_path(found.ckpt_path))
-    if path == "last":
-        path = find_last_checkpoint(expand_path(found.root), found.name)
+    given = str(expand_path(found.ckpt_path))
+    path = find_checkpoint(given, expand_path(found.root), found.name)
     config = read_checkpoint(path).get("huscf_config")
     if config is None:
         if found.config:

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and never through a link."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,16 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename in (None, str(partial)):
             error.filename = str(path)
         raise
+
+
+def link_file(path: Path, name: Path) -> None:
+    """Give a file a second name, which replaces what has it; a copy where there are no links."""
+    with replacing(name) as partial:
+        try:
+            os.link(path, partial)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            shutil.copyfile(path, partial)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

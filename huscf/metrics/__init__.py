@@ -11,6 +11,7 @@ from .domain_classifier import DomainClassifier, Verdict
 from .downstream_utility import ClassificationFigures, measure_downstream_utility
 from .evaluation import EvaluationSettings, evaluate_samples
 from .frechet_distance import FrechetDistance, Moments, measure_frechet_distance
+from .held_out_distance import held_out_distance
 from .inception_distances import InceptionFeatures, load_inception, measure_inception_distances
 from .judge_cache import JudgeSettings, load_judge, train_judge
 from .kernel_distance import KernelDistance, measure_kernel_distance
@@ -40,6 +41,7 @@ __all__ = [
     "SpectralDistance",
     "Verdict",
     "evaluate_samples",
+    "held_out_distance",
     "load_inception",
     "load_judge",
     "measure_downstream_utility",

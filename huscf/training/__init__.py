@@ -1,6 +1,6 @@
 """The root LightningModule and the U-shaped training loop."""
 
-from .lightning_compat import install_step_loop, note_sigterm
+from .lightning_compat import LinkingCheckpoint, install_step_loop, note_sigterm
 from .loop import UShapedLoop
 from .module import ENGINES, EngineName, SplitModule, build_networks, check_format
 from .ranked_strategy import RankedStrategy, decide_first, find_rank, share_items
@@ -8,6 +8,7 @@ from .ranked_strategy import RankedStrategy, decide_first, find_rank, share_item
 __all__ = [
     "ENGINES",
     "EngineName",
+    "LinkingCheckpoint",
     "RankedStrategy",
     "SplitModule",
     "UShapedLoop",

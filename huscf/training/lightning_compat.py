@@ -1,4 +1,4 @@
-"""The only private imports from Lightning; tests/training checks each attribute that we rely on.
+"""The only private parts of Lightning; tests/training checks each attribute that we rely on.
 
 Lightning 2 has no public way to replace a loop, but the innermost slot,
 `trainer.fit_loop.epoch_loop.manual_optimization`, still takes another one.
@@ -7,14 +7,18 @@ Lightning 2 has no public way to replace a loop, but the innermost slot,
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loops.optimization.manual import (
     _ManualOptimization as ManualOptimizationLoop,
 )
 
-__all__ = ["ManualOptimizationLoop", "install_step_loop", "note_sigterm"]
+from ..whole_files import link_file
+
+__all__ = ["LinkingCheckpoint", "ManualOptimizationLoop", "install_step_loop", "note_sigterm"]
 
 #: Seconds that a process waits after SIGTERM for the first one's word.
 END_ALONE_AFTER_S = 3.0
@@ -42,3 +46,16 @@ def note_sigterm(trainer: Trainer) -> None:
             ending.start()
 
     signal.signal(signal.SIGTERM, note)
+
+
+class LinkingCheckpoint(ModelCheckpoint):
+    """Gives a file that is written already a second name, where Lightning would write it again."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(save_last="link", **kwargs)
+
+    @staticmethod
+    def _link_checkpoint(trainer: Trainer, filepath: str, linkpath: str) -> None:
+        if trainer.is_global_zero and filepath != linkpath:
+            link_file(Path(filepath), Path(linkpath))
+        trainer.strategy.barrier()
