@@ -38,6 +38,8 @@ NEEDED = {
 WRAPPED = {
     "window": [lambda x: (x, 5.0), lambda x: (-7.0, x)],
     "clients_per_domain": [lambda x: x, lambda x: [2, x]],
+    "first_epochs": [lambda x: {0: x}],
+    "last_epochs": [lambda x: {0: x}],
     "missing_classes": [lambda x: {x: 1.0}, lambda x: {1: x}],
     "shares": [lambda x: {x: 1.0}, lambda x: {1.0: x, 0.5: 1.0}],
     "label_from": [lambda x: {"a": x}],
