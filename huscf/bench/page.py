@@ -81,6 +81,7 @@ def draw_curves(measured: Sequence[Measured]) -> bytes | None:
                 panel.plot(x, y, style, color=colour, marker="o", markersize=2.5, linewidth=1.1)
             if axis != AXES[0]:
                 panel.set_xscale("log")
+                panel.xaxis.set_minor_formatter("")
             panel.set_title(heading if not column else "", loc="left", fontsize=9)
             panel.set_xlabel(axis, fontsize=8)
             tidy(panel)
