@@ -21,7 +21,7 @@ from ..trust import Trust, parsing
 #: Sections that one process has and a server does without, or reads a key of.
 _OTHERS = (
     *("trainer", "training", "run", "data", "samples", "evaluation", "report", "wandb"),
-    *("federation_log", "replanning"),
+    *("federation_log", "replanning", "best_round"),
 )
 
 
@@ -107,6 +107,9 @@ def read_run_config(arguments: Sequence[str]) -> RunConfig:
         config = parser.parse_args(list(arguments))
         values = parser.dump(config, format="json", skip_none=False)
         made = parser.instantiate_classes(config)
+    check_method(made.model.method)
+    if made.federation.policy.needs_labels:
+        raise HuscfError("federation.weighting: sites do not tell their label counts; take another")
     plain = json.loads(values)
     sections = {name: plain.get(name) or {} for name in _OTHERS}
     _check(plain, sections)
@@ -152,6 +155,28 @@ def build_method(values: Mapping[str, Any], trust: Trust) -> Method:
         reason = " ".join(str(error).split())
         raise HuscfError(f"the server's method cannot be made here: {reason:.300}") from error
     return made.method
+
+
+def check_method(method: Method) -> None:
+    """Refuse what clients at sites do not do yet.
+
+    Raises:
+        HuscfError: Naming the method and what it needs.
+    """
+    passes = [item for phase in method.phases(0) for item in phase.passes]
+    networks = {item.network for item in passes}
+    needs = {
+        "the server to draw what enters a network": any(item.drawn for item in passes),
+        "clients to remember outputs from step to step": any(item.learn for item in passes),
+        "blocks that are swapped or kept at a round's end": any(
+            method.mixing(network, 1) != "average" for network in networks
+        ),
+    }
+    for need, is_needed in needs.items():
+        if is_needed:
+            raise HuscfError(
+                f"{type(method).__name__} needs {need}, which sites cannot: use huscf fit"
+            )
 
 
 def _make_parser() -> OneLineParser:

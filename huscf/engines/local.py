@@ -289,7 +289,7 @@ class LocalEngine(Engine):
             "guard": self.server.guard.state_dict(),
             "traffic": self.wire.traffic.state_dict(),
             "num_dropped": self.num_dropped,
-            "remembered": {c: dict(self.client(c).remembered) for c in self.plan.client_ids},
+            "remembered": {c: dict(own.remembered) for c, own in self._clients.items()},
             "optimizers": {n: p.get_optimizer_state() for n, p in self.all_parties().items()},
         }
 

@@ -32,6 +32,7 @@ def read_client(
     moments = read_moments(client) if with_moments else {}
     value = {
         "sums": sums,
+        "remembered": dict(client.remembered),
         "traffic": traffic,
         "counts": [len(statistics), len(blocks)],
         "moments": list(moments),
@@ -48,6 +49,7 @@ def write_client(engine: "RankedEngine", client_id: int, parcel: Parcel) -> None
     for kind, topic, direction, count in value["traffic"]:
         engine.wire.traffic.num_bytes[TrafficKey(client_id, kind, topic, direction)] = count
     client = engine.client(client_id)
+    client.remembered = dict(value["remembered"])
     if num_blocks:
         client.own_memory()  # other clients' blocks may lie in the same
     with torch.no_grad():

@@ -11,6 +11,7 @@ from huscf.engines import Mixture
 from huscf.engines.ranked.engine import divide
 from huscf.engines.stacked import microbatch
 from huscf.errors import HuscfError
+from huscf.methods import DiscriminatorAugmentation
 from huscf.models import ConditionalGenerator
 from huscf.split import ClientCuts, ClientPlan, CutPlan
 from huscf.wire import MemoryWire
@@ -101,6 +102,15 @@ def test_rounds_are_the_same_bits_as_in_one_process(size, moments, cuts, gradien
     expected = run(make(**options))
     found = run_on_ranks([make(**options) for _ in range(size)], run)
     assert_same_run(expected, found)
+
+
+def test_what_clients_remember_from_step_to_step_goes_along():
+    adaptive = DiscriminatorAugmentation(strength=0.5, adaptive=True, ramp_samples=200)
+    expected = train(make(augmentation=adaptive), cuts=NEW_CUTS)
+    remembered = expected[-1]["huscf"]["engine"]["remembered"]
+    assert len({str(values) for values in remembered.values()}) > 1
+    run = partial(train, cuts=NEW_CUTS)
+    assert_same_run(expected, run_on_ranks([make(augmentation=adaptive) for _ in range(2)], run))
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (3, 2)])

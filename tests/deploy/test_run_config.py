@@ -1,0 +1,34 @@
+"""What a run of sites cannot do is refused before any site is waited for."""
+
+import pytest
+
+from huscf.deploy.run_config import read_run_config
+from huscf.errors import HuscfError
+from tests.deploy.cases import write_config
+
+AUGMENTATION = ("--model.method.augmentation", "huscf.methods.DiscriminatorAugmentation")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--model.method", "huscf.methods.MdGan"), "MdGan needs the server to draw"),
+        (
+            (*AUGMENTATION, "--model.method.augmentation.adaptive", "true"),
+            "HuscfGan needs clients to remember outputs",
+        ),
+        (
+            ("--federation.weighting", "huscf.federation.FeganWeights"),
+            "federation.weighting: sites do not tell their label counts",
+        ),
+    ],
+)
+def test_methods_that_sites_cannot_run_are_refused_by_name(tmp_path, options, reason):
+    config = write_config(tmp_path / "run.yaml")
+    with pytest.raises(HuscfError, match=reason):
+        read_run_config(["--config", str(config), *options])
+
+
+def test_changes_of_samples_at_the_client_are_allowed(tmp_path):
+    config = write_config(tmp_path / "run.yaml")
+    read_run_config(["--config", str(config), *AUGMENTATION])
