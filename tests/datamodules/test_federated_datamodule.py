@@ -141,7 +141,7 @@ def test_clients_join_later_and_leave_for_good():
     ],
 )
 def test_epochs_that_cannot_be_are_refused(options, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(HuscfError, match=message):
         take_epochs(TwoDomains(clients_per_domain=3, batch_size=2, steps_per_epoch=1, **options), 2)
 
 

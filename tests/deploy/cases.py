@@ -2,6 +2,7 @@
 
 import threading
 
+import torch
 import yaml
 
 from huscf.check_data import read_datamodule
@@ -104,6 +105,7 @@ class Deployment:
 
     def start(self, run):
         def guarded():
+            torch.set_num_threads(1)  # which decides about last bits, and is each thread's own
             try:
                 run()
             except Exception as error:

@@ -31,7 +31,9 @@ def one_process(tmp_path_factory):
     monkeypatch.setattr(Evaluation, "on_round_end", lambda *_: None)
     monkeypatch.setattr(SampleGrid, "on_round_end", lambda *_: None)
     options = ["--model.engine", "serial", "--report.enabled", "false"]
-    assert main(["fit", "--config", str(config), *options]) == 0
+    before = torch.get_num_threads()
+    assert main(["fit", "--config", str(config), "--training.num_threads=1", *options]) == 0
+    torch.set_num_threads(before)
     monkeypatch.undo()
     return read_checkpoint(folder / "runs" / "tiny-1" / "checkpoints" / "last.ckpt")
 

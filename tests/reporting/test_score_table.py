@@ -291,7 +291,10 @@ def test_a_run_whose_partition_is_by_shares_is_tested_by_its_checkpoint(tmp_path
         (["--ckpt_path={}/text.ckpt"], "not a checkpoint of huscf (truncated, or no archive"),
         (["--ckpt_path={}/last.ckpt", "--model.num_evaluated_seeds=0"], "must be >= 1"),
         (["--ckpt_path={}/last.ckpt", "--model.num_evaluated_per_class=0"], "must be >= 1"),
-        (["--ckpt_path={}/last.ckpt", "--model.num_evaluated_clients=-1"], "clients >= 0"),
+        (
+            ["--ckpt_path={}/last.ckpt", "--model.num_evaluated_clients=-1"],
+            "clients is -1, must be >= 0",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(
