@@ -263,6 +263,8 @@ def fork(
 ) -> Ending:
     """Run huscf fit in a fork of this process, and kill that after some seconds if wanted."""
     reader, writer = os.pipe()
+    output = Path("output.txt")
+    output.touch()  # a kill may come before the child has begun to write
     if (child := os.fork()) == 0:
         os.close(reader)
         os._exit(run_child(prepare, options or [], writer))
@@ -280,7 +282,7 @@ def fork(
         time.sleep(0.01)
     with os.fdopen(reader, "rb") as stream:
         saved = stream.read().count(MARK)
-    return Ending(done[1], saved, Path("output.txt").read_text(errors="replace"))
+    return Ending(done[1], saved, output.read_text(errors="replace"))
 
 
 def run_child(prepare: Callable[[], None], options: list[str], writer: int) -> int:

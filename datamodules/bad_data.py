@@ -47,13 +47,14 @@ def settle_bad_data(where: str, bad: Sequence[BadInput], on_bad_data: OnBadData)
     """
     if not bad:
         return
-    message = f"{where}: {len(bad)} bad inputs: {_summarize(bad)}"
+    message = f"{where}: {len(bad)} bad inputs: {summarize(bad)}"
     if on_bad_data == "fatal":
         raise DataError(f"{message}. Mend them, or leave them out with on_bad_data: skip")
     warnings.warn(f"{message}. They are left out", stacklevel=3)
 
 
-def _summarize(bad: Sequence[BadInput]) -> str:
+def summarize(bad: Sequence[BadInput]) -> str:
+    """Return what was found by reason, counted, the first five of each named."""
     names: dict[str, list[str]] = {}
     for reason, name in bad:
         names.setdefault(reason, []).append(name)

@@ -13,7 +13,7 @@ import torch
 from ..cache_folder import default_cache_dir
 from ..errors import DataError, check_number
 from ..user_paths import expand_path
-from .bad_data import BadInput, settle_bad_data
+from .bad_data import BadInput, settle_bad_data, summarize
 from .domain import Domain
 from .federated_datamodule import FederatedDataModule
 from .held_out import hold_out
@@ -119,10 +119,11 @@ class FileDataModule(FederatedDataModule):
             file.key for file in set(source.files) - set(kept.files) if file.key
         )
         if {file.is_test for file in kept.files} != {False, True}:
+            left_out = f"; left out: {summarize(kept.bad)}" if kept.bad else ""
             raise DataError(
                 f"{source.name} ({source.folder}): {len(kept.files)} usable files"
                 f"{_count_patients(kept.files)} are too few to train on some and hold out others: "
-                "add files, or raise test_fraction"
+                f"add files, or raise test_fraction{left_out}"
             )
         return _make_domain(kept, stored)
 

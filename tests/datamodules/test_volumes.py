@@ -112,6 +112,9 @@ def test_volumes_need_to_be_told_which_slices(tmp_path):
     make_folder(tmp_path)
     with pytest.raises(DataError, match=r"10 x volume with several slices \(see frames\)"):
         _ = make_module(tmp_path).domains
+    message = r"0 usable files .*; left out: 10 x volume with several slices \(see frames\)"
+    with pytest.warns(UserWarning), pytest.raises(DataError, match=message):
+        _ = make_module(tmp_path, on_bad_data="skip").domains
     make_folder(tmp_path / "flat", depth=1)
     domain = make_module(tmp_path / "flat").domains["mri"]
     assert domain.train_samples.unique().tolist() == [100, 200]
