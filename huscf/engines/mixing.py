@@ -57,7 +57,7 @@ def mix_over_wire(engine: "LocalEngine", mixture: Mixture) -> None:
     for name in names:
         now = list_holders(engine, name)
         for (network, index), holders in before[name].items():
-            topic = network if name == "trained" else f"{network} average"
+            topic = block_topic(network, name)
             moments = mixture.moments if name == "trained" else "keep"
             if network in mixture.givers:
                 _pass_blocks(engine, network, topic, holders, mixture.givers[network], moments)
@@ -69,6 +69,11 @@ def mix_over_wire(engine: "LocalEngine", mixture: Mixture) -> None:
     if mixture.moments == "keep":
         engine.forget_moments_of(diverged)
     server.refresh_optimizers(engine.method)
+
+
+def block_topic(network: str, holding: str) -> str:
+    """Return what a message that carries a block says it is about."""
+    return network if holding == "trained" else f"{network} average"
 
 
 def list_holders(engine: "LocalEngine", holding: str) -> dict[tuple[str, int], dict[int, Copy]]:
@@ -140,11 +145,7 @@ def _mix_block(
             continue
         if copy.party != SERVER:
             new = engine.wire.pass_on(Message(SERVER, copy.party, "blocks", topic, new))
-        # Norms are estimated in place, by every holder for itself.
-        shares = not find_spectral_norms(copy.block)
-        write_block(copy.block, new, optimizer if moments == "average" else None, shares)
-        renew_norms(copy.block)
-        _party(engine, copy).shares_memory |= shares
+        _take_over(engine, copy, network, new, moments)
 
 
 def _pass_blocks(
@@ -169,9 +170,22 @@ def _pass_blocks(
         optimizer = _optimizer(engine, copy, network)
         if moments == "reset" and optimizer is not None:
             forget_moments(optimizer, copy.block.parameters())
-        # The state is a clone for this holder alone, whose own memory others may share.
-        write_block(copy.block, state, optimizer if moments == "average" else None, shares=True)
-        renew_norms(copy.block)
+        _take_over(engine, copy, network, state, moments)
+
+
+def _take_over(engine: "LocalEngine", copy: Copy, network: str, state: State, moments: str) -> None:
+    """Let a party go on with a block's new state, in the state's own memory where that can be."""
+    party = _party(engine, copy)
+    # Norms are estimated in place, by every holder for itself.
+    shares = not find_spectral_norms(copy.block)
+    if shares:
+        party.shares_memory = True
+    else:
+        party.own_memory()
+    write_block(
+        copy.block, state, party.optimizers.get(network) if moments == "average" else None, shares
+    )
+    renew_norms(copy.block)
 
 
 def _add_moments(

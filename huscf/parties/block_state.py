@@ -54,10 +54,12 @@ def write_block(
     for name, tensor in own.items():
         if name not in state:
             continue
-        if shares and _is_alike(tensor, state[name]):
-            tensor.data = state[name]
-        else:
+        if not shares:
             tensor.copy_(state[name])
+        elif _is_alike(tensor, state[name]):
+            tensor.data = state[name]
+        else:  # never in place: others may share what is there
+            tensor.data = torch.empty_like(tensor).copy_(state[name])
     if optimizer is None:
         return
     for name, value in state.items():

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 from huscf.engines import Mixture
+from huscf.models import ConditionalDiscriminator
+from huscf.parties import Party
 from tests.conftest import ENGINES, make_batch, make_gan, run_step
 
 CUTS = {0: [1, 1, 1, 1], 1: [2, 1, 1, 1], 2: [1, 1, 2, 1], 3: [1, 1, 1, 2]}
@@ -60,3 +63,31 @@ def test_averages_of_absent_clients_rest(engine):
     run_step(module, make_batch([0]), 1)
     after = module.client(3).average.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_clients_that_have_never_trained_get_averages_beside_those_of_others(engine, monkeypatch):
+    """Estimates of spectral norms are made in place, which no other client may see."""
+    clusters, weights = {c: c % 2 for c in CUTS}, dict.fromkeys(CUTS, 1.0)
+    weights |= {2: 0.0, 3: 0.0}
+    states = []
+    for is_shared in (True, False):
+        with monkeypatch.context() as patch:
+            if is_shared:
+                patch.setattr(Party, "own_memory", lambda self: None)
+            module = make_gan(CUTS, engine=engine, discriminator=normed_discriminator)
+        run_step(module, make_batch([0, 1]))
+        module.engine.mix(Mixture(clusters, weights))
+        states.append(module.state_dict())
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+def normed_discriminator(shape):
+    torch.manual_seed(0)
+    network = ConditionalDiscriminator(shape, width=4, depth=4, norm="none")
+    for block in network:
+        for module in list(block.modules()):
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.utils.parametrizations.spectral_norm(module)
+    return network
