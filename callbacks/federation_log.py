@@ -8,12 +8,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 from ..errors import check_complete, check_number
-from ..federation import RoundDecision, align_embedding
+from ..federation import RoundDecision
 from ..reporting.federation_charts import draw_last_round
 from ..reporting.federation_history import (
     FederationRow,
     append_federation,
-    embedding_of,
+    describe_decision,
     write_federation,
 )
 from ..reporting.wandb_media import make_media, make_row_table
@@ -97,20 +97,8 @@ class FederationLog(RoundCallback):
     ) -> list[FederationRow]:
         """Return one row per client; points lie as those of the last logged round."""
         domains = getattr(trainer.datamodule, "client_domains", {})  # type: ignore[attr-defined]
-        points = align_embedding(decision.embedding_2d, embedding_of(self.last_round()))
-        return [
-            FederationRow(
-                module.num_rounds,
-                client,
-                domains.get(client, ""),
-                cluster,
-                module.client_sizes[client],
-                decision.divergences.get(client),
-                decision.weights[client],
-                *points.get(client, (None, None)),
-            )
-            for client, cluster in sorted(decision.clusters.items())
-        ]
+        sizes, before = module.client_sizes, self.last_round()
+        return describe_decision(module.num_rounds, decision, domains, sizes, before)
 
     def _folder(self, trainer: Trainer) -> Path:
         folder = RunFolder.of(trainer, self).path

@@ -139,7 +139,10 @@ def write_kits(
     for name in roster:
         authority.write_party(output / name, "site", name)
         _write_private(output / name / SECRET, secrets.token_hex(32).encode())
-        site = {"address": f"{host}:{port}", "data": {"class_path": "huscf.datamodules.FIXME"}}
+        site = {
+            "address": f"{host}:{port}",
+            "data": {"class_path": "huscf.datamodules.NameYourOwnHere"},
+        }
         text = yaml.safe_dump(site, sort_keys=False)
         (output / name / "site.yaml").write_text(_SITE_HEAD + text, encoding="utf-8")
 

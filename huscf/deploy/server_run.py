@@ -16,11 +16,11 @@ from ..callbacks.run_folder import write_csv, write_yaml
 from ..engines import StepResult
 from ..engines.remote import PROTOCOL, RemoteEngine, Sessions
 from ..errors import CheckpointError, HuscfError, check_complete
-from ..federation import RoundDecision, align_embedding
+from ..federation import RoundDecision
 from ..methods import Method, request_plan
 from ..models import Network, SampleShape
 from ..parties import Server
-from ..reporting.federation_history import FederationRow, append_federation, embedding_of
+from ..reporting.federation_history import FederationRow, append_federation, describe_decision
 from ..split import CutPlan
 from ..training import build_networks
 from ..training.module import FORMAT
@@ -336,20 +336,8 @@ class ServerRun:
 
     def _place(self, decision: RoundDecision) -> list[FederationRow]:
         names = {c: name for name, own in self.roster.items() for c in own}
-        points = align_embedding(decision.embedding_2d, embedding_of(self.placed))
-        return [
-            FederationRow(
-                self.num_rounds,
-                client,
-                names[client],
-                cluster,
-                self.engine.client_sizes[client],
-                decision.divergences.get(client),
-                decision.weights[client],
-                *points.get(client, (None, None)),
-            )
-            for client, cluster in sorted(decision.clusters.items())
-        ]
+        sizes = self.engine.client_sizes
+        return describe_decision(self.num_rounds, decision, names, sizes, self.placed)
 
     # Saving
 

@@ -18,7 +18,6 @@ from ..parties import (
     Server,
     copy_moments,
     find_crossings,
-    forget_moments,
 )
 from ..randomness import make_generator
 from ..split import CutPlan
@@ -127,12 +126,8 @@ class LocalEngine(Engine):
     def load_batches(self, batches: Batches, step: int) -> list[int]:
         """Hand every client its own batch and random streams; return who takes part."""
         for client_id, (samples, labels) in batches.items():
-
-            def streams(purpose: str, own: int = client_id) -> torch.Generator:
-                return make_generator(self.seed, purpose, own, step)
-
             self.client(client_id).own_memory()
-            private = self.method.prepare(samples, labels, streams, step)
+            private = prepare_batch(self.method, client_id, samples, labels, self.seed, step)
             private |= self._draw(client_id, samples, step)
             self.client(client_id).load_batch(private, self.shape.num_classes)
         self.server.own_memory()
@@ -192,8 +187,12 @@ class LocalEngine(Engine):
         summary: ActivationSummary | None = None
         if present:
             summary = statistics.summarize(self.client_sizes)
-        diverged = frozenset(c for c in self.plan.client_ids if not self.client(c).is_finite())
+        diverged = self.find_diverged()
         return Observation(summary, dict(self.clusters), self.client_sizes, present, diverged)
+
+    def find_diverged(self) -> frozenset[int]:
+        """Return the clients whose own blocks are not finite."""
+        return frozenset(c for c, client in self._clients.items() if not client.is_finite())
 
     def mix(self, mixture: Mixture) -> None:
         """Close a round: take over clusters, average within them, begin new statistics."""
@@ -229,9 +228,7 @@ class LocalEngine(Engine):
     def forget_moments_of(self, client_ids: Iterable[int]) -> None:
         """Drop the optimiser state of clients that have diverged."""
         for client_id in client_ids:
-            client = self.client(client_id)
-            for network, optimizer in client.optimizers.items():
-                forget_moments(optimizer, client.parameters_of(network))
+            self.client(client_id).forget_moments()
 
     # Drawing
 
@@ -330,6 +327,17 @@ class LocalEngine(Engine):
         """Go on from the optimisers' state of a checkpoint, once there are optimisers."""
         for name, party in self.all_parties().items():
             party.set_optimizer_state(state.get(name, {}))
+
+
+def prepare_batch(
+    method: Method, client_id: int, samples: Tensor, labels: Tensor, seed: int, step: int
+) -> Carry:
+    """Return what a client keeps private in a step; what it draws follows from seed and step."""
+
+    def streams(purpose: str) -> torch.Generator:
+        return make_generator(seed, purpose, client_id, step)
+
+    return method.prepare(samples, labels, streams, step)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from ..parties import read_block, split_moments, write_block
 from ..split import CutPlan
 from ..wire import SERVER, Message, PartyId
 from .base import Move
+from .mixing import block_topic
 
 if TYPE_CHECKING:
     from .local import LocalEngine
@@ -142,7 +143,7 @@ class _Moves:
         engine = self.engine
         party = engine.server if sender == SERVER else engine.client(sender)
         optimizer = party.optimizers.get(network) if holding == "trained" else None
-        topic = network if holding == "trained" else f"{network} average"
+        topic = block_topic(network, holding)
         message = Message(sender, receiver, "moved_blocks", topic, read_block(given, optimizer))
         arrived = engine.wire.pass_on(message)
         self.made.append(

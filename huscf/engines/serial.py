@@ -57,10 +57,7 @@ class SerialEngine(LocalEngine):
                     raise
                 dropped.append(client_id)
                 self.num_dropped[client_id] += 1
-        for client_id, share in self.server_shares(losses).items():
-            for parameter, gradient in gradients[client_id].items():
-                known = 0.0 if parameter.grad is None else parameter.grad
-                parameter.grad = known + share * gradient
+        sum_gradients(self.server_shares(losses), gradients)
         for network in phase.trains:
             self.server.check_gradients(network)
             for party in self.all_parties().values():
@@ -142,6 +139,14 @@ class SerialEngine(LocalEngine):
             self.server.statistics.drop(client_id)
             self.server.guard.drop(client_id)
             raise
+
+
+def sum_gradients(shares: Mapping[int, float], gradients: Mapping[int, Gradients]) -> None:
+    """Leave at the server's parameters what each client's gradients come to, by its share."""
+    for client_id, share in shares.items():
+        for parameter, gradient in gradients[client_id].items():
+            known = 0.0 if parameter.grad is None else parameter.grad
+            parameter.grad = known + share * gradient
 
 
 def run_passes(

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from ..errors import CheckpointError
 from ..methods import Method
 from ..models import Carry
+from .block_state import forget_moments
 from .holdings import ClientBlocks, ServerBlocks, named_parameters, tensors_of
 
 
@@ -118,6 +119,11 @@ class Party(nn.Module):
             for parameter in self.parameters_of(network):
                 if known.get(parameter):
                     optimizer.state[parameter] = known[parameter]
+
+    def forget_moments(self) -> None:
+        """Drop all optimiser state, so that the next step is like a first one."""
+        for network, optimizer in self.optimizers.items():
+            forget_moments(optimizer, self.parameters_of(network))
 
     def step(self, network: str) -> None:
         """Step the blocks of one network, and free their gradients."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..federation import RoundDecision, align_embedding
 from ..whole_files import escape_cell, replacing, unescape_cell
 
 #: Number of a colour by cluster.
@@ -38,6 +39,38 @@ class FederationRow(NamedTuple):
     weight: float
     map_x: float | None
     map_y: float | None
+
+
+def describe_decision(
+    number: int,
+    decision: RoundDecision,
+    domains: Mapping[int, str],
+    sizes: Mapping[int, int],
+    before: Sequence[FederationRow],
+) -> list[FederationRow]:
+    """Return one row per client; points lie as those of the round before.
+
+    Args:
+        number: Of the round, from 1.
+        decision: What the round has decided.
+        domains: By client, as far as they are known.
+        sizes: Training samples by client.
+        before: Rows of the round before.
+    """
+    points = align_embedding(decision.embedding_2d, embedding_of(before))
+    return [
+        FederationRow(
+            number,
+            client,
+            domains.get(client, ""),
+            cluster,
+            sizes[client],
+            decision.divergences.get(client),
+            decision.weights[client],
+            *points.get(client, (None, None)),
+        )
+        for client, cluster in sorted(decision.clusters.items())
+    ]
 
 
 def append_federation(path: Path, rows: Sequence[FederationRow]) -> None:

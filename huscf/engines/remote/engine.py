@@ -13,6 +13,7 @@ from ...wire import SERVER, Message
 from ...wire.frames import Frame, FrameError
 from ..base import Batches, Mixture, Move, Observation, StepResult
 from ..local import LocalEngine
+from ..mixing import block_topic
 from .expected import Crossings, describe_block
 from .mirror import BlockRef, Mirror
 from .protocol import read_failures, read_losses
@@ -155,13 +156,13 @@ class RemoteEngine(LocalEngine):
         answers = self.sessions.call(
             {name: {"kind": "close"} for name in self.sessions.present()}, self.timeout_s
         )
-        statistics = self.server.statistics
-        present = frozenset(statistics.client_ids)
-        summary = statistics.summarize(self.client_sizes) if present else None
         said = {c for answer in answers.values() for c in _read_ids(answer.get("diverged"))}
         self._diverged = frozenset(said & set(self.plan.client_ids))
-        clusters = dict(self.clusters)
-        return Observation(summary, clusters, self.client_sizes, present, self._diverged)
+        return super().observe()
+
+    def find_diverged(self) -> frozenset[int]:
+        """Return the clients whose sites said that their blocks are not finite."""
+        return self._diverged
 
     def mix(self, mixture: Mixture) -> None:
         """Average over the clients whose sites are there, by what these send."""
@@ -230,7 +231,7 @@ class RemoteEngine(LocalEngine):
 
     def _count_block(self, ref: BlockRef, sender: Any, state: Mapping[str, Tensor]) -> None:
         receiver = ref.client_id if sender == SERVER else SERVER
-        topic = ref.network if ref.holding == "trained" else f"{ref.network} average"
+        topic = block_topic(ref.network, ref.holding)
         message = Message(sender, receiver, "blocks", topic, state)
         self.wire.check_kind("blocks", topic)
         self.wire.count(message, message.num_bytes)

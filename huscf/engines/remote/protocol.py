@@ -24,9 +24,11 @@ session, as after a restart) or `displaced` (another process joined under this n
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ...wire.frames import FrameError
+
+ValueT = TypeVar("ValueT")
 
 #: Version of the frames; both ends have the same.
 PROTOCOL = 1
@@ -64,21 +66,20 @@ def check_request(header: Mapping[str, Any]) -> None:
 
 def read_losses(entries: list[Any]) -> dict[int, float]:
     """Return losses by client, from pairs of both."""
-    found: dict[int, float] = {}
-    for entry in entries:
-        is_pair = isinstance(entry, list) and len(entry) == 2
-        if not is_pair or type(entry[0]) is not int or type(entry[1]) is not float:
-            raise FrameError("finish: losses are pairs of client and number")
-        found[entry[0]] = entry[1]
-    return found
+    return _read_pairs(entries, float, "losses are pairs of client and number")
 
 
 def read_failures(entries: list[Any]) -> dict[int, str]:
     """Return what was not finite by client, from pairs of both."""
-    found: dict[int, str] = {}
+    found = _read_pairs(entries, str, "failures are pairs of client and text")
+    return {client_id: reason[:200] for client_id, reason in found.items()}
+
+
+def _read_pairs(entries: list[Any], kind: type[ValueT], wanted: str) -> dict[int, ValueT]:
+    found: dict[int, ValueT] = {}
     for entry in entries:
         is_pair = isinstance(entry, list) and len(entry) == 2
-        if not is_pair or type(entry[0]) is not int or type(entry[1]) is not str:
-            raise FrameError("finish: failures are pairs of client and text")
-        found[entry[0]] = entry[1][:200]
+        if not is_pair or type(entry[0]) is not int or type(entry[1]) is not kind:
+            raise FrameError(f"finish: {wanted}")
+        found[entry[0]] = entry[1]
     return found

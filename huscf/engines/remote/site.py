@@ -3,19 +3,17 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, HuscfError, NonFiniteError, check_complete
 from ...federation import ReferenceBlocks
 from ...methods import Method, Pass, Phase, trace_inputs
 from ...models import Network, SampleShape
-from ...parties import Client, forget_moments, read_block, write_block
-from ...randomness import make_generator
+from ...parties import Client, read_block, write_block
 from ...split import CutPlan
 from ...wire.frames import Frame, FrameError, TensorSpec
 from ..base import Batches
-from ..local import check_plan, update_averages
+from ..local import check_plan, prepare_batch, update_averages
 from ..serial import run_passes
 from .expected import Crossings, describe_block
 
@@ -104,11 +102,8 @@ class SiteHalf:
         return losses
 
     def _load(self, client_id: int, batch: tuple[Tensor, Tensor], step: int) -> None:
-        def streams(purpose: str) -> torch.Generator:
-            return make_generator(self.seeds[client_id], purpose, client_id, step)
-
         self.clients[client_id].own_memory()
-        private = self.method.prepare(*batch, streams, step)
+        private = prepare_batch(self.method, client_id, *batch, self.seeds[client_id], step)
         self.clients[client_id].load_batch(private, self.shape.num_classes)
 
     def _show(self, client_id: int, samples: Tensor, step: int, ask: Ask) -> None:
@@ -179,9 +174,7 @@ class SiteHalf:
             optimizer = self.clients[client_id].optimizers.get(network)
             write_block(block, state, optimizer if holding == "trained" else None)
         for client_id in command["forget"]:
-            client = self.clients[client_id]
-            for network, optimizer in client.optimizers.items():
-                forget_moments(optimizer, client.parameters_of(network))
+            self.clients[client_id].forget_moments()
 
     # The half on disk
 

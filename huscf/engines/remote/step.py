@@ -4,18 +4,17 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import NonFiniteError
 from ...methods import Pass, Phase
 from ...wire import SERVER, Kind, Message
 from ...wire.frames import Frame, FrameError
+from ..serial import Gradients, sum_gradients
 from .deferred_norms import DeferredNorms, find_norms, is_order_free
 
 if TYPE_CHECKING:
     from .engine import RemoteEngine
-
-Gradients = dict[nn.Parameter, Tensor]
 
 
 class DroppedError(Exception):
@@ -177,10 +176,7 @@ class RemoteStep:
         losses = {c: self._losses[c] for c in self.active}
         for client_id in losses:
             self._norms[client_id].follow()
-        for client_id, share in self.engine.server_shares(losses).items():
-            for parameter, gradient in self._gradients[client_id].items():
-                known = 0.0 if parameter.grad is None else parameter.grad
-                parameter.grad = known + share * gradient
+        sum_gradients(self.engine.server_shares(losses), self._gradients)
         for network in phase.trains:
             self.engine.server.check_gradients(network)
             self.engine.server.step(network)
