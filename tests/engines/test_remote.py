@@ -8,6 +8,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from huscf.engines import Mixture
 from huscf.engines.remote import Caller, Dismissed, Rejoin, RemoteEngine, Sessions, SiteHalf
+from huscf.engines.remote.step import RemoteStep
 from huscf.errors import HuscfError, NonFiniteError
 from huscf.models import ConditionalDiscriminator
 from huscf.split import CutPlan
@@ -259,6 +260,26 @@ def test_what_is_not_finite_is_dropped_or_stops_the_run(on_nonfinite):
             torch.equal(before[n], t) for n, t in half.state_dict().items()
         )
         assert not any(state for o in half.optimizers.values() for state in o.state.values())
+
+
+def test_a_server_that_is_stopped_in_a_step_keeps_no_site_waiting(monkeypatch):
+    roster = {"a": (0,), "b": (1,)}
+
+    def interrupt(step, timeout_s):
+        with step.changed:
+            assert step.changed.wait_for(lambda: len(step._losses) == 2, timeout_s)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RemoteStep, "end_phase", interrupt)
+    with Server(gan(2), roster) as server:
+        server.sessions.poll_s = 60.0
+        with pytest.raises(KeyboardInterrupt):
+            server.engine.run_step([0, 1], 0)
+        server.sessions.close("the server has stopped")
+        for site in server.sites.values():
+            site.thread.join(10)
+            assert not site.thread.is_alive()
+            assert "the server has stopped" in site.reason
 
 
 def test_a_round_goes_on_without_a_site_and_waits_for_a_whole_cluster():

@@ -81,9 +81,13 @@ class RemoteEngine(LocalEngine):
         }
         numbers = self.sessions.post(commands)
         losses = {}
-        for phase in running.phases:
-            losses[phase.name] = running.end_phase(self.timeout_s)
-            self._count_wait(phase.name, running.waited[-1])
+        try:
+            for phase in running.phases:
+                losses[phase.name] = running.end_phase(self.timeout_s)
+                self._count_wait(phase.name, running.waited[-1])
+        except BaseException:
+            running.abandon()  # as at a signal to end: sites shall hear of it at once
+            raise
         self.update_averages(step, ())  # clients' are theirs
         self.commit_step(())
         # Who was late is not waited for again; it is asked once it is there.

@@ -41,6 +41,7 @@ class RemoteStep:
         self.phase = 0
         self.dropped: list[int] = []
         self.failure: NonFiniteError | None = None
+        self.is_abandoned = False
         self.results: list[tuple[list[int], float]] = []
         self.waited: list[float] = []
         self.changed = threading.Condition(threading.RLock())
@@ -112,7 +113,7 @@ class RemoteStep:
                     if client_id in self.active:
                         self._losses[client_id] = value
                 self.changed.notify_all()
-            self.changed.wait_for(lambda: self.phase > phase or self.failure is not None, wait_s)
+            self.changed.wait_for(lambda: self.phase > phase or self._has_stopped(), wait_s)
             if self.phase <= phase:
                 return {"kind": "wait"}
             committed, loss = self.results[phase]
@@ -145,6 +146,12 @@ class RemoteStep:
             self.changed.notify_all()
             return loss
 
+    def abandon(self) -> None:
+        """Let nobody wait for this step any longer: the server does not end it."""
+        with self.changed:
+            self.is_abandoned = True
+            self.changed.notify_all()
+
     def drop(self, client_id: int) -> None:
         """Leave a client out of the rest of the step, as if it had not been there."""
         with self.changed:
@@ -167,6 +174,9 @@ class RemoteStep:
         self._norms = {c: DeferredNorms() for c in self.active}
         self._gone_back: dict[int, set[str]] = {c: set() for c in self.active}
         self._turns_over: set[int] = set()
+
+    def _has_stopped(self) -> bool:
+        return self.failure is not None or self.is_abandoned
 
     def _is_complete(self) -> bool:
         return self.failure is not None or all(c in self._losses for c in self.active)
@@ -228,8 +238,10 @@ class RemoteStep:
         """Wait for the clients before this one, where their order matters."""
         if self.in_turn:
             phase = self.phase
-            self.changed.wait_for(lambda: self.phase > phase or self._is_turn_of(client_id))
-            if self.phase > phase or client_id not in self.active:
+            self.changed.wait_for(
+                lambda: self.phase > phase or self._has_stopped() or self._is_turn_of(client_id)
+            )
+            if self.phase > phase or self._has_stopped() or client_id not in self.active:
                 raise DroppedError
 
     def _is_turn_of(self, client_id: int) -> bool:
