@@ -1,6 +1,7 @@
 """Lightning callbacks: thin adapters that decide, compute, and apply."""
 
-from .base import RoundCallback, RoundResult, end_round, is_last_epoch
+from ..training import RoundResult
+from .base import RoundCallback, end_round, is_last_epoch
 from .best_round import BestRound
 from .closing_summary import ClosingSummary
 from .clustered_federation import ClusteredFederation

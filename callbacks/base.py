@@ -1,61 +1,8 @@
 """A round's end as an event, and the callbacks that wait for it."""
 
-from dataclasses import dataclass, field
-from typing import Protocol
-
 from lightning.pytorch import Callback, Trainer
 
-from ..engines import LocalEngine, Mixture
-from ..federation import RoundDecision
-from ..methods import Method
-from ..parties import Server
-from ..training import SplitModule
-
-
-@dataclass
-class RoundResult:
-    """What a round came to.
-
-    Args:
-        number: Rounds so far, this one included.
-        decision: Clusters and weights.
-        mixture: What was averaged, and how.
-        is_last: Whether training ends with it.
-        compares_clients: Whether clusters follow from what clients send, so that cuts must leave
-            something comparable at the server.
-        figures: By name; a row of metrics.csv.
-    """
-
-    number: int
-    decision: RoundDecision
-    mixture: Mixture
-    is_last: bool = False
-    compares_clients: bool = True
-    figures: dict[str, float] = field(default_factory=dict)
-
-
-class FederatedRun(Protocol):
-    """What a round needs to know of a run: a SplitModule, or a server whose clients are at sites.
-
-    Attributes:
-        num_rounds: Rounds so far.
-        seed: Of the run.
-    """
-
-    num_rounds: int
-    seed: int
-
-    @property
-    def engine(self) -> LocalEngine:
-        """Return the engine."""
-
-    @property
-    def method(self) -> Method:
-        """Return the method."""
-
-    @property
-    def server(self) -> Server:
-        """Return the server."""
+from ..training import RoundResult, SplitModule
 
 
 class RoundCallback(Callback):

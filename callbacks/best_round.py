@@ -10,8 +10,8 @@ from ..datamodules import ClientData
 from ..errors import check_number
 from ..metrics import held_out_distance
 from ..randomness import make_generator
-from ..training import SplitModule
-from .base import RoundCallback, RoundResult
+from ..training import RoundResult, SplitModule
+from .base import RoundCallback
 
 #: The column of metrics.csv that decides about best.ckpt.
 HELD_OUT = "held_out/distance"

@@ -9,8 +9,8 @@ from ..checkpoint_io import read_checkpoint
 from ..errors import HuscfError
 from ..reporting import make_evaluation_table, make_usefulness_table
 from ..resuming import find_newest
-from ..training import SplitModule
-from .base import RoundCallback, RoundResult
+from ..training import RoundResult, SplitModule
+from .base import RoundCallback
 from .run_folder import RunFolder
 
 

@@ -1,141 +1,24 @@
 """Periodic federation inside the clusters that the server finds."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
 
-from ..engines import Mixture, Moments
-from ..errors import HuscfError, check_complete, check_number
-from ..federation import (
-    ClusteredPolicy,
-    PolicyMemory,
-    ReferenceObserver,
-    RoundDecision,
-    RoundView,
-    ServerCopies,
-    check_server_copies,
-    draw_ring,
-    rand_index,
-)
-from ..parties import PerCluster
-from ..randomness import make_rng
-from ..training import SplitModule
-from .base import FederatedRun, RoundResult, end_round, is_last_epoch
-from .observation import count_labels, observe_batch, send_label_counts, start_observer
-
-Observed = Literal["reference", "training"]
+from ..training import Federation, SplitModule
+from .base import end_round, is_last_epoch
 
 
-class ClusteredFederation(Callback):
+class ClusteredFederation(Federation, Callback):
     """Every few epochs: find clusters, weigh their members, average their blocks.
 
-    Args:
-        every_n_epochs: Length of a round in epochs. The end of training ends a round too.
-        observe: Which activations tell clients apart: those of a client's first batches in a round
-            under "reference" blocks that never train (huscf.federation.ReferenceBlocks), or
-            those of all its batches under the blocks in "training", as the paper does. These
-            differ with the moment, so that clients that take part by turns are told apart by it.
-        observed_samples: Of a client and round, at least so many samples pass the reference
-            blocks, or all of its batches.
-        half_life: Where blocks in training are observed: steps after which a batch counts half;
-            0 counts all of a round alike.
-        server: "cluster" keeps a copy of the server's blocks per cluster, "shared" one for all;
-            {"discriminator": [3]} keeps copies of those blocks, counted from 0, and shares the
-            others.
-        moments: Adam's moments of averaged blocks: "keep", "average" or "reset".
-        **kwargs: How clusters and weights are found, as of huscf.federation.ClusteredPolicy.
-
-    Attributes:
-        policy: What decides clusters and weights.
-        memory: What it remembers of earlier rounds.
-        decision: What the last round decided; None before the first.
+    What happens stands in huscf.training.Federation, with all options; this says when.
     """
-
-    def __init__(
-        self,
-        every_n_epochs: int = 1,
-        observe: Observed = "reference",
-        observed_samples: int = 64,
-        half_life: float = 4.0,
-        server: ServerCopies = "cluster",
-        moments: Moments = "keep",
-        **kwargs: Any,
-    ) -> None:
-        for name, value, least in (
-            ("every_n_epochs", every_n_epochs, 1),
-            ("observed_samples", observed_samples, 2),
-            ("half_life", half_life, 0),
-        ):
-            check_number(f"federation.{name}", value, least)
-        self.every_n_epochs = every_n_epochs
-        self.observe = observe
-        self.observed_samples = observed_samples
-        self.half_life = half_life
-        self.server = server
-        self.moments: Moments = moments
-        self.policy = ClusteredPolicy(**kwargs)
-        self.memory = PolicyMemory()
-        self.decision: RoundDecision | None = None
-        self.observer: ReferenceObserver | None = None
-        self.label_counts: dict[int, Tensor] = {}
-        self._saved_observer: dict[str, Any] | None = None
-
-    @property
-    def per_cluster(self) -> PerCluster:
-        """Return the option `server` as an engine takes it."""
-        return self.server if isinstance(self.server, Mapping) else self.server == "cluster"
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the policy's memory, and what was observed since the last round."""
-        observer = self._saved_observer if self.observer is None else self.observer.state_dict()
-        counts = dict(self.label_counts)
-        return {"memory": self.memory.state_dict(), "observer": observer, "label_counts": counts}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        check_complete(state_dict, self.state_dict())
-        self.memory = PolicyMemory.from_state_dict(state_dict["memory"])
-        self._saved_observer = state_dict["observer"]
-        self.label_counts = dict(state_dict["label_counts"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse cuts under which the server cannot compare clients, and blocks it cannot copy."""
         assert isinstance(pl_module, SplitModule)
         self.begin(pl_module)
-
-    def begin(self, module: FederatedRun) -> None:
-        """Before the first step: keep the reference blocks, part whom the policy parts anyway.
-
-        Raises:
-            HuscfError: Where the server could not compare clients, or copy its blocks, or the
-                method needs other moments.
-        """
-        check_server_copies(self.server, module.engine.plan)
-        wanted = module.method.moments
-        if wanted is not None and self.moments != wanted:
-            raise HuscfError(
-                f"federation.moments is {self.moments}, and {type(module.method).__name__} "
-                f"needs {wanted}"
-            )
-        module.server.statistics.half_life = self.half_life
-        compares = self.policy.needs_features and self.observe == "training"
-        if compares and module.server.statistics.boundary is None:
-            name = module.method.observed or "networks"
-            raise HuscfError(
-                f"federation: no boundary of the {name} is at the server for all clients, so "
-                f"they cannot be compared: shorten the longest {name} heads or tails, or set "
-                "federation.observe to reference"
-            )
-        if self.policy.needs_features and self.observe == "reference":
-            self.observer = start_observer(module, self.observed_samples)
-            if self._saved_observer is not None:
-                self.observer.load_state_dict(self._saved_observer)
-        clusters = self.policy.first_clusters(list(module.engine.clusters), module.seed)
-        if module.num_rounds == 0 and clusters is not None:
-            module.engine.set_clusters(clusters, self.per_cluster)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -144,86 +27,14 @@ class ClusteredFederation(Callback):
         assert isinstance(pl_module, SplitModule)
         self.observe_batch(pl_module, batch)
 
-    def observe_batch(
-        self, module: FederatedRun, batch: Mapping[int, tuple[Tensor, Tensor]]
-    ) -> None:
-        """Take a step's batches, uint8 samples and labels by client; call it before the step."""
-        if self.policy.needs_labels:
-            count_labels(self.label_counts, module, batch)
-        if self.observer is not None:
-            observe_batch(self.observer, module, batch)
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide, average, tell the others."""
         assert isinstance(pl_module, SplitModule)
         is_last = is_last_epoch(trainer)
         if not (self.should_federate(trainer.current_epoch) or is_last):
             return
-        decision = self.decide(pl_module)
-        if new := sorted(decision.loud - self.memory.loud):
-            rank_zero_warn(
-                f"federation: clients {new} send activations that no sample yields, far larger, "
-                "smaller or farther off than the others': they are averaged with nobody"
-            )
-        mixture = self.apply(pl_module, decision)
-        compares_cuts = self.policy.needs_features and self.observe == "training"
-        result = RoundResult(pl_module.num_rounds, decision, mixture, is_last, compares_cuts)
-        result.figures["round"] = pl_module.num_rounds
-        result.figures.update({f"federation/{n}": v for n, v in decision.figures().items()})
         domains = getattr(trainer.datamodule, "client_domains", None)  # type: ignore[attr-defined]
-        if domains:
-            result.figures["federation/ari"] = rand_index(decision.placed_clusters, domains)
+        result = self.end_round(pl_module, is_last, domains)
+        for line in result.warnings:
+            rank_zero_warn(line)
         end_round(trainer, pl_module, result)
-
-    def should_federate(self, epoch: int) -> bool:
-        """Return whether a round ends with this epoch (0-based)."""
-        return (epoch + 1) % self.every_n_epochs == 0
-
-    def decide(self, module: FederatedRun) -> RoundDecision:
-        """Return what the policy makes of what the server saw in the round; changes nothing."""
-        seen = module.engine.observe()
-        summary = seen.summary
-        if self.observer is not None:
-            statistics = self.observer.statistics
-            summary = statistics.summarize(seen.sizes) if statistics.client_ids else None
-        view = RoundView(
-            number=module.num_rounds,
-            seed=module.seed,
-            sizes=seen.sizes,
-            clusters=seen.clusters,
-            summary=summary,
-            diverged=seen.diverged,
-            label_counts=send_label_counts(self.label_counts, module),
-        )
-        return self.policy.decide(view, self.memory)
-
-    def apply(self, module: FederatedRun, decision: RoundDecision) -> Mixture:
-        """Average within the clusters, remember the decision, and begin a new round."""
-        self.decision, self.memory = decision, decision.memory
-        self.label_counts = {}
-        if self.observer is not None:
-            self.observer.statistics.reset()
-        mixture = Mixture(
-            decision.clusters,
-            decision.weights,
-            self.per_cluster,
-            self.moments,
-            self.choose_givers(module, decision),
-        )
-        module.engine.mix(mixture)
-        module.num_rounds += 1
-        return mixture
-
-    def choose_givers(
-        self, module: FederatedRun, decision: RoundDecision
-    ) -> dict[str, dict[int, int]]:
-        """Return, of the networks that the method does not average, who goes on with whose."""
-        number, found = module.num_rounds, {}
-        for network in module.engine.plan.networks:
-            mixing = module.method.mixing(network, number)
-            if mixing == "swap":
-                stream = make_rng(module.seed, f"ring of the {network}", number)
-                found[network] = draw_ring(decision.clusters, stream)
-            elif mixing == "keep":
-                found[network] = {client: client for client in decision.clusters}
-        return found

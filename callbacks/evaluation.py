@@ -8,8 +8,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from ..errors import HuscfError, check_number
 from ..metrics.evaluation import Effort, EvaluatedData, EvaluationSettings
-from ..training import SplitModule, decide_first, share_items
-from .base import RoundCallback, RoundResult
+from ..training import RoundResult, SplitModule, decide_first, share_items
+from .base import RoundCallback
 
 
 class Evaluation(RoundCallback):

@@ -17,9 +17,9 @@ from ..reporting.federation_history import (
     write_federation,
 )
 from ..reporting.wandb_media import make_media, make_row_table
-from ..training import SplitModule
+from ..training import RoundResult, SplitModule
 from ..whole_files import write_bytes
-from .base import RoundCallback, RoundResult
+from .base import RoundCallback
 from .run_folder import RunFolder
 
 

@@ -18,8 +18,8 @@ from ..planning import (
     measure_latency,
 )
 from ..split import CutPlan
-from ..training import SplitModule, decide_first
-from .base import RoundCallback, RoundResult
+from ..training import RoundResult, SplitModule, decide_first
+from .base import RoundCallback
 from .run_folder import RunFolder
 
 

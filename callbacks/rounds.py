@@ -9,9 +9,9 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ..errors import check_number
-from ..training import LinkingCheckpoint, SplitModule
+from ..training import LinkingCheckpoint, RoundResult, SplitModule
 from ..whole_files import link_file
-from .base import RoundCallback, RoundResult
+from .base import RoundCallback
 from .best_round import HELD_OUT
 
 

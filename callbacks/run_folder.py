@@ -15,9 +15,9 @@ from ..planning import SearchedPlan
 from ..reporting.run_record import write_table
 from ..resuming import find_newest
 from ..run_lock import RunLock
-from ..training import SplitModule
+from ..training import RoundResult, SplitModule
 from ..whole_files import write_text
-from .base import RoundCallback, RoundResult
+from .base import RoundCallback
 
 
 class RunFolder(RoundCallback):
@@ -213,7 +213,7 @@ class RunFolder(RoundCallback):
             **{name: total / self._num_steps for name, total in self._sums.items()},
             **result.figures,
             "traffic/mbytes": (num_bytes - self._num_bytes) / 1e6,
-            "dropped_steps": sum(module.num_dropped.values()),
+            "dropped_steps": sum(module.engine.num_dropped.values()),
             "seconds": now - self._started,
         }
         self.rows.append(row)

@@ -63,7 +63,7 @@ class RunReport(Callback):
                     **decided,
                     "uplink_mbytes": traffic.total(client, "uplink") / 1e6,
                     "downlink_mbytes": traffic.total(client, "downlink") / 1e6,
-                    "dropped_steps": module.num_dropped[client],
+                    "dropped_steps": module.engine.num_dropped[client],
                 }
             )
         return records

@@ -13,9 +13,9 @@ from ..datamodules.shapes import make_grey
 from ..errors import check_number
 from ..models import to_uint8
 from ..randomness import make_generator
-from ..training import SplitModule
+from ..training import RoundResult, SplitModule
 from ..whole_files import replacing, write_bytes
-from .base import RoundCallback, RoundResult
+from .base import RoundCallback
 from .run_folder import RunFolder
 
 #: A sample that is enlarged to more than this a side fills no screen, and the memory.

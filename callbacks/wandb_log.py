@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import WandbLogger
 from ..errors import HuscfError
 from ..reporting import RunRecord
 from ..reporting.wandb_media import make_media, make_tables
-from ..training import SplitModule
-from .base import RoundCallback, RoundResult
+from ..training import RoundResult, SplitModule
+from .base import RoundCallback
 from .run_folder import RunFolder
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
-from ..callbacks import ClusteredFederation
 from ..engines import OnNonFinite, ServerGradient
 from ..errors import HuscfError, check_number
 from ..methods import HuscfGan, Method
 from ..one_line_parser import OneLineParser
 from ..split import PlanSource, UniformPlan
+from ..training import Federation
 from ..trust import Trust, parsing
 
 #: Sections that one process has and a server does without, or reads a key of.
@@ -82,7 +82,7 @@ class RunConfig:
     method: Method
     method_values: dict[str, Any]
     plan: PlanSource
-    federation: ClusteredFederation
+    federation: Federation
     sites: SitesOptions
     seed: int = 0
     server_gradient: ServerGradient = "uniform"
@@ -190,7 +190,7 @@ def _make_parser() -> OneLineParser:
     parser.add_argument("--model.wire", type=dict | None, default=None)
     for name in _ONE_PROCESS:
         parser.add_argument(f"--model.{name}", type=Any, default=None)
-    parser.add_class_arguments(ClusteredFederation, "federation")
+    parser.add_class_arguments(Federation, "federation")
     parser.add_class_arguments(SitesOptions, "sites")
     for name in _OTHERS:
         parser.add_argument(f"--{name}", type=dict | None, default=None)

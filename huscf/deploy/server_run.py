@@ -11,19 +11,17 @@ from typing import Any
 
 import torch
 
-from ..callbacks.base import RoundResult
 from ..callbacks.run_folder import write_csv, write_yaml
 from ..engines import StepResult
 from ..engines.remote import PROTOCOL, RemoteEngine, Sessions
 from ..errors import CheckpointError, HuscfError, check_complete
 from ..federation import RoundDecision
-from ..methods import Method, request_plan
+from ..methods import Method, build_networks, request_plan
 from ..models import Network, SampleShape
 from ..parties import Server
 from ..reporting.federation_history import FederationRow, append_federation, describe_decision
 from ..split import CutPlan
-from ..training import build_networks
-from ..training.module import FORMAT
+from ..training import FORMAT, RoundResult
 from ..wire.frames import Frame
 from .halves import Folder
 from .run_config import RunConfig
@@ -279,16 +277,14 @@ class ServerRun:
             self.say(f"round {self.num_rounds + 1}, step {self.step + 1}: {figures}")
 
     def _end_round(self) -> None:
-        federation = self.config.federation
-        decision = federation.decide(self)
-        mixture = federation.apply(self, decision)
-        result = RoundResult(self.num_rounds, decision, mixture, self._is_over())
-        result.figures.update({f"federation/{n}": v for n, v in decision.figures().items()})
-        self._write_round(result, decision)
+        result = self.config.federation.end_round(self, self._is_over())
+        for line in result.warnings:
+            self.say(line)
+        self._write_round(result)
         self.save()
 
-    def _write_round(self, result: RoundResult, decision: RoundDecision) -> None:
-        traffic = self.engine.wire.traffic.total()
+    def _write_round(self, result: RoundResult) -> None:
+        decision, traffic = result.decision, self.engine.wire.traffic.total()
         row: dict[str, float] = {
             "round": self.num_rounds,
             "epoch": self.epoch - 1,

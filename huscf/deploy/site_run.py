@@ -11,10 +11,10 @@ from ..datamodules import FederatedDataModule
 from ..datamodules.client_batches import ClientBatches
 from ..engines.remote import Caller, Dismissed, Dropped, Rejoin, SiteHalf
 from ..errors import CheckpointError, HuscfError
+from ..methods import build_networks
 from ..models import SampleShape
 from ..split import ClientCuts, ClientPlan, CutPlan
-from ..training import build_networks
-from ..training.module import FORMAT
+from ..training import FORMAT
 from ..trust import Trust
 from .halves import Folder
 from .kits import Tls

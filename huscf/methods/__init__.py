@@ -1,13 +1,14 @@
 """What is trained: networks, phases, placements, sampling. Plain torch; knows no engine."""
 
 from .augmentation import DiscriminatorAugmentation
-from .base import Forward, Method, Mixing, Streams, request_plan, run_whole, trace_inputs
+from .base import Forward, Method, Mixing, Streams, run_whole, trace_inputs
 from .fedgan import FedGan, FeGan
 from .flow_matching import FlowMatching
 from .huscf_gan import HuscfGan
 from .md_gan import FslGan, MdGan
 from .phases import Backward, Change, Loss, Pass, Phase, trace_passes
 from .pooled_gan import PooledGan
+from .preparing import build_networks, request_plan
 from .proximal_gan import ProximalGan
 from .vae import Vae
 
@@ -31,6 +32,7 @@ __all__ = [
     "ProximalGan",
     "Streams",
     "Vae",
+    "build_networks",
     "request_plan",
     "run_whole",
     "trace_inputs",

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -10,12 +9,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..models import LABELS, MAIN, Carry, Network, SampleShape, run_blocks, to_float
-from ..split import CutPlan, Placement, PlanRequest, check_cuts, find_crossing
+from ..split import CutPlan, Placement, check_cuts
 from ..wire import Kind
-from .phases import Phase, trace_passes
-
-#: A step of a long run: the passes of such are planned for.
-MANY_STEPS = 10**9
+from .phases import Phase
 
 #: Gives the random stream for a purpose; it depends on the run's seed, the client and the step.
 Streams = Callable[[str], torch.Generator]
@@ -188,47 +184,6 @@ def trace_inputs(
                 outputs[item.name] = run_whole(networks[item.network], inputs)
                 found.setdefault(item.network, inputs)
     return found
-
-
-def request_plan(
-    method: Method,
-    networks: Mapping[str, Network],
-    shape: SampleShape,
-    batch_sizes: Mapping[int, int],
-    seed: int = 0,
-) -> PlanRequest:
-    """Return what a plan for a method's run is made for.
-
-    Args:
-        method: The method.
-        networks: Its networks.
-        shape: Shape of the samples.
-        batch_sizes: Samples per step by client id.
-        seed: Of any random choice.
-    """
-    return PlanRequest(
-        networks,
-        shape,
-        trace_inputs(method, networks, shape),
-        dict(batch_sizes),
-        seed,
-        trace_passes(method.phases(MANY_STEPS)),
-        {name: _keep_secrets(method, name, network) for name, network in networks.items()},
-        method.count_drawn(len(batch_sizes)),
-    )
-
-
-def _keep_secrets(method: Method, name: str, network: Network) -> Placement:
-    """Return a method's placement with ends that reach beyond all blocks that read its secrets."""
-    placement = method.placement(name)
-    if "inputs" in method.kinds:
-        return placement
-    count, blocks = len(network), list(network)
-    for tail in range(placement.min_tail, count + 1):
-        for head in range(placement.min_head, count + 1 - tail):
-            if method.public.issuperset(find_crossing(blocks, head, tail).raw):
-                return replace(placement, min_head=head, min_tail=tail)
-    return placement
 
 
 def run_whole(network: Network, inputs: Carry) -> Carry:

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import torch
-from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from ..engines import (
@@ -19,20 +18,18 @@ from ..engines import (
     StepResult,
 )
 from ..errors import CheckpointError, HuscfError, check_complete
-from ..methods import HuscfGan, Method, request_plan
+from ..methods import HuscfGan, Method, build_networks, request_plan
 from ..metrics import InceptionFeatures
 from ..metrics.evaluation import Effort, ScoreBook, TestProtocol
-from ..models import Network, SampleShape
-from ..parties import Client, Party, Server
-from ..randomness import derive_seed, make_generator
+from ..models import SampleShape
+from ..parties import Client, Server
 from ..split import CutPlan, PlanSource, UniformPlan
 from ..wire import Wire
+from .checkpoint_checks import FORMAT, check_format, check_moments, check_same_network
+from .evaluated_module import EvaluatedModule
 
 EngineName = Literal["stacked", "serial"]
 ENGINES: dict[EngineName, type[LocalEngine]] = {"stacked": StackedEngine, "serial": SerialEngine}
-
-#: Version of what a checkpoint holds beside Lightning's own.
-FORMAT = 2
 
 
 class StepRunner(Protocol):
@@ -42,7 +39,7 @@ class StepRunner(Protocol):
         """Run a step."""
 
 
-class SplitModule(LightningModule):
+class SplitModule(EvaluatedModule):
     """Trains a method's networks, cut for every client, by an engine.
 
     Everybody starts from one set of weights. The steps themselves are run by
@@ -140,11 +137,6 @@ class SplitModule(LightningModule):
         """Return the wire."""
         return self.engine.wire
 
-    @property
-    def num_dropped(self) -> dict[int, int]:
-        """Return how often each client was left out of a step."""
-        return self.engine.num_dropped
-
     def spread_over(self, ranks: Ranks) -> None:
         """Let several processes train, each some of the clients; call it before the first step.
 
@@ -197,55 +189,19 @@ class SplitModule(LightningModule):
 
     # What Lightning calls
 
-    def on_validation_start(self) -> None:
-        """Forget the scores of an earlier validation."""
-        self.engine.gather_clients()
-        self.score_book.begin_validation()
-
-    def on_test_start(self) -> None:
-        """Forget the scores of an earlier test; say at once if Inception cannot be loaded."""
-        self.score_book.begin_test()
-
     def on_train_end(self) -> None:
         """Let every process have all clients' blocks, where training ended within a round."""
         self.engine.gather_clients()
 
-    def validation_step(self, domain_name: str, batch_idx: int) -> None:
-        """Log quick scores of one domain."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self._log_scores(f"val/{domain_name}", self.score_book.validate(self, data, domain_name))
-
-    def test_step(self, domain_name: str, batch_idx: int) -> None:
-        """Log all scores of one domain, over seeds, and measure its clients one by one."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self._log_scores(f"test/{domain_name}", self.score_book.test(self, data, domain_name))
-
-    def on_validation_epoch_end(self) -> None:
-        """Warn of domains that could not be scored."""
-        self.score_book.close()
-
-    def on_test_epoch_end(self) -> None:
-        """Warn of domains that could not be scored."""
-        self.score_book.close()
-
-    def predict_step(self, client_id: int, batch_idx: int) -> dict[str, Tensor]:
-        """Draw ten samples of every class from one client.
-
-        Returns:
-            samples (N, C, H, W) in [-1, 1], labels, client and cluster (N,).
-        """
-        labels = torch.arange(self.sample_shape.num_classes).repeat_interleave(10)
-        stream = make_generator(self.seed, "prediction", client_id)
-        return {
-            "samples": self.sample(client_id, labels, stream),
-            "labels": labels,
-            "client": torch.full_like(labels, client_id),
-            "cluster": torch.full_like(labels, self.clusters[client_id]),
-        }
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is not in the parameters: the engine's state by party, rounds, RNG."""
-        checkpoint["huscf"] = self._run_state()
+        checkpoint["huscf"] = {
+            "format": FORMAT,
+            "method": type(self.method).__name__,
+            "engine": self.engine.get_state(),
+            "num_rounds": self.num_rounds,
+            "torch_rng": torch.get_rng_state(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over plan, clusters and counters before the parameters are loaded.
@@ -265,17 +221,6 @@ class SplitModule(LightningModule):
         self._saved_optimizers = saved["engine"]["optimizers"]
         self.num_rounds = saved["num_rounds"]
         torch.set_rng_state(saved["torch_rng"].cpu())
-
-    # Helpers
-
-    def _run_state(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "method": type(self.method).__name__,
-            "engine": self.engine.get_state(),
-            "num_rounds": self.num_rounds,
-            "torch_rng": torch.get_rng_state(),
-        }
 
     def _build_engine(
         self,
@@ -300,65 +245,3 @@ class SplitModule(LightningModule):
             on_nonfinite,
             self.seed,
         )
-
-    def _log_scores(self, prefix: str, figures: Mapping[str, float]) -> None:
-        for name, value in figures.items():
-            self.log(f"{prefix}/{name}", value, batch_size=1)
-
-
-def build_networks(method: Method, shape: SampleShape, seed: int) -> dict[str, Network]:
-    """Return the full networks with the weights from which everybody starts."""
-    with torch.random.fork_rng(devices=[]):
-        # Unlike torch.manual_seed, this leaves the accelerators' streams alone.
-        torch.default_generator.manual_seed(derive_seed(seed, "initial weights"))
-        return method.build_networks(shape)
-
-
-def check_format(saved: Mapping[str, Any], owner: str) -> None:
-    """Raise a CheckpointError unless what a checkpoint holds of huscf is of this version."""
-    number = saved.get("format", 1) if isinstance(saved, Mapping) else "unknown"
-    if number != FORMAT:
-        age = "a later" if isinstance(number, int) and number > FORMAT else "an earlier"
-        raise CheckpointError(
-            f"{owner} was made by {age} version of huscf (format {number!r:.20}, here {FORMAT}): "
-            "train anew, or go on with the version that wrote it"
-        )
-
-
-def check_moments(parties: Mapping[str, Party], method: Method) -> None:
-    """Raise a CheckpointError that names the first optimiser state that is no such optimiser's.
-
-    A tensor of another shape would spread over the parameter, or fail in the middle of a step.
-    """
-    for name, party in parties.items():
-        for network, optimizer in party.optimizers.items():
-            wanted = _make_moments(method, network) if optimizer.state else {}
-            for parameter, values in optimizer.state.items():
-                for key in [*wanted, *values]:
-                    shape = list(parameter.shape) if wanted.get(key) == [1] else []
-                    value = values.get(key)
-                    if not isinstance(value, Tensor) or list(value.shape) != shape:
-                        given = list(value.shape) if isinstance(value, Tensor) else f"{value!r:.40}"
-                        raise CheckpointError(
-                            f"the checkpoint's optimiser state is of another network or damaged: "
-                            f"{key} of {name} {network} is {given}, must be a tensor {shape}"
-                        )
-
-
-def _make_moments(method: Method, network: str) -> dict[str, list[int]]:
-    """Return the shapes of what a method's optimiser keeps for a parameter of one number."""
-    probe = nn.Parameter(torch.zeros(1))
-    probe.grad = torch.zeros(1)
-    optimizer = method.make_optimizer(network, [probe])
-    optimizer.step()
-    return {k: list(v.shape) for k, v in optimizer.state[probe].items() if isinstance(v, Tensor)}
-
-
-def check_same_network(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Raise a CheckpointError that names the first tensor in which two networks differ."""
-    for name in [*own, *saved]:
-        shapes = [list(state[name].shape) if name in state else "none" for state in (saved, own)]
-        if shapes[0] != shapes[1]:
-            raise CheckpointError(
-                f"the checkpoint is of another network: {name} is {shapes[0]}, here {shapes[1]}"
-            )

@@ -13,7 +13,7 @@ from huscf.deploy.run_config import read_run_config
 from huscf.deploy.server_run import ServerRun
 from huscf.deploy.site_run import SiteRun
 from huscf.engines.remote import Caller
-from huscf.training import build_networks
+from huscf.methods import build_networks
 
 ROSTER = {"site-a": (0,), "site-b": (1,)}
 

@@ -47,7 +47,7 @@ def test_a_dropped_client_is_counted_and_poisons_nobody(poison, engine):
     module = make_gan(CUTS, depth=5, on_nonfinite="drop", engine=engine)
     result = poisoned_step(module, poison, make_batch(CUTS))
     assert result.dropped == (2,)
-    assert module.num_dropped == {0: 0, 1: 0, 2: 1, 3: 0}
+    assert module.engine.num_dropped == {0: 0, 1: 0, 2: 1, 3: 0}
     for client in (0, 1, 3):
         whole = [module.engine.whole_network(n, client) for n in ("generator", "discriminator")]
         for tensor in (t for network in whole for t in network.state_dict().values()):
@@ -63,7 +63,7 @@ def test_a_client_with_nan_leaves_its_group_and_the_others_train_on(poison, engi
     next(sick.parameters()).data.fill_(torch.nan)
     before = {k: v.clone() for k, v in module.server.state_dict().items()}
     losses = run_step(module, make_batch(cuts))
-    assert module.num_dropped == {0: 0, 1: 1, 2: 0}
+    assert module.engine.num_dropped == {0: 0, 1: 1, 2: 0}
     assert losses["discriminator"] > 0
     assert all(t.isfinite().all() for t in module.server.state_dict().values())
     assert any(not torch.equal(v, before[k]) for k, v in module.server.state_dict().items())
@@ -151,7 +151,7 @@ def test_one_finite_explosion_leaves_no_trace_in_the_others_and_the_server(
 
     losses, module = train(explodes=True)
     expected_losses, expected = train(explodes=False)
-    assert module.num_dropped == {0: 0, 1: 1, 2: 0, 3: 0}
+    assert module.engine.num_dropped == {0: 0, 1: 1, 2: 0, 3: 0}
     assert losses == pytest.approx(expected_losses, abs=1e-5)
     # The serial engine computes the same; the other's shares of the three are rounded otherwise.
     close = dict(rtol=0, atol=0) if engine == "serial" else dict(rtol=1e-3, atol=1e-4)
@@ -197,7 +197,7 @@ def test_a_drop_in_the_generators_half_counts_running_statistics_once(engine):
         return module
 
     module, sound = step(1), step(None)
-    assert module.num_dropped == {0: 0, 1: 1, 2: 0, 3: 0}
+    assert module.engine.num_dropped == {0: 0, 1: 1, 2: 0, 3: 0}
     for client in (0, 2, 3):
         one, other = (m.client(client).blocks("generator")[0].flat_norm for m in (module, sound))
         assert int(one.num_batches_tracked) == 1

@@ -288,7 +288,7 @@ def test_a_diverged_client_recovers_with_the_average(moments, engine):
     for step in range(1, 4):
         run_step(module, make_batch(cuts, seed=step), step)
     assert module.client(0).is_finite()
-    assert module.num_dropped[0] == 0
+    assert module.engine.num_dropped[0] == 0
 
 
 def test_a_moving_average_of_normalised_layers_has_the_norms_of_its_own_weights():

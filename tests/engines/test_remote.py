@@ -10,9 +10,9 @@ from huscf.engines import Mixture
 from huscf.engines.remote import Caller, Dismissed, Rejoin, RemoteEngine, Sessions, SiteHalf
 from huscf.engines.remote.step import RemoteStep
 from huscf.errors import HuscfError, NonFiniteError
+from huscf.methods import build_networks
 from huscf.models import ConditionalDiscriminator
 from huscf.split import CutPlan
-from huscf.training import build_networks
 from huscf.wire.frames import Frame, pack
 from tests.conftest import SHAPE, make_batch, make_gan
 from tests.engines.cases import load

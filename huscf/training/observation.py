@@ -9,7 +9,7 @@ from ..errors import HuscfError
 from ..federation import ReferenceObserver
 from ..models import Carry
 from ..wire import SERVER, Kind, Message
-from .base import FederatedRun
+from .rounds import FederatedRun
 
 
 def start_observer(module: FederatedRun, num_samples: int) -> ReferenceObserver:

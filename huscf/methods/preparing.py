@@ -1,0 +1,64 @@
+"""What a run makes of a method before its first step: networks, and the request for a plan."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from ..models import Network, SampleShape
+from ..randomness import derive_seed
+from ..split import Placement, PlanRequest, find_crossing
+from .base import Method, trace_inputs
+from .phases import trace_passes
+
+#: A step of a long run: the passes of such are planned for.
+MANY_STEPS = 10**9
+
+
+def build_networks(method: Method, shape: SampleShape, seed: int) -> dict[str, Network]:
+    """Return the full networks with the weights from which everybody starts."""
+    with torch.random.fork_rng(devices=[]):
+        # Unlike torch.manual_seed, this leaves the accelerators' streams alone.
+        torch.default_generator.manual_seed(derive_seed(seed, "initial weights"))
+        return method.build_networks(shape)
+
+
+def request_plan(
+    method: Method,
+    networks: Mapping[str, Network],
+    shape: SampleShape,
+    batch_sizes: Mapping[int, int],
+    seed: int = 0,
+) -> PlanRequest:
+    """Return what a plan for a method's run is made for.
+
+    Args:
+        method: The method.
+        networks: Its networks.
+        shape: Shape of the samples.
+        batch_sizes: Samples per step by client id.
+        seed: Of any random choice.
+    """
+    return PlanRequest(
+        networks,
+        shape,
+        trace_inputs(method, networks, shape),
+        dict(batch_sizes),
+        seed,
+        trace_passes(method.phases(MANY_STEPS)),
+        {name: _keep_secrets(method, name, network) for name, network in networks.items()},
+        method.count_drawn(len(batch_sizes)),
+    )
+
+
+def _keep_secrets(method: Method, name: str, network: Network) -> Placement:
+    """Return a method's placement with ends that reach beyond all blocks that read its secrets."""
+    placement = method.placement(name)
+    if "inputs" in method.kinds:
+        return placement
+    count, blocks = len(network), list(network)
+    for tail in range(placement.min_tail, count + 1):
+        for head in range(placement.min_head, count + 1 - tail):
+            if method.public.issuperset(find_crossing(blocks, head, tail).raw):
+                return replace(placement, min_head=head, min_tail=tail)
+    return placement
