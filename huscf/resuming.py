@@ -149,12 +149,17 @@ def check_same_config(
 def check_same_data(saved: dict[str, Any], digests: Mapping[int, str], owner: str) -> None:
     """Raise a CheckpointError that names the clients whose data a run did not begin with.
 
+    Clients that it did not begin with join; they are named.
+
     Args:
         saved: What a checkpoint says of its data.
         digests: The present clients', from `FederatedDataModule.client_digests`.
         owner: The checkpoint's path.
     """
-    if changed := find_changed_clients(saved, digests):
+    before = saved.get("client_digests", digests)
+    if new := sorted(digests.keys() - before.keys()):
+        print(f"clients that join the run: {', '.join(map(str, new))}", flush=True)
+    if changed := find_changed_clients(saved, {c: digests[c] for c in digests if c in before}):
         raise CheckpointError(
             f"checkpoint {owner} belongs to other data: that of {len(changed)} clients has "
             f"changed, of client {changed[0]} first; give the run's own data, or begin a new run"

@@ -345,6 +345,43 @@ def test_resuming_with_other_data_names_the_clients(tmp_path, capsys):
     assert len(rows(root / "quickstart-1")) == 2
 
 
+def test_a_domain_that_is_added_joins_the_run_that_goes_on(tmp_path, capsys):
+    save_pictures(tmp_path / "a.npz", seed=0)
+    save_pictures(tmp_path / "b.npz", seed=1)
+    small = [option for option in SMALL if not option.startswith("--data")]
+
+    def train(files, *options):
+        arguments = {
+            "root": str(tmp_path),
+            "files": files,
+            "batch_size": 6,
+            "clients_per_domain": 2,
+        }
+        data = {"class_path": "huscf.datamodules.NpzDataModule", "init_args": arguments}
+        (tmp_path / "data.yaml").write_text(yaml.safe_dump({"data": data}))
+        configs = ["--config", str(tmp_path / "data.yaml")]
+        return fit(tmp_path / "runs", *configs, *options, small=small)
+
+    one, both = {"a": "a.npz"}, {"a": "a.npz", "b": "b.npz"}
+    assert train(one, "--trainer.max_epochs=2") == 0
+    on = ["--trainer.max_epochs=4", "--ckpt_path=last"]
+    assert train(both, *on) == 2
+    assert "--allow_changed data.init_args.files" in capsys.readouterr().err
+    assert train(both, *on, "--allow_changed", "data.files") == 0
+    assert "clients that join the run: 2, 3" in capsys.readouterr().out
+    rounds = by_round(read_federation(tmp_path / "runs" / "quickstart-1" / "federation.csv"))
+    assert [sorted(row.client for row in each) for each in rounds.values()] == [
+        *[[0, 1]] * 2,
+        *[[0, 1, 2, 3]] * 2,
+    ]
+    last = {row.client: row for row in rounds[4]}
+    assert all(row.weight > 0 for row in last.values())
+    # It goes on from there without being asked twice, and nobody may be missing.
+    assert train(both, "--trainer.max_epochs=5", "--ckpt_path=last") == 0
+    assert train(one, "--trainer.max_epochs=6", "--ckpt_path=last", "--allow_changed", "data") == 2
+    assert "of client 2 first" in capsys.readouterr().err
+
+
 class Payload:
     """Would write a file when unpickled."""
 

@@ -116,5 +116,13 @@ class Engine(ABC):
         """Return what is not in the parties' parameters, by party, for any engine to go on."""
 
     @abstractmethod
-    def set_structure(self, state: Mapping[str, Any]) -> None:
-        """Take over plan, clusters and counters of `get_state`, before parameters are loaded."""
+    def set_structure(self, state: Mapping[str, Any], may_join: bool = False) -> tuple[str, ...]:
+        """Take over plan, clusters and counters of `get_state`, before parameters are loaded.
+
+        Args:
+            state: Of any engine.
+            may_join: Whether there may be clients here that it does not know.
+
+        Returns:
+            How the names of the tensors begin that it lacks for that.
+        """

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, PlanError, check_complete
+from ..errors import PlanError
 from ..federation import ActivationSummary
 from ..methods import Forward, Method, trace_inputs
 from ..models import Carry, Network, SampleShape, run_blocks
@@ -25,6 +25,7 @@ from ..wire import SERVER, Kind, MemoryWire, Message, PartyId, Wire
 from .base import Batches, Engine, Mixture, Move, Observation, OnNonFinite, ServerGradient
 from .mixing import mix_over_wire
 from .moving import move_over_wire
+from .saved_state import get_state, set_structure
 
 #: Samples that go through a network at once when drawing.
 DRAWN_AT_ONCE = 1024
@@ -277,51 +278,11 @@ class LocalEngine(Engine):
 
     def get_state(self) -> dict[str, Any]:
         """Return what is not in the parties' parameters, by party."""
-        return {
-            "plan": self.plan.to_dict(),
-            "clusters": self.clusters,
-            "route": self.server.trained.route,
-            "per_cluster": self.server.trained.per_cluster,
-            "statistics": self.server.statistics.state_dict(),
-            "guard": self.server.guard.state_dict(),
-            "traffic": self.wire.traffic.state_dict(),
-            "num_dropped": self.num_dropped,
-            "remembered": {c: dict(own.remembered) for c, own in self._clients.items()},
-            "optimizers": {n: p.get_optimizer_state() for n, p in self.all_parties().items()},
-        }
+        return get_state(self)
 
-    def set_structure(self, state: Mapping[str, Any]) -> None:
-        """Take over plan, clusters and counters, before parameters are loaded.
-
-        Raises:
-            CheckpointError: Where it is of other networks or clients.
-        """
-        check_complete(state, self.get_state().keys() - {"remembered"})  # what is older has none
-        # What is loaded is written in place.
-        for party in self.all_parties().values():
-            party.own_memory()
-        plan = CutPlan.from_dict(state["plan"])
-        if (plan.blocks, plan.client_ids) != (self.plan.blocks, self.plan.client_ids):
-            raise CheckpointError(
-                "the checkpoint is of other networks or clients (blocks, client ids): "
-                f"{dict(plan.blocks)}, {plan.client_ids}, here {dict(self.plan.blocks)}, "
-                f"{self.plan.client_ids}"
-            )
-        if plan != self.plan:
-            move_over_wire(self, plan)
-            self.plan = plan
-        server = self.server
-        server.clusters = dict(state["clusters"])
-        route = state["route"]
-        for holding in server.holdings:
-            holding.set_copies(max(route.values()) + 1, route, state["per_cluster"])
-        server.statistics.load_state_dict(state["statistics"])
-        server.guard.load_state_dict(state["guard"])
-        self.wire.traffic.load_state_dict(state["traffic"])
-        self.num_dropped = dict(state["num_dropped"])
-        for client_id, values in state.get("remembered", {}).items():
-            self.client(client_id).remembered = dict(values)
-        self.on_new_structure()
+    def set_structure(self, state: Mapping[str, Any], may_join: bool = False) -> tuple[str, ...]:
+        """Take over plan, clusters and counters, before parameters are loaded."""
+        return set_structure(self, state, may_join)
 
     def set_optimizers(self, state: Mapping[str, Any]) -> None:
         """Go on from the optimisers' state of a checkpoint, once there are optimisers."""

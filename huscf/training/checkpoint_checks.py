@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, check_complete
 from ..methods import Method
 from ..parties import Party
 
@@ -22,6 +22,16 @@ def check_format(saved: Mapping[str, Any], owner: str) -> None:
         raise CheckpointError(
             f"{owner} was made by {age} version of huscf (format {number!r:.20}, here {FORMAT}): "
             "train anew, or go on with the version that wrote it"
+        )
+
+
+def check_run(saved: Mapping[str, Any], method: Method) -> None:
+    """Raise a CheckpointError unless what a checkpoint holds of huscf is whole and of a method."""
+    check_format(saved, "the checkpoint")
+    check_complete(saved, ("engine", "method", "num_rounds", "torch_rng"))
+    if saved["method"] != type(method).__name__:
+        raise CheckpointError(
+            f"the checkpoint is of method {saved['method']}, here {type(method).__name__}"
         )
 
 
@@ -62,3 +72,17 @@ def check_same_network(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -
             raise CheckpointError(
                 f"the checkpoint is of another network: {name} is {shapes[0]}, here {shapes[1]}"
             )
+
+
+def add_fresh(
+    saved: Mapping[str, Tensor], own: Mapping[str, Tensor], fresh: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors, and the own ones of parties that it does not know.
+
+    Args:
+        saved: The checkpoint's, by name.
+        own: Those of the module.
+        fresh: How the names of the latter begin, from `Engine.set_structure`.
+    """
+    beginnings = tuple(f"parties.{name}" for name in fresh)
+    return {n: t for n, t in own.items() if n.startswith(beginnings)} | dict(saved)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -17,7 +18,7 @@ from ..engines import (
     StackedEngine,
     StepResult,
 )
-from ..errors import CheckpointError, HuscfError, check_complete
+from ..errors import HuscfError
 from ..methods import HuscfGan, Method, build_networks, request_plan
 from ..metrics import InceptionFeatures
 from ..metrics.evaluation import Effort, ScoreBook, TestProtocol
@@ -25,7 +26,13 @@ from ..models import SampleShape
 from ..parties import Client, Server
 from ..split import CutPlan, PlanSource, UniformPlan
 from ..wire import Wire
-from .checkpoint_checks import FORMAT, check_format, check_moments, check_same_network
+from .checkpoint_checks import (
+    FORMAT,
+    add_fresh,
+    check_moments,
+    check_run,
+    check_same_network,
+)
 from .evaluated_module import EvaluatedModule
 
 EngineName = Literal["stacked", "serial"]
@@ -210,13 +217,10 @@ class SplitModule(EvaluatedModule):
             CheckpointError: Where it is of another version, method, network or client list.
         """
         saved = checkpoint.get("huscf", {})
-        check_format(saved, "the checkpoint")
-        check_complete(saved, ("engine", "method", "num_rounds", "torch_rng"))
-        if saved["method"] != type(self.method).__name__:
-            raise CheckpointError(
-                f"the checkpoint is of method {saved['method']}, here {type(self.method).__name__}"
-            )
-        self.engine.set_structure(saved["engine"])
+        check_run(saved, self.method)
+        is_resumed = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        fresh = self.engine.set_structure(saved["engine"], may_join=is_resumed)
+        checkpoint["state_dict"] = add_fresh(checkpoint["state_dict"], self.state_dict(), fresh)
         check_same_network(checkpoint["state_dict"], self.state_dict())
         self._saved_optimizers = saved["engine"]["optimizers"]
         self.num_rounds = saved["num_rounds"]

@@ -8,6 +8,7 @@ import torch
 from huscf.engines import Mixture
 from huscf.errors import CheckpointError
 from huscf.methods import HuscfGan
+from huscf.training.checkpoint_checks import add_fresh
 from tests.conftest import ENGINES, make_batch, make_gan, run_step
 from tests.engines.cases import SgdGan, plan_of, restore, save
 
@@ -160,3 +161,54 @@ def test_optimiser_state_of_what_is_not_held_is_refused():
     states["0.blocks.9.weight"] = next(iter(states.values()))
     with pytest.raises(CheckpointError, match=r"state of generator 0.blocks.9.weight, which is"):
         restore(make("stacked"), checkpoint)
+
+
+JOINED = {**CUTS, 4: [1, 3, 1, 1], 5: [1, 1, 1, 1]}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("per_cluster", [True, False, {"discriminator": [1, 2]}])
+def test_clients_that_a_checkpoint_does_not_know_join(engine, per_cluster):
+    first = make(engine)
+    run_step(first, make_batch(CUTS, seed=1), 1)
+    first.engine.mix(Mixture(CLUSTERS, dict.fromkeys(CUTS, 0.5), per_cluster, "keep"))
+    saved = save(first)
+    joined = make_gan(JOINED, engine=engine, depth=5, on_nonfinite="drop", mismatched_weight=1.0)
+    fresh = joined.engine.set_structure(saved["huscf"]["engine"], may_join=True)
+    joined.load_state_dict(add_fresh(saved["state_dict"], joined.state_dict(), fresh))
+    joined.engine.set_optimizers(saved["huscf"]["engine"]["optimizers"])
+    # Who was there goes on as it was, moments too; who joins begins as everybody began.
+    after = joined.state_dict()
+    assert differences({n: after[n] for n in saved["state_dict"]}, saved["state_dict"]) == []
+    assert joined.clusters == {**CLUSTERS, 4: 2, 5: 2}
+    for client in (4, 5):
+        start = joined.engine.networks["generator"].state_dict()
+        mine = joined.engine.whole_network("generator", client).state_dict()
+        # Where clusters share the server's blocks, it is these that they go on with.
+        own = range(5) if per_cluster is True else joined.client(client).blocks("generator")
+        for index in own:
+            for name in (n for n in start if n.startswith(f"{index}.")):
+                assert torch.equal(mine[name], start[name]), name
+        assert not joined.client(client).optimizers["generator"].state
+    # They train with the others, and a round takes them in.
+    run_step(joined, make_batch(JOINED, seed=2), 2)
+    clusters = {**CLUSTERS, 4: 0, 5: 1}
+    joined.engine.mix(Mixture(clusters, dict.fromkeys(JOINED, 1 / 3), per_cluster, "keep"))
+    first, *others = (joined.engine.whole_network("generator", c) for c in (0, 2, 4))
+    for other in others if per_cluster is True else ():
+        torch.testing.assert_close([*other.parameters()], [*first.parameters()], rtol=0, atol=1e-6)
+    again = restore(make_gan(JOINED, engine=engine, depth=5, mismatched_weight=1.0), save(joined))
+    assert differences(save(again), save(joined)) == []
+
+
+def test_only_a_run_that_goes_on_takes_in_clients_and_none_may_be_missing():
+    first = make("stacked")
+    saved = save(first)
+    more = make_gan(JOINED, depth=5, mismatched_weight=1.0)
+    assert "clients (blocks, client ids): " in refusal(saved, more)
+    fewer = make_gan({c: CUTS[c] for c in (0, 1, 2)}, depth=5, mismatched_weight=1.0)
+    with pytest.raises(CheckpointError, match=r"\[0, 1, 2, 3\], here .*\[0, 1, 2\]"):
+        fewer.engine.set_structure(saved["huscf"]["engine"], may_join=True)
+    other = make_gan({c: CUTS[c] for c in (0, 1)} | {9: [1, 1, 1, 1]}, depth=5)
+    with pytest.raises(CheckpointError, match="other networks or clients"):
+        other.engine.set_structure(saved["huscf"]["engine"], may_join=True)
