@@ -23,7 +23,7 @@ from ..resuming import check_same_config, find_last_checkpoint
 from ..run_lock import RunLock
 from ..trust import Trust
 from .grpc_wire import GrpcExchange, GrpcServer
-from .kits import Tls, read_roster, write_kits
+from .kits import Tls, add_kits, read_roster, write_kits
 from .local import start_sites
 from .run_config import RunConfig, read_run_config
 from .server_run import ServerRun
@@ -33,19 +33,29 @@ from .site_run import SiteRun
 def provision(arguments: Sequence[str]) -> int:
     """Make an authority, and a folder of keys and certificates for the server and every site."""
     parser = _make_parser("provision", provision, "--sites a b --host fl.example.org --output kit")
-    parser.add_argument("--sites", nargs="+", required=True, help="names of sites")
-    parser.add_argument("--host", required=True, help="by which sites reach the server")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--sites", nargs="+", help="names of sites")
+    which.add_argument("--add", nargs="+", metavar="SITE", help="sites that join a kit's later")
+    parser.add_argument("--host", help="by which sites reach the server")
     parser.add_argument("--port", type=int, default=8443, help="the server's (default 8443)")
-    parser.add_argument("--output", type=Path, required=True, help="a new folder")
-    options = parser.parse_args(list(arguments))
-    if len(set(options.sites)) < len(options.sites):
-        raise HuscfError("--sites: a name is given twice")
-    roster = {name: [number] for number, name in enumerate(options.sites)}
-    write_kits(options.output, roster, options.host, options.port)
-    print(
-        f"kits: {options.output / 'server'} for the server, one of each site for that site alone:"
+    parser.add_argument(
+        "--output", type=Path, required=True, help="a new folder; with --add that of the kits"
     )
-    for name in options.sites:
+    options = parser.parse_args(list(arguments))
+    names = options.sites or options.add
+    if len(set(names)) < len(names):
+        raise HuscfError("--sites: a name is given twice")
+    if options.add:
+        roster = add_kits(options.output, names)
+        print(f"{len(roster)} sites now: start the server anew with --ckpt_path last; new kits:")
+    else:
+        if options.host is None:
+            raise HuscfError("--host: by which name or address do sites reach the server?")
+        roster = {name: (number,) for number, name in enumerate(names)}
+        write_kits(options.output, roster, options.host, options.port)
+        server = options.output / "server"
+        print(f"kits: {server} for the server, one of each site for that site alone:")
+    for name in names:
         print(f"  {options.output / name}")
     print(f"keep {options.output / 'ca.key'} to yourself; who has it can be any site")
     return 0

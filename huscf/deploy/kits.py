@@ -4,7 +4,7 @@ import datetime
 import ipaddress
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from ..errors import HuscfError
 from ..randomness import derive_seed
 
-ROSTER, SECRET = "roster.yaml", "secret"
+ROSTER, SECRET, ADDRESS = "roster.yaml", "secret", "address"
 #: Days for which a certificate is valid.
 VALID_DAYS = 365
 
@@ -123,28 +123,64 @@ def write_kits(
     Raises:
         HuscfError: Where a name is no folder's, or a kit exists.
     """
+    _check_names(output, roster)
+    check_roster({name: list(clients) for name, clients in roster.items()}, str(output))
+    authority = _Authority.make(output)
+    authority.write_party(output / "server", "server", host)
+    _write_roster(output, roster)
+    (output / ADDRESS).write_text(f"{host}:{port}", encoding="utf-8")
     for name in roster:
+        _write_site(authority, output, name)
+
+
+def add_kits(output: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Write kits for sites that come later, under the authority of the others.
+
+    Args:
+        output: What `write_kits` wrote, with `ca.key`.
+        names: Of the new sites, which get the next free clients, one each.
+
+    Returns:
+        The new roster, which is also written into the server's kit.
+
+    Raises:
+        HuscfError: Where a name is no folder's or has a kit, or there is no authority.
+    """
+    _check_names(output, names)
+    roster = read_roster(output / "server")
+    authority = _Authority.read(output)
+    first = sum(map(len, roster.values()))
+    grown = roster | {name: (first + number,) for number, name in enumerate(names)}
+    for name in names:
+        _write_site(authority, output, name)
+    _write_roster(output, grown)
+    return grown
+
+
+def _check_names(output: Path, names: Iterable[str]) -> None:
+    for name in names:
         if not name or name == "server" or not all(c.isalnum() or c in "-_." for c in name):
             raise HuscfError(f"site {name!r}: letters, digits, - _ and . make a name; not server")
         if name.startswith(".") or len(name) > 60:
             raise HuscfError(f"site {name!r}: must not begin with a dot or have over 60 signs")
         if (output / name).exists():
             raise HuscfError(f"kit {output / name}: exists already; nothing was written")
-    check_roster({name: list(clients) for name, clients in roster.items()}, str(output))
-    authority = _Authority.make(output)
-    server = output / "server"
-    authority.write_party(server, "server", host)
+
+
+def _write_roster(output: Path, roster: Mapping[str, Sequence[int]]) -> None:
     text = yaml.safe_dump({name: list(clients) for name, clients in roster.items()})
-    (server / ROSTER).write_text(text, encoding="utf-8")
-    for name in roster:
-        authority.write_party(output / name, "site", name)
-        _write_private(output / name / SECRET, secrets.token_hex(32).encode())
-        site = {
-            "address": f"{host}:{port}",
-            "data": {"class_path": "huscf.datamodules.NameYourOwnHere"},
-        }
-        text = yaml.safe_dump(site, sort_keys=False)
-        (output / name / "site.yaml").write_text(_SITE_HEAD + text, encoding="utf-8")
+    (output / "server" / ROSTER).write_text(text, encoding="utf-8")
+
+
+def _write_site(authority: "_Authority", output: Path, name: str) -> None:
+    authority.write_party(output / name, "site", name)
+    _write_private(output / name / SECRET, secrets.token_hex(32).encode())
+    site = {
+        "address": (output / ADDRESS).read_text(encoding="utf-8").strip(),
+        "data": {"class_path": "huscf.datamodules.NameYourOwnHere"},
+    }
+    text = yaml.safe_dump(site, sort_keys=False)
+    (output / name / "site.yaml").write_text(_SITE_HEAD + text, encoding="utf-8")
 
 
 _SITE_HEAD = """\
@@ -185,6 +221,21 @@ class _Authority:
         certificate = builder.add_extension(usage, True).sign(key, hashes.SHA256())
         _write_private(output / "ca.key", _encode(key))
         (output / "ca.crt").write_bytes(_pem(certificate))
+        return cls(key, certificate)
+
+    @classmethod
+    def read(cls, output: Path) -> "_Authority":
+        try:
+            key = serialization.load_pem_private_key((output / "ca.key").read_bytes(), None)
+            certificate = x509.load_pem_x509_certificate((output / "ca.crt").read_bytes())
+            (output / ADDRESS).read_text(encoding="utf-8")
+        except (OSError, ValueError, TypeError) as error:
+            raise HuscfError(
+                f"{output}: ca.key, ca.crt and address, which huscf provision has written, cannot "
+                f"be read, without which no kit is added ({error})"
+            ) from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise HuscfError(f"{output / 'ca.key'}: is no key that huscf provision has made")
         return cls(key, certificate)
 
     def write_party(self, folder: Path, stem: str, name: str, days: int = VALID_DAYS) -> None:

@@ -22,6 +22,7 @@ from ..parties import Server
 from ..reporting.federation_history import FederationRow, append_federation, describe_decision
 from ..split import CutPlan
 from ..training import FORMAT, RoundResult
+from ..training.checkpoint_checks import add_fresh
 from ..wire.frames import Frame
 from .halves import Folder
 from .run_config import RunConfig
@@ -69,8 +70,12 @@ class ServerRun:
         self.sessions = Sessions(
             roster, lambda name, frame: self._answer(name, frame), self._welcome, self._note
         )
+        self._saved = saved
+        self.newcomers = _check_saved(saved, self.roster) if saved is not None else []
         if saved is not None:
-            self._go_on(saved)
+            self.shape = SampleShape(*saved["huscf"]["server"]["shape"])
+            if not self.newcomers:
+                self._go_on(saved)
 
     @property
     def method(self) -> Method:
@@ -91,8 +96,11 @@ class ServerRun:
         """
         try:
             if not self._is_set_up.is_set():
-                self._wait_for_all()
-                self._set_up({n: own["clients"] for n, own in self._joined.items()}, None)
+                self._wait_for(self.newcomers or list(self.roster))
+                if self._saved is None:
+                    self._set_up({n: own["clients"] for n, own in self._joined.items()})
+                else:
+                    self._go_on(self._saved)
             self._train()
         except Stopped as stop:
             self._close(str(stop))
@@ -107,12 +115,17 @@ class ServerRun:
 
     # Setting up
 
-    def _wait_for_all(self) -> None:
-        self.say(f"waiting for {len(self.roster)} sites: {', '.join(self.roster)}")
-        self.sessions.wait_for(lambda: self._joined.keys() == self.roster.keys(), None)
+    def _wait_for(self, names: list[str]) -> None:
+        self.say(f"waiting for {len(names)} sites: {', '.join(names)}")
+        self.sessions.wait_for(lambda: self._joined.keys() >= {*names}, None)
 
-    def _set_up(self, sizes: Mapping[str, list[list[int]]], plan: Any) -> None:
-        """Make networks, cuts and the server's blocks, once the clients' data are known."""
+    def _set_up(self, sizes: Mapping[str, list[list[int]]], known: CutPlan | None = None) -> None:
+        """Make networks, cuts and the server's blocks, once the clients' data are known.
+
+        Args:
+            sizes: Samples and batch size of every client by site.
+            known: Cuts of clients that have some already.
+        """
         every = {
             client_id: pair
             for name, own in self.roster.items()
@@ -124,9 +137,13 @@ class ServerRun:
         config = self.config
         networks = build_networks(self.method, self.shape, self.seed)
         self.weights = digest_weights(networks)
-        if plan is None:
+        plan = known
+        if plan is None or plan.client_ids != sorted(every):
             request = request_plan(self.method, networks, self.shape, batch_sizes, self.seed)
             plan = config.plan.make_plan(request)
+        if known is not None:
+            entries = (known.by_client.get(own.client_id, own) for own in plan.clients)
+            plan = CutPlan(known.blocks, tuple(entries))
         self.engine = RemoteEngine(
             self.method,
             networks,
@@ -173,6 +190,7 @@ class ServerRun:
             "cuts": [[c, plan.by_client[c].cuts.as_list()] for c in self.roster[name]],
             "weights": self.weights,
             "step": self.step,
+            "new": name in self.newcomers,
         }
 
     def _check_join(self, name: str, header: dict[str, Any]) -> tuple[list[int], list[list[int]]]:
@@ -378,25 +396,21 @@ class ServerRun:
         }
 
     def _go_on(self, saved: dict[str, Any]) -> None:
-        """Take over a saved half."""
+        """Take over a saved half; sites that it does not know begin."""
         huscf = saved["huscf"]
-        if "server" not in huscf:
-            raise CheckpointError("the checkpoint is of a run in one process: huscf fit goes on")
         run = huscf["server"]
-        check_complete(run, ("run_id", "sizes", "shape", "roster", "step", "epoch", "federation"))
-        if {name: tuple(own) for name, own in run["roster"].items()} != self.roster:
-            raise CheckpointError("the checkpoint is of other sites than roster.yaml names")
         self.run_id, self.step, self.epoch = run["run_id"], run["step"], run["epoch"]
         self.num_rounds = huscf["num_rounds"]
-        self.shape = SampleShape(*run["shape"])
         self.rows, self._sums, self._num_steps = run["rows"], run["sums"], run["num_steps"]
         self.placed = [FederationRow(*row) for row in run["placed"]]
         self._num_bytes = run["num_bytes"]
         self.config.federation.load_state_dict(run["federation"])
-        self._set_up(run["sizes"], CutPlan.from_dict(huscf["engine"]["plan"]))
-        self.engine.set_structure(huscf["engine"])
+        sizes = run["sizes"] | {name: self._joined[name]["clients"] for name in self.newcomers}
+        self._set_up(sizes, CutPlan.from_dict(huscf["engine"]["plan"]))
+        fresh = self.engine.set_structure(huscf["engine"], may_join=True)
         tensors = {n.removeprefix("parties."): t for n, t in saved["state_dict"].items()}
-        self.engine.parties.load_state_dict(tensors)
+        parties = self.engine.parties
+        parties.load_state_dict(add_fresh(tensors, parties.state_dict(), fresh))
         self.engine.make_optimizers()
         self.engine.set_optimizers(huscf["engine"]["optimizers"])
         torch.set_rng_state(huscf["torch_rng"])
@@ -411,6 +425,26 @@ class ServerRun:
 
     def _close(self, reason: str) -> None:
         self.sessions.close(reason, 10.0)
+
+
+def _check_saved(saved: Mapping[str, Any], roster: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return the sites that a saved half does not know.
+
+    Raises:
+        CheckpointError: Where it is of another kind of run, or its sites are not in the roster.
+    """
+    huscf = saved["huscf"]
+    if "server" not in huscf:
+        raise CheckpointError("the checkpoint is of a run in one process: huscf fit goes on")
+    run = huscf["server"]
+    check_complete(run, ("run_id", "sizes", "shape", "roster", "step", "epoch", "federation"))
+    for name, own in run["roster"].items():
+        if roster.get(name) != tuple(own):
+            raise CheckpointError(
+                f"the checkpoint is of other sites than roster.yaml names: there {name} has "
+                f"clients {list(own)}; sites may be added, not taken out"
+            )
+    return [name for name in roster if name not in run["roster"]]
 
 
 def digest_weights(networks: Mapping[str, Network]) -> str:

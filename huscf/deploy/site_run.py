@@ -91,6 +91,7 @@ class SiteRun:
             cuts = [(int(c), ClientCuts.from_list(own, names)) for c, own in welcome["cuts"]]
             plan = CutPlan(blocks, tuple(ClientPlan(c, own) for c, own in sorted(cuts)))
             run_id, step, seed = str(welcome["run"]), int(welcome["step"]), int(welcome["seed"])
+            is_new = bool(welcome["new"])
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, HuscfError):
                 raise
@@ -110,13 +111,13 @@ class SiteRun:
         if not run_id.isalnum():
             raise HuscfError(f"the server names the run {run_id!r:.40}")
         self.kept = Folder(self.folder / run_id)
-        self._go_on(step)
+        self._go_on(step, is_new)
 
-    def _go_on(self, step: int) -> None:
-        """Take over the newest half that is not after the server's."""
+    def _go_on(self, step: int, is_new: bool) -> None:
+        """Take over the newest half that is not after the server's; a new site has none."""
         self.kept.forget_after(step)
         own = self.kept.newest_until(step)
-        if own is None and step:
+        if own is None and step and not is_new:
             raise CheckpointError(
                 f"the run stands at step {step}, and {self.kept.path} has no half of this site: "
                 "give the folder of its last run with --output"

@@ -81,8 +81,7 @@ def add_fresh(
 
     Args:
         saved: The checkpoint's, by name.
-        own: Those of the module.
+        own: Those of the run.
         fresh: How the names of the latter begin, from `Engine.set_structure`.
     """
-    beginnings = tuple(f"parties.{name}" for name in fresh)
-    return {n: t for n, t in own.items() if n.startswith(beginnings)} | dict(saved)
+    return {n: t for n, t in own.items() if n.startswith(fresh)} | dict(saved)

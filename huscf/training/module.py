@@ -219,7 +219,8 @@ class SplitModule(EvaluatedModule):
         saved = checkpoint.get("huscf", {})
         check_run(saved, self.method)
         is_resumed = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
-        fresh = self.engine.set_structure(saved["engine"], may_join=is_resumed)
+        new = self.engine.set_structure(saved["engine"], may_join=is_resumed)
+        fresh = tuple(f"parties.{name}" for name in new)
         checkpoint["state_dict"] = add_fresh(checkpoint["state_dict"], self.state_dict(), fresh)
         check_same_network(checkpoint["state_dict"], self.state_dict())
         self._saved_optimizers = saved["engine"]["optimizers"]

@@ -59,6 +59,7 @@ class Deployment:
     """A server's kit, sites' kits, and what runs of them."""
 
     def __init__(self, folder, monkeypatch, **trainer):
+        self.roster = dict(ROSTER)
         self.folder = folder
         self.config = write_config(folder / "run.yaml", **trainer)
         self.kit = folder / "kit"
@@ -79,21 +80,21 @@ class Deployment:
         config = read_run_config(["--config", str(self.config), *options])
         place = self.folder / folder
         place.mkdir(exist_ok=True)
-        self.server = ServerRun(config, ROSTER, place, saved, self.lines.append)
+        self.server = ServerRun(config, self.roster, place, saved, self.lines.append)
         self.server.sessions.poll_s = 0.5
         tls = Tls.read(self.kit / "server")
         self.network = GrpcServer(self.server.sessions, tls, f"127.0.0.1:{port}")
         self.leader = self.start(self.server.run)
         return self.server
 
-    def start_site(self, name):
+    def start_site(self, name, chosen=None):
         data = read_datamodule([self.config], [])
         exchange = GrpcExchange(
             f"localhost:{self.network.port}", Tls.read(self.kit / name), 30.0, self.lines.append
         )
         site = SiteRun(
             data,
-            ROSTER[name],
+            chosen or self.roster[name],
             Tls.read(self.kit / name),
             self.folder / name,
             Caller(exchange),

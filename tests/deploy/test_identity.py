@@ -7,7 +7,9 @@ import time
 import grpc
 import pytest
 import yaml
+from cryptography import x509
 
+from huscf.__main__ import main
 from huscf.deploy import grpc_wire, kits
 from huscf.deploy.grpc_wire import METHOD, GrpcExchange, GrpcServer
 from huscf.deploy.kits import Tls, check_roster, read_roster, write_kits
@@ -187,6 +189,33 @@ def test_kits_are_not_overwritten_and_missing_files_are_named(kit, tmp_path):
     (kit / "b" / "site.crt").write_text("none")
     with pytest.raises(HuscfError, match=r"site\.crt is no certificate"):
         Tls.read(kit / "b")
+
+
+def test_kits_are_added_under_the_same_authority(kit, tmp_path, capsys):
+    before = {p: p.read_bytes() for p in kit.rglob("*") if p.is_file() and p.name != "roster.yaml"}
+    count = sum(map(len, read_roster(kit / "server").values()))
+    assert main(["provision", "--add", "late", "later", "--output", str(kit)]) == 0
+    assert f"{count + 2} sites now" in capsys.readouterr().out
+    roster = read_roster(kit / "server")
+    assert (roster["late"], roster["later"]) == ((count,), (count + 1,))
+    assert {p: p.read_bytes() for p in before} == before
+    new, old = Tls.read(kit / "late"), Tls.read(kit / next(iter(roster)))
+    assert (new.ca, new.name) == (old.ca, "late") and new.secret != old.secret
+    x509.load_pem_x509_certificate(new.certificate).verify_directly_issued_by(
+        x509.load_pem_x509_certificate(new.ca)
+    )
+    for arguments, reason in (
+        (["--add", "late", "--output", str(kit)], "exists already"),
+        (["--add", "x", "--output", str(tmp_path / "none")], "roster"),
+        (["--sites", "x", "--output", str(tmp_path / "new")], "--host"),
+    ):
+        assert main(["provision", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert reason in error and error.count("\n") == 1
+    (kit / "ca.key").write_text("no key")
+    assert main(["provision", "--add", "last", "--output", str(kit)]) == 2
+    assert "without which no kit is added" in capsys.readouterr().err
+    assert not (kit / "last").exists() and "last" not in read_roster(kit / "server")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from huscf.__main__ import main
 from huscf.callbacks import Evaluation, SampleGrid
 from huscf.check_data import read_datamodule
 from huscf.checkpoint_io import read_checkpoint
-from huscf.deploy.kits import Tls
+from huscf.deploy.kits import Tls, add_kits
 from huscf.deploy.server_run import Stopped
+from huscf.errors import CheckpointError
 from tests.deploy import cases
 from tests.deploy.cases import ROSTER, Deployment, write_config
 
@@ -106,6 +107,45 @@ def test_a_server_that_was_stopped_goes_on_with_the_sites_bit_for_bit(deployment
     assert len(deployment.server.rows) == 2
 
 
+def test_a_site_that_comes_later_joins_the_run_that_goes_on(deployment):
+    deployment.start_server()
+    sites = [deployment.start_site(name) for name in ROSTER]
+    deployment.finish(*sites)
+    saved = read_checkpoint(deployment.folder / "served" / "checkpoints" / "last.ckpt")
+    deployment.roster = add_kits(deployment.kit, ["site-c"])
+    assert deployment.roster == {**ROSTER, "site-c": (2,)}
+    server = deployment.start_server("--trainer.max_epochs", "4", saved=saved)
+    assert server.newcomers == ["site-c"]
+    back = [deployment.start_site(name) for name in ROSTER]
+    # Nothing begins before the new site has said how much data it has.
+    assert not server._is_set_up.wait(0.5)
+    new = deployment.start_site("site-c", chosen=(0,))
+    deployment.finish(*back, new)
+    assert deployment.errors == []
+    assert any("run stands at step 4, here its beginning" in n for n in deployment.lines)
+    placed = read_rows(deployment.folder / "served" / "federation.csv")
+    assert [row["client"] for row in placed] == ["0", "1"] * 2 + ["0", "1", "2"] * 2
+    assert all(float(row["weight"]) > 0 for row in placed if row["round"] == "4")
+    # All three have the one cluster's average.
+    averages = [site.half.get_state()["state_dict"] for site in (*back, new)]
+    tail = [
+        {n.split(".", 3)[3]: t for n, t in own.items() if ".trained.generator_tail." in n}
+        for own in averages
+    ]
+    common = set.intersection(*map(set, tail)) - {
+        n for n in tail[0] if n.endswith("num_batches_tracked")
+    }
+    assert common
+    for name in common:
+        assert torch.equal(tail[0][name], tail[2][name]), name
+    # From then on it is one of them: nobody is new when the server goes on once more.
+    saved = read_checkpoint(deployment.folder / "served" / "checkpoints" / "last.ckpt")
+    assert list(saved["huscf"]["server"]["roster"]) == ["site-a", "site-b", "site-c"]
+    deployment.roster = {"site-a": (0,), "site-c": (1,)}
+    with pytest.raises(CheckpointError, match="there site-b has clients"):
+        deployment.start_server(saved=saved)
+
+
 def test_a_site_that_dies_is_left_out_and_returns_with_its_half(deployment):
     options = (
         "--trainer.max_epochs",
@@ -176,9 +216,7 @@ def test_a_site_that_does_not_fit_is_told_why(deployment, data, reason, monkeypa
     first = deployment.start_site("site-a")
     assert deployment.server.sessions.wait_for(lambda: len(deployment.server._joined) == 1, 20)
     monkeypatch.setattr(cases, "read_datamodule", lambda c, o: read_datamodule(c, data))
-    chosen = {"site-b": (0, 1)} if "clients" in data[0] else ROSTER
-    monkeypatch.setattr(cases, "ROSTER", {**ROSTER, **chosen})
-    second = deployment.start_site("site-b")
+    second = deployment.start_site("site-b", chosen=(0, 1) if "clients" in data[0] else None)
     second.thread.join(20)
     (error,) = deployment.errors
     assert "the server refused 'join'" in str(error)

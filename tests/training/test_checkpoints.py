@@ -174,7 +174,8 @@ def test_clients_that_a_checkpoint_does_not_know_join(engine, per_cluster):
     first.engine.mix(Mixture(CLUSTERS, dict.fromkeys(CUTS, 0.5), per_cluster, "keep"))
     saved = save(first)
     joined = make_gan(JOINED, engine=engine, depth=5, on_nonfinite="drop", mismatched_weight=1.0)
-    fresh = joined.engine.set_structure(saved["huscf"]["engine"], may_join=True)
+    new = joined.engine.set_structure(saved["huscf"]["engine"], may_join=True)
+    fresh = tuple(f"parties.{name}" for name in new)
     joined.load_state_dict(add_fresh(saved["state_dict"], joined.state_dict(), fresh))
     joined.engine.set_optimizers(saved["huscf"]["engine"]["optimizers"])
     # Who was there goes on as it was, moments too; who joins begins as everybody began.

@@ -31,7 +31,7 @@ from ...wire.frames import FrameError
 ValueT = TypeVar("ValueT")
 
 #: Version of the frames; both ends have the same.
-PROTOCOL = 1
+PROTOCOL = 2
 
 _INT, _TEXT, _LIST, _MAP = (int,), (str,), (list,), (dict,)
 
