@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import DataError
 from .bad_data import BadSampleError, PassingError
+from .codestreams import find_size
 from .windows import MOST_PIXELS, Window, apply_window
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -43,6 +44,7 @@ def read_dicom(path: Path, window: Window | None, frame: int | None) -> np.ndarr
         record = _read_record(path)
         _check_pixels(record, frame)
         _check_decoder(record)
+        _check_stream(record, frame or 0)
         stored = pixels.pixel_array(record, index=frame or 0)
         _take_frame_values(record, frame or 0)
         return _show(stored, record, window)
@@ -158,6 +160,21 @@ def _check_decoder(record: Any) -> None:
     if not decoder.is_available:
         raise PassingError(
             f"DICOM pixels in {syntax.name}, whose decoder is missing: pip install 'huscf[dicom]'"
+        )
+
+
+def _check_stream(record: Any, frame: int) -> None:
+    """Refuse a compressed picture of another size than declared: decoders believe the stream."""
+    from pydicom.encaps import get_frame
+
+    if not record.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    size = find_size(get_frame(record.PixelData, frame, number_of_frames=_count_frames(record)))
+    declared = (record.Rows, record.Columns)
+    if size is not None and all(size) and size != declared:  # 0: said at the stream's end
+        raise BadSampleError(
+            f"DICOM picture of {declared[1]} x {declared[0]} pixels whose compressed data are "
+            f"{size[1]} x {size[0]}"
         )
 
 

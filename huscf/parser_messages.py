@@ -37,6 +37,8 @@ def shorten(line: str) -> str:
         return line
     key = ".init_args.".join(keys)
     rest = line.rpartition(f'Parser key "{keys[-1]}"')[2].lstrip(": ")
+    if "codec can't decode" in rest:
+        return f"{key}: the file that it names is not in UTF-8: save it as that"
     value = _find_value(rest)
     if value is None:
         return f"{key}: {rest.partition(' Given value type:')[0]}"

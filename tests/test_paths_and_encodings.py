@@ -66,6 +66,16 @@ def test_every_command_reads_utf_16_and_knows_the_home_folder(home, capsys):
     assert "no such file" in refuse(["predict", "--ckpt_path=~/nothing.ckpt"], capsys)
 
 
+def test_a_file_that_a_configuration_names_is_refused_by_its_key_in_another_encoding(home, capsys):
+    text = "class_path: huscf.datamodules.DigitsDataModule"
+    (home / "data.yaml").write_bytes(text.encode("utf-16"))
+    (home / "two.yaml").write_text(f"data: {home / 'data.yaml'}")
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "--config", str(home / "two.yaml")])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith("data: the file that it names is not in UTF-8: save it as that")
+
+
 def test_plans_and_devices_below_the_home_folder_in_utf_16(home):
     devices = (REPOSITORY / "configs" / "paper" / "devices.yaml").read_text("utf-8")
     (home / "devices.yaml").write_bytes(devices.encode("utf-16"))

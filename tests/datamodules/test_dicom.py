@@ -1,17 +1,21 @@
 """DICOM as scanners and archives write it: padding, headers, decoders, frames, patients."""
 
+import io
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from huscf.datamodules import FolderDataModule
+from huscf.datamodules.codestreams import find_size
 from huscf.datamodules.dicom import find_patient
 from huscf.datamodules.pictures import describe_picture, read_picture
 from huscf.errors import DataError
 from tests.datamodules.test_folder import make_dicom
 
 pydicom = pytest.importorskip("pydicom")
+encapsulate = pydicom.encaps.encapsulate
 
 
 def fill(record, values):
@@ -136,6 +140,49 @@ def test_pixels_that_nobody_decodes_are_named(tmp_path):
     record = make_compressed(pydicom.uid.MPEG2MPML)
     with pytest.raises(DataError, match=r"DICOM pixels in MPEG2.*which cannot be decoded"):
         show(tmp_path / "a.dcm", record)
+
+
+KINDS = {"JPEG": "JPEGBaseline8Bit", "JPEG2000": "JPEG2000Lossless"}
+
+
+def compress(kind, values, rows, columns):
+    """A record of rows x columns whose stream holds the picture `values` (H, W)."""
+    file = io.BytesIO()
+    options = {"no_jp2": True} if kind == "JPEG2000" else {"quality": 95}
+    Image.fromarray(values).save(file, kind, **options)
+    record = make_dicom("MONOCHROME2")
+    record.Rows, record.Columns, record.SamplesPerPixel = rows, columns, 1
+    record.BitsAllocated, record.BitsStored, record.HighBit = 8, 8, 7
+    record.PixelRepresentation, record.RescaleIntercept = 0, 0
+    record.file_meta.TransferSyntaxUID = getattr(pydicom.uid, KINDS[kind])
+    record.PixelData = encapsulate([file.getvalue()])
+    record["PixelData"].is_undefined_length = True
+    return record
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_is_decoded_only_if_it_is_as_large_as_declared(tmp_path, kind):
+    values = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))
+    shown = show(tmp_path / "good.dcm", compress(kind, values, 32, 32))
+    assert np.abs(shown - values.astype(int)).max() <= 4
+    large = np.tile(values, (3, 2))
+    with pytest.raises(DataError, match="of 32 x 32 pixels whose compressed data are 64 x 96"):
+        show(tmp_path / "bomb.dcm", compress(kind, large, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("stream", "size"),
+    [
+        ("ffd8ffe000040000ffc3000b08010203040101", (258, 772)),
+        ("ffd8ffffffc0000b080010002001", (16, 32)),
+        ("ffd8fff7000b080400030001", (1024, 768)),
+        ("ff4fff51002f000000000208000001040000000800000004", (256, 512)),
+        ("ffd8ffda", None),
+        ("736f6d657468696e67", None),
+    ],
+)
+def test_the_size_in_a_stream_is_found_behind_other_segments(stream, size):
+    assert find_size(bytes.fromhex(stream)) == size
 
 
 def test_the_decoders_are_in_the_extra():
