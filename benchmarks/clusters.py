@@ -22,6 +22,7 @@ from torch import Tensor
 
 from huscf.callbacks import ClusteredFederation
 from huscf.datamodules import (
+    DigitsDataModule,
     Domain,
     FederatedDataModule,
     IidPartitioner,
@@ -77,6 +78,7 @@ ROWS = {
     "unequal_1_1_10": Row(PICTURES[:3], [1, 1, 10], samples=300),
     "unequal_2_9_19": Row(PICTURES[:3], [2, 9, 19], samples=300),
     "equal_10_10_10": Row(PICTURES[:3], [10, 10, 10], samples=300),
+    "digits": Row(["digits", "digits_inverted"], [2, 2], samples=60),  # needs no files
     "four": Row(PICTURES, [5] * 4, samples=300),
     "six": Row(OTHERS, [3] * 6, samples=180),
     "ten": Row([*PICTURES, *(f"{p}_inverted" for p in PICTURES), "cifar10_jpeg", "fsdd"], [4] * 10),
@@ -146,6 +148,8 @@ class MixedDataModule(FederatedDataModule):
 def _load(name: str) -> Domain:
     if name in PICTURES:
         (domain,) = ImageDataModule(datasets=[name]).load_domains()
+    elif name == "digits":
+        domain, _ = DigitsDataModule().load_domains()
     elif name == "fsdd":
         (domain,) = SpokenDigitsDataModule(datasets=["fsdd"]).load_domains()
     elif name == "cifar10_jpeg":

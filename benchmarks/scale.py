@@ -12,7 +12,9 @@ import sys
 import time
 
 import torch
-from yardsticks import Workload, make_module, our_step
+from yardsticks import Workload, make_module
+
+from huscf.training import SplitModule
 
 MIB = 2**20
 
@@ -26,6 +28,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=8, help="64: the paper's")
     parser.add_argument("--image_size", type=int, default=28)
     parser.add_argument("--repeats", type=int, default=5, help="steps; the median is printed")
+    parser.add_argument("--present", type=int, default=0, help="so many at a time, by turns; 0 all")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--alone", action="store_true", help="measure one size in this process")
     arguments = parser.parse_args()
@@ -33,7 +36,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
         (clients,) = arguments.clients
         workload = Workload(clients, arguments.batch_size, arguments.width, arguments.image_size)
-        print(json.dumps(measure(workload, arguments.repeats)))
+        print(json.dumps(measure(workload, arguments.repeats, arguments.present or clients)))
         return
     rows = {}
     for clients in arguments.clients:
@@ -47,31 +50,48 @@ def main() -> None:
         print(json.dumps(rows))
 
 
-FORWARDED = ("batch_size", "width", "image_size", "repeats", "threads")
+FORWARDED = ("batch_size", "width", "image_size", "repeats", "present", "threads")
 
 
-def measure(workload: Workload, repeats: int) -> dict[str, float]:
-    """Run steps; return speed, peak memory, and what parameters and optimiser state need."""
+def measure(workload: Workload, repeats: int, num_present: int) -> dict[str, float]:
+    """Run steps; return speed, peak memory, and what parameters and optimiser state need.
+
+    Args:
+        workload: All clients.
+        repeats: Steps that each part of the clients takes.
+        num_present: Clients of a part; all parts take their turn.
+    """
     before = peak_mib()
     module = make_module(workload)
-    step = our_step(workload, module)
-    step()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
-    averaged = sum(p.nbytes for p in module.parameters() if not p.requires_grad)
+    batch, step, seconds = workload.make_batch(), 0, []
+    for first in range(0, workload.num_clients, num_present):
+        part = dict(list(batch.items())[first : first + num_present])
+        for number in range(1 + repeats):
+            start = time.perf_counter()
+            module.engine.run_step(part, step)
+            step += 1
+            if number:  # the first gives its clients memory of their own
+                seconds.append(time.perf_counter() - start)
     median = statistics.median(seconds)
     return {
         "steps_per_s": 1 / median,
-        "ms_per_client": 1000 * median / workload.num_clients,
+        "ms_per_client": 1000 * median / num_present,
         "peak_mib": peak_mib(),
         "peak_above_start_mib": peak_mib() - before,
-        # Parameter, gradient and two moments; and the moving average.
-        "state_mib": (4 * trained + averaged) / MIB,
+        "state_mib": count_state_bytes(module) / MIB,
     }
+
+
+def count_state_bytes(module: SplitModule) -> int:
+    """Return what all parties' parameters, averages, gradients and moments take, each once."""
+    tensors = [*module.parameters(), *module.buffers()]
+    tensors += [t.grad for t in module.parameters() if t.grad is not None]
+    for party in module.engine.all_parties().values():
+        for optimizer in party.optimizers.values():
+            for values in optimizer.state.values():
+                tensors += [v for v in values.values() if isinstance(v, torch.Tensor)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())
 
 
 def peak_mib() -> float:

@@ -27,7 +27,12 @@ TINY = ["--json", "--image_size=8", "--repeats=1"]
         (
             "scale.py",
             ["--clients=2", "--batch_size=3", "--width=4"],
-            {"steps_per_s", "peak_mib", "ms_per_client"},
+            {"steps_per_s", "peak_mib", "ms_per_client", "state_mib"},
+        ),
+        (
+            "scale.py",
+            ["--clients=4", "--present=2", "--batch_size=3", "--width=4"],
+            {"steps_per_s", "peak_mib", "ms_per_client", "state_mib"},
         ),
     ],
 )
@@ -81,3 +86,28 @@ def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkey
     again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert again == table
     assert len(output.read_text().splitlines()) == 4
+
+
+def test_clusters_are_found_and_counted_alike_with_and_without_training(tmp_path):
+    script, output = str(REPOSITORY / "benchmarks" / "clusters.py"), tmp_path / "rows.jsonl"
+    options = ["--rows", "digits", "--skews", "iid", "--seeds", "0", "1", "--rounds", "2"]
+    options += ["--epochs", "1", "--steps", "2", "--batch_size", "16", "--width", "4"]
+    command = [sys.executable, script, *options, "--output", str(output)]
+    subprocess.run(command, check=True, capture_output=True)
+    table = subprocess.run(
+        [*command, "--untrained"], check=True, capture_output=True, text=True
+    ).stdout
+    runs = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [(run["seed"], run["untrained"]) for run in runs] == [
+        *((0, False), (1, False)),
+        *((0, True), (1, True)),
+    ]
+    for trained, untrained in zip(runs[:2], runs[2:], strict=True):
+        assert trained["ari"] == untrained["ari"] == [1.0, 1.0]
+        assert trained["clusters"] == untrained["clusters"] == [2, 2]
+        assert trained["margin"] == untrained["margin"]
+        assert (trained["false_merges"], trained["false_splits"]) == (0, 0)
+        assert trained["seconds"]["steps"] > 10 * untrained["seconds"]["steps"]
+    assert sum(line.startswith("| digits") for line in table.splitlines()) == 4
+    again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert again == table
