@@ -12,11 +12,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ..errors import CheckpointError, HuscfError, check_complete
 from ..planning import SearchedPlan
-from ..reporting.run_record import write_table
 from ..resuming import find_newest
 from ..run_lock import RunLock
 from ..training import SplitModule
-from ..whole_files import write_text
+from ..whole_files import write_table, write_text
 from .base import RoundCallback, RoundResult
 
 
@@ -151,6 +150,8 @@ class RunFolder(RoundCallback):
             "class_names": list(data.common_class_names),
             "num_classes": data.client_num_classes,
             "channels": data.client_channels,
+            "domains": data.client_domains,
+            "domain_class_names": {n: list(d.class_names) for n, d in data.domains.items()},
             "spectrogram": data.spectrogram and asdict(data.spectrogram),
             "client_digests": data.client_digests,
         }

@@ -51,7 +51,7 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
 
 
 def generate(options: Namespace) -> None:
-    """Draw balanced samples: a PNG or WAV of each in a folder per class, and samples.npz."""
+    """Draw balanced samples: a PNG or WAV of each in a folder per domain and class, a table."""
     from .sampling import draw_sample_set, load_gan, write_sample_set
     from .sampling.sample_set import check_empty, check_room
 
@@ -61,7 +61,7 @@ def generate(options: Namespace) -> None:
     classes = options.classes and _number_classes(options.classes, saved.class_names)
     check_room(saved.module, options.num_samples, options.output)
     drawn = draw_sample_set(saved, options.num_samples, clients, classes, options.seed)
-    write_sample_set(drawn, options.output, saved.class_names, saved.spectrogram)
+    write_sample_set(drawn, options.output, saved.spectrogram)
     who = f"{len(drawn.client.unique())} of {len(saved.module.clusters)} clients"
     count = len(drawn.labels.unique())
     print(f"{len(drawn.labels)} samples of {count} classes, drawn by {who}, in {options.output}")

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ import yaml
 from ..bounded_files import MAX_YAML_BYTES, check_file, parse_yaml, read_bytes
 from ..errors import HuscfError
 from ..split import CutPlan
-from ..whole_files import escape_cell, replacing, unescape_cell
+from ..whole_files import unescape_cell, write_table
 from .federation_history import FederationRow, read_federation
 
 #: More blocks than a network has; charts draw each.
@@ -135,14 +135,6 @@ def find_tests(folder: Path) -> dict[int, Path]:
 def write_clients(path: Path, records: Sequence[dict[str, Any]]) -> None:
     """Write one row per client; all records have the same keys."""
     write_table(path, list(records[0]), records)
-
-
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, replacing the file at once; no name in it is taken for a formula."""
-    with replacing(path) as partial, partial.open("x", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([escape_cell(column) for column in columns])
-        writer.writerows([[escape_cell(row.get(c, "")) for c in columns] for row in rows])
 
 
 def _load(path: Path, read: Callable[[Path], Loaded]) -> Loaded:
