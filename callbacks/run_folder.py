@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ..errors import CheckpointError, HuscfError, check_complete
 from ..planning import SearchedPlan
+from ..provenance import note_start
 from ..resuming import find_newest
 from ..run_lock import RunLock
 from ..training import SplitModule
@@ -105,8 +106,10 @@ class RunFolder(RoundCallback):
             pl_module.plan.save(self.path / "plan.yaml", **figures)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the changes that were asked for."""
-        if not self.changes or self.path is None:
+        """Note software, machine and command, and the changes that were asked for."""
+        assert isinstance(pl_module, SplitModule) and self.path is not None
+        note_start(self.path, pl_module.num_rounds)
+        if not self.changes:
             return
         lines = "".join(f"from round {len(self.rows) + 1} on: {one}\n" for one in self.changes)
         print(lines, end="", flush=True)

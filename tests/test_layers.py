@@ -16,6 +16,7 @@ LAYERS = [
     "user_paths",
     "whole_files",
     "bounded_files",
+    "provenance",
     "run_lock",
     "trust",
     "models",

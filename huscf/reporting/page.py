@@ -69,6 +69,7 @@ def render_page(run: RunRecord, charts: Mapping[str, bytes]) -> str:
         ("Clusters", _clusters(run, charts)),
         ("Plan", _plan(run, charts)),
         ("Costs", _costs(run, charts)),
+        ("Provenance", _provenance(run)),
         ("Configuration", _configuration(run)),
     ]
     shown = [(heading, body) for heading, body in sections if body]
@@ -241,6 +242,15 @@ def _costs(run: RunRecord, charts: Mapping[str, bytes]) -> str:
         return html
     headings = ("client", "profile", "uplink_mbytes", "downlink_mbytes", "dropped_steps")
     return html + _client_table(run.clients, headings)
+
+
+def _provenance(run: RunRecord) -> str:
+    """Software, machine and command of every start; a resumed run has several."""
+    tables = []
+    for entry in run.provenance:
+        rows = [(key.replace("_", " "), value) for key, value in entry.items() if value]
+        tables.append(make_table(("", ""), rows))
+    return "".join(tables)
 
 
 def _configuration(run: RunRecord) -> str:

@@ -14,6 +14,7 @@ import yaml
 
 from ..bounded_files import MAX_YAML_BYTES, check_file, parse_yaml, read_bytes
 from ..errors import HuscfError
+from ..provenance import Entry, read_provenance
 from ..split import CutPlan
 from ..whole_files import unescape_cell, write_table
 from .federation_history import FederationRow, read_federation
@@ -44,6 +45,7 @@ class RunRecord:
             not written whole.
         scores: The newest metrics.json of `huscf test`, {} where there is none.
         federation: What every round decided about every client: federation.csv.
+        provenance: Software, machine and command of every start: provenance.json.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class RunRecord:
     clients: list[dict[str, str]]
     scores: dict[str, Any] = field(default_factory=dict)
     federation: list[FederationRow] = field(default_factory=list)
+    provenance: list[Entry] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: str | Path) -> "RunRecord":
@@ -74,6 +77,7 @@ class RunRecord:
             _load(folder / "clients.csv", _read_clients) or _clients_of(plan),
             _load(tests[max(tests)], _read_scores) if tests else {},
             _load(folder / "federation.csv", _read_federation),
+            read_provenance(folder),
         )
 
     @property
