@@ -15,7 +15,7 @@ from .federation_charts import draw_cluster_map, draw_maps_by_round, draw_weight
 from .federation_history import by_round, choose_colours
 from .page_style import STYLE
 from .run_record import RunRecord
-from .scores import FIGURES, explain_draws, format_figure, format_spread, has_figure
+from .score_columns import format_score, tabulate_scores
 
 #: More clients than this are listed in clients.csv only.
 MAX_LISTED = 100
@@ -96,7 +96,7 @@ def _describe(run: RunRecord) -> str:
         "rounds": str(len(run.rows)),
         "clients": str(len(run.clients)),
         "clusters found": "-" if clusters is None else f"{clusters:.0f}",
-        "adjusted Rand index": _score(last.get("federation/ari")),
+        "adjusted Rand index": format_score(last.get("federation/ari")),
         "training time": f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.0f} s",
         "traffic": f"{mbytes / 1e3:.2f} GB" if mbytes >= 1e3 else f"{mbytes:.3g} MB",
         "seed": str(run.config.get("seed_everything", "-")),
@@ -123,58 +123,12 @@ def _describe(run: RunRecord) -> str:
 
 
 def _scores(run: RunRecord) -> str:
-    """The scores of `huscf test`, and the last ones of training where these are newer."""
-    domains = run.scores.get("domains")
-    last = run.last()
-    tested = ""
-    if domains:
-        rows = [
-            [heading, *(_tested(domain, key) for domain in domains.values())]
-            for key, heading, _ in FIGURES
-            if any(has_figure(domain, key) for domain in domains.values())
-        ]
-        number = run.scores.get("round")
-        when = "" if number is None else f" after round {number}"
-        note = f"From huscf test{when}: {_explain_tests(run.scores)}."
-        note += " Scores are worth as much as the judge."
-        tested = make_table(("figure", *domains), rows) + f"<p>{escape(note)}</p>"
-        if number is None or number >= last.get("round", 0):
-            return tested
-    names = [name for name in run.domains if f"eval/{name}/judge_accuracy" in last]
-    rows = [
-        [heading, *(_score(last.get(f"eval/{name}/{key}")) for name in names)]
-        for key, heading, _ in FIGURES
-        if any(f"eval/{name}/{key}" in last for name in names)
-    ]
-    if not rows:
-        return tested or "<p>Not evaluated in this run; huscf test measures it.</p>"
-    note = "The last evaluation of the training run; huscf test gives the spread over clients."
-    return tested + make_table(("figure", *names), rows) + f"<p>{note}</p>"
-
-
-def _explain_tests(scores: Mapping[str, Any]) -> str:
-    """What the figures of `huscf test` are of; earlier versions do not tell all of it."""
-    domain = next(iter(scores["domains"].values()))
-    text = "all clients of a domain together"
-    if count := domain.get("num_per_class"):
-        text += f", {count} samples of each class"
-    if "evaluation_seeds" in scores:
-        text += f" ({explain_draws(scores)})"
-    if domain.get("over_clients"):
-        text += "; in brackets mean ± standard deviation over single clients"
-        if count := domain.get("client_num_per_class"):
-            text += f", {count} samples of each class each"
-        if "downstream_gain" in domain["over_clients"]:
-            text += " (downstream: of some of them, as many as of all together)"
-    return text
-
-
-def _tested(domain: Mapping[str, Any], key: str) -> str:
-    over_seeds = domain.get("over_seeds", {}).get(key)  # earlier versions measured one seed
-    value = domain["together"].get(key)
-    together = _score(value) if over_seeds is None else format_spread(over_seeds)
-    spread = domain.get("over_clients", {}).get(key)
-    return together if spread is None else f"{together} ({format_spread(spread)})"
+    """The scores of `huscf test`, and those of training beside them."""
+    table = tabulate_scores(run)
+    if table is None:
+        return "<p>Not evaluated in this run; huscf test measures it.</p>"
+    notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
+    return make_table(table.headings, table.rows) + notes
 
 
 def _samples(run: RunRecord) -> str:
@@ -311,10 +265,6 @@ def _brief(values: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _score(value: float | None) -> str:
-    return "-" if value is None else format_figure(value)
 
 
 def _shorten(text: str) -> str:

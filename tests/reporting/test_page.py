@@ -121,19 +121,25 @@ def test_names_with_dots_are_no_numbers(run, tmp_path):
     assert "St. Mary" in html and "raspi-4.1b" in html and "1.235" in html
 
 
-def test_scores_of_a_test_do_not_hide_newer_ones_of_training(run, tmp_path):
+def test_one_table_has_the_scores_of_a_test_and_those_of_training_beside_them(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
-    content = {"together": {"label_accuracy": 0.875}, "over_clients": {}}
-    for number, shown in ((1, True), (2, False)):
-        scores = {"round": number, "domains": {"digits": content}}
-        (folder / "metrics.json").write_text(json.dumps(scores))
-        record = RunRecord.read(folder)
-        record.rows[-1].update(
-            {"eval/digits/judge_accuracy": 0.5, "eval/digits/label_accuracy": 0.625}
-        )
-        html = write_page(record).read_text()
-        assert "0.875" in html and f"From huscf test after round {number}:" in html
-        assert ("0.625" in html) == shown
+    content = {"together": {"label_accuracy": 0.875, "recall": 0.25}, "over_clients": {}}
+    (folder / "metrics.json").write_text(json.dumps({"round": 1, "domains": {"digits": content}}))
+    record = RunRecord.read(folder)
+    for name, value in (("digits", 0.625), ("negatives", 0.375)):
+        record.rows[-1][f"eval/{name}/judge_accuracy"] = 0.5
+        record.rows[-1][f"eval/{name}/label_accuracy"] = value
+    html = write_page(record).read_text()
+    section = html.partition('<section id="scores">')[2].partition("</section>")[0]
+    cells = [re.findall(r"<t[hd]>(.*?)</t", row) for row in re.findall("<tr>(.*?)</tr>", section)]
+    assert cells == [
+        ["figure", "digits, test", "digits, training", "negatives"],
+        ["judge on real data", "-", "0.500", "0.500"],
+        ["label accuracy", "0.875", "0.625", "0.375"],
+        ["recall", "0.250", "-", "-"],
+    ]
+    assert "From huscf test after round 1:" in section
+    assert "own evaluation after round 2." in section
 
 
 def test_the_note_below_the_scores_says_what_they_are_of(run, tmp_path):
