@@ -10,6 +10,7 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     "errors",
     "randomness",
+    "colours",
     "nested_values",
     "cache_folder",
     "text_files",
