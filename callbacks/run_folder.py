@@ -12,11 +12,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ..errors import CheckpointError, HuscfError, check_complete
 from ..planning import SearchedPlan
-from ..reporting.run_record import write_table
+from ..provenance import note_start
 from ..resuming import find_newest
 from ..run_lock import RunLock
 from ..training import RoundResult, SplitModule
-from ..whole_files import write_text
+from ..whole_files import write_table, write_text
 from .base import RoundCallback
 
 
@@ -106,8 +106,10 @@ class RunFolder(RoundCallback):
             pl_module.plan.save(self.path / "plan.yaml", **figures)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the changes that were asked for."""
-        if not self.changes or self.path is None:
+        """Note software, machine and command, and the changes that were asked for."""
+        assert isinstance(pl_module, SplitModule) and self.path is not None
+        note_start(self.path, pl_module.num_rounds)
+        if not self.changes:
             return
         lines = "".join(f"from round {len(self.rows) + 1} on: {one}\n" for one in self.changes)
         print(lines, end="", flush=True)
@@ -151,6 +153,8 @@ class RunFolder(RoundCallback):
             "class_names": list(data.common_class_names),
             "num_classes": data.client_num_classes,
             "channels": data.client_channels,
+            "domains": data.client_domains,
+            "domain_class_names": {n: list(d.class_names) for n, d in data.domains.items()},
             "spectrogram": data.spectrogram and asdict(data.spectrogram),
             "client_digests": data.client_digests,
         }

@@ -13,8 +13,9 @@ from ..datamodules.shapes import make_grey
 from ..errors import check_number
 from ..models import to_uint8
 from ..randomness import make_generator
+from ..sampling.picture_grid import draw_picture_grid
 from ..training import RoundResult, SplitModule
-from ..whole_files import replacing, write_bytes
+from ..whole_files import write_bytes
 from .base import RoundCallback
 from .run_folder import RunFolder
 
@@ -25,8 +26,8 @@ MAX_PIXELS = 4096
 class SampleGrid(RoundCallback):
     """Draws every domain's samples with fixed noise, so that progress is visible.
 
-    Rows are classes; the columns are shared out over the domain's clients in turn. Where samples
-    are spectrograms, a WAV of the first column stands beside the picture.
+    Rows are classes, with their names; the columns are shared out over the domain's clients in
+    turn. Where samples are spectrograms, a WAV of the first column stands beside the picture.
 
     Args:
         every_n_rounds: How often; 0 only at the end of the run.
@@ -59,8 +60,6 @@ class SampleGrid(RoundCallback):
         self._write(trainer, pl_module, "final")
 
     def _write(self, trainer: Trainer, module: SplitModule, suffix: str) -> None:
-        from torchvision.utils import save_image
-
         run = RunFolder.of(trainer, self)
         assert run.path is not None
         folder = run.path / "samples"
@@ -71,12 +70,10 @@ class SampleGrid(RoundCallback):
             grid = draw_grid(module, members, domain.num_classes, self.num_columns)
             if data.client_channels[members[0]] == 1 < grid.shape[1]:
                 grid = make_grey(grid)
-            scale = max(1, -(-self.min_pixels // grid.shape[-1]))
-            large = functional.interpolate(grid, scale_factor=scale, mode="nearest")
             path = folder / f"{domain.name}-{suffix}.png"
-            options = {"nrow": self.num_columns, "normalize": True, "value_range": (-1, 1)}
-            with replacing(path) as partial:
-                save_image(large, partial, format="png", **options)
+            rows = to_uint8(grid).split(self.num_columns)
+            names = domain.class_names or [str(label) for label in range(domain.num_classes)]
+            write_bytes(path, draw_picture_grid(rows, names, self.min_pixels))
             if data.spectrogram is not None:
                 first_column = grid[:: self.num_columns]
                 write_sounds(path.with_suffix(".wav"), first_column, data.spectrogram)

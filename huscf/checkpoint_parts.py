@@ -139,6 +139,16 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
 
 
+def _is_client_names(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(is_count, value)) and _is_names([*value.values()])
+
+
+def _is_names_by_name(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping) and _is_names([*value]) and all(map(_is_names, value.values()))
+    )
+
+
 def _describe(value: Any) -> str:
     """Return a value in few words, without the signs that steer a terminal."""
     if isinstance(value, (int, float, str)):
@@ -189,6 +199,8 @@ _PARTS: dict[str, tuple[Check, str]] = {
     "huscf_data/sample_shape": _MAPPING,
     "huscf_data/class_names": (_is_names, "a list of names"),
     "huscf_data/num_classes": _CLIENTS,
+    "huscf_data/domains": (_is_client_names, "a name for each of some clients"),
+    "huscf_data/domain_class_names": (_is_names_by_name, "lists of names by domain"),
     "huscf_data/spectrogram": _SECTION,
     "huscf_data/client_digests": _MAPPING,
 }

@@ -1,14 +1,19 @@
 """The commands that need no trainer: generate, export, compare, report."""
 
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .errors import CheckpointError, HuscfError
 from .user_paths import expand_path
 from .whole_files import write_bytes
+
+if TYPE_CHECKING:
+    from .reporting.card import CardFacts
+    from .sampling import SavedGAN
 
 WHO_IS_WHO = "clients.csv in the run's folder says who is in which cluster and of which domain"
 
@@ -51,17 +56,21 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
 
 
 def generate(options: Namespace) -> None:
-    """Draw balanced samples: a PNG or WAV of each in a folder per class, and samples.npz."""
+    """Draw balanced samples: a PNG or WAV of each in a folder per domain and class, a table."""
+    from .reporting.card import check_licence, describe_samples
     from .sampling import draw_sample_set, load_gan, write_sample_set
     from .sampling.sample_set import check_empty, check_room
 
+    licence = check_licence(options.license)
     check_empty(options.output)
-    saved = load_gan(_find_checkpoint(options.ckpt_path), options.trust)
+    checkpoint = _find_checkpoint(options.ckpt_path)
+    saved = load_gan(checkpoint, options.trust)
     clients = saved.select_clients(options.client, options.cluster)
     classes = options.classes and _number_classes(options.classes, saved.class_names)
     check_room(saved.module, options.num_samples, options.output)
     drawn = draw_sample_set(saved, options.num_samples, clients, classes, options.seed)
-    write_sample_set(drawn, options.output, saved.class_names, saved.spectrogram)
+    card = _make_card(describe_samples(drawn, saved, licence), saved, checkpoint)
+    write_sample_set(drawn, options.output, saved.spectrogram, card)
     who = f"{len(drawn.client.unique())} of {len(saved.module.clusters)} clients"
     count = len(drawn.labels.unique())
     print(f"{len(drawn.labels)} samples of {count} classes, drawn by {who}, in {options.output}")
@@ -139,6 +148,22 @@ def _find_checkpoint(path: Path) -> Path:
     return newest
 
 
+def _make_card(facts: "CardFacts", saved: "SavedGAN", checkpoint: Path) -> str:
+    """Return a card's text; where files of the run are damaged, one without its figures."""
+    from .callbacks.run_folder import find_run_folder
+    from .reporting import RunRecord
+    from .reporting.card import render_card
+
+    if (folder := find_run_folder(checkpoint)) is None:
+        return render_card(facts, saved, None)
+    try:
+        with _showing(folder):
+            return render_card(facts, saved, RunRecord.read(folder))
+    except HuscfError as error:
+        print(f"README.md is without the run's figures: {error}", file=sys.stderr)
+        return render_card(facts, saved, None)
+
+
 def _number_classes(classes: Sequence[str], names: Sequence[str]) -> list[int]:
     """Return the numbers of classes that are given by name, or by number where no name fits."""
     if all(text in names for text in classes):
@@ -170,6 +195,14 @@ def _add_checkpoint(parser: ArgumentParser) -> None:
     )
 
 
+def _add_licence(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--license",
+        default="unknown",
+        help="the licence that README.md names, such as cc-by-4.0 (default unknown)",
+    )
+
+
 def _add_generate(parser: ArgumentParser) -> None:
     _add_checkpoint(parser)
     parser.add_argument("--num_samples", type=int, default=1000, help="in all (default 1000)")
@@ -179,6 +212,7 @@ def _add_generate(parser: ArgumentParser) -> None:
     who.add_argument("--cluster", type=int, nargs="+", help="only these clusters' clients draw")
     parser.add_argument("--classes", nargs="+", help="only these classes, by name or number")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+    _add_licence(parser)
 
 
 def _add_export(parser: ArgumentParser) -> None:

@@ -1,10 +1,12 @@
 """Files that are written whole or not at all, and never through a link."""
 
+import csv
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 #: First characters with which a spreadsheet takes a cell for a formula.
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
@@ -51,6 +53,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file whole or not at all; line ends stay as they are."""
     write_bytes(path, text.encode())
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, replacing the file at once; no name in it is taken for a formula."""
+    with replacing(path) as partial, partial.open("x", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([escape_cell(column) for column in columns])
+        writer.writerows([[escape_cell(row.get(c, "")) for c in columns] for row in rows])
 
 
 def escape_cell(value: object) -> object:

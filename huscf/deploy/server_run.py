@@ -19,6 +19,7 @@ from ..federation import RoundDecision
 from ..methods import Method, build_networks, request_plan
 from ..models import Network, SampleShape
 from ..parties import Server
+from ..provenance import note_start
 from ..reporting.federation_history import FederationRow, append_federation, describe_decision
 from ..split import CutPlan
 from ..training import FORMAT, RoundResult
@@ -166,6 +167,7 @@ class ServerRun:
         self.min_clients = min(2 if least is None else least, len(every))
         write_yaml(self.folder / "config.yaml", config.values)
         plan.save(self.folder / "plan.yaml")
+        note_start(self.folder, self.num_rounds)
         self._is_set_up.set()
         self.sessions.wake()
 

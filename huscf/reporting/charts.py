@@ -3,18 +3,26 @@
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
+from ..colours import AXIS, CLIENT, GRID, SERVER
+from ..colours import SERIES as COLOURS
 from .run_record import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours, which people of any colour vision can tell apart.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#555555")
+#: First and last round; least and most of the vertical axis.
+Limits = tuple[tuple[float, float], tuple[float, float]]
+
 MARKERS = "osD^vPX*<>"
+#: Inches of a chart that stands alone, and of one among several.
+LARGE, SMALL = (4.4, 2.3), (2.2, 1.6)
+#: More marks than this are drawn as pixels, not one by one.
+MANY = 200
 STYLES = ("-", "--", ":", "-.")
 
 #: Heading, columns of metrics.csv, and least upper end of the y axis of every panel.
@@ -29,7 +37,55 @@ PANELS = (
     ("Seconds a round", "seconds", 0.0),
     ("Planned latency, seconds a step", "plan/latency_s", 0.0),
 )
-CLIENT_COLOUR, SERVER_COLOUR = "#e8a33d", "#4a6fa5"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure's curves.
+
+    Args:
+        heading: What is drawn.
+        figures: A caption, "" for none, and a chart: one per domain, on one scale, where the figure
+            is measured by domain.
+    """
+
+    heading: str
+    figures: Sequence[tuple[str, "Figure"]]
+
+
+def plot_panels(run: RunRecord) -> list[Panel]:
+    """Return the curves of one run by round, each figure by itself."""
+    panels = []
+    for heading, pattern, top in PANELS:
+        if not (names := _names([run], pattern)):
+            continue
+        is_by_domain = pattern.startswith("eval/")
+        groups = [[name] for name in names] if is_by_domain else [names]
+        limits = _find_limits([run], names, top)
+        figures = [
+            (_label(group[0]), _plot_curves(run, group, limits, SMALL))
+            if is_by_domain
+            else ("", _plot_curves(run, group, limits, LARGE))
+            for group in groups
+        ]
+        panels.append(Panel(heading, figures))
+    return panels
+
+
+def _plot_curves(
+    run: RunRecord, names: Sequence[str], limits: Limits, size: tuple[float, float]
+) -> "Figure":
+    """Return a chart of a few series."""
+    figure = new_figure(*size)
+    axes = figure.add_subplot()
+    _draw_series(axes, [("", run)], names)
+    _set_limits(axes, limits)
+    axes.set_xlabel("round", fontsize=9)
+    tidy(axes)
+    axes.tick_params(labelsize=9)
+    if len(names) > 1:
+        axes.legend(fontsize=8, frameon=False, ncols=len(names), loc="lower left")
+    return figure
 
 
 def draw_panels(runs: Sequence[RunRecord], names: Sequence[str] = ("",)) -> bytes:
@@ -46,8 +102,7 @@ def draw_panels(runs: Sequence[RunRecord], names: Sequence[str] = ("",)) -> byte
     for position, (heading, columns, top) in enumerate(shown):
         axes = figure.add_subplot(rows, 2, position + 1)
         _draw_series(axes, list(zip(names, runs, strict=True)), columns)
-        low, high = axes.get_ylim()
-        axes.set_ylim(min(0.0, low), max(top, high) * 1.05)
+        _set_limits(axes, _find_limits(runs, columns, top))
         axes.set_title(heading, loc="left", fontsize=10, fontweight="bold")
         axes.set_xlabel("round", fontsize=8)
         tidy(axes)
@@ -58,22 +113,27 @@ def draw_panels(runs: Sequence[RunRecord], names: Sequence[str] = ("",)) -> byte
     return to_png(figure)
 
 
-def draw_plan(plan: Mapping[str, Any], limit: int = 24) -> bytes:
+def plot_plan(
+    plan: Mapping[str, Any], networks: Sequence[str] | None = None, limit: int = 24
+) -> "Figure":
     """Return who holds which block, one line for clients of equal profile and cuts.
 
     Args:
         plan: Values of plan.yaml.
+        networks: Those that are drawn, beside each other; None draws all.
         limit: Most lines; the most frequent ones are drawn.
     """
+    shown = list(plan["blocks"]) if networks is None else list(networks)
     groups = Counter((c["profile"], tuple(c["cuts"])) for c in plan["clients"])
     lines = groups.most_common(limit)
-    figure = new_figure(9, 1.1 + 0.42 * len(lines))
-    for column, (network, count) in enumerate(plan["blocks"].items()):
-        axes = figure.add_subplot(1, len(plan["blocks"]), column + 1)
+    figure = new_figure(0.6 + 4.2 * len(shown), 1.1 + 0.42 * len(lines))
+    for column, network in enumerate(shown):
+        axes = figure.add_subplot(1, len(shown), column + 1)
+        place, count = list(plan["blocks"]).index(network), plan["blocks"][network]
         for line, ((_, cuts), _) in enumerate(lines):
-            head, tail = cuts[2 * column], cuts[2 * column + 1]
+            head, tail = cuts[2 * place], cuts[2 * place + 1]
             held = [b < head or b >= count - tail for b in range(count)]
-            colours = [CLIENT_COLOUR if own else SERVER_COLOUR for own in held]
+            colours = [CLIENT if own else SERVER for own in held]
             axes.barh([line] * count, [0.9] * count, 0.72, left=range(count), color=colours)
         axes.set_title(f"{network}, {count} blocks", loc="left", fontsize=10, fontweight="bold")
         axes.set_xticks([b + 0.45 for b in range(count)], [str(b + 1) for b in range(count)])
@@ -83,27 +143,30 @@ def draw_plan(plan: Mapping[str, Any], limit: int = 24) -> bytes:
         axes.tick_params(labelsize=8, length=0)
         axes.spines[:].set_visible(False)
     _explain_colours(figure)
-    return to_png(figure)
+    return figure
 
 
-def draw_traffic(clients: Sequence[Mapping[str, str]]) -> bytes | None:
-    """Return the megabytes of every client by direction, or None where they are not known."""
+def plot_traffic(clients: Sequence[Mapping[str, str]]) -> "Figure | None":
+    """Return the megabytes of every client by sender, or None where they are not known."""
     if not clients or "uplink_mbytes" not in clients[0]:
         return None
-    figure = new_figure(9, 2.8)
+    figure = new_figure(5.2 if len(clients) <= 16 else 9, 2.8)
     axes = figure.add_subplot()
     bottom = [0.0] * len(clients)
-    for name, colour in (("uplink", COLOURS[0]), ("downlink", COLOURS[5])):
+    for name, colour in (("uplink", CLIENT), ("downlink", SERVER)):
         values = [float(c[f"{name}_mbytes"]) for c in clients]
-        axes.bar(range(len(clients)), values, 0.8, bottom, color=colour, label=name)
+        label = f"{name}, by the {'client' if name == 'uplink' else 'server'}"
+        bars = axes.bar(range(len(clients)), values, 0.8, bottom, color=colour, label=label)
+        for bar in bars:
+            bar.set_rasterized(len(clients) > MANY)
         bottom = [below + value for below, value in zip(bottom, values, strict=True)]
     if len(clients) <= 40:
         axes.set_xticks(range(len(clients)), [c["client"] for c in clients])
     axes.set_xlabel("client", fontsize=8)
     axes.set_ylabel("MB in the whole run", fontsize=8)
-    axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, 1.14))
+    axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, 1.16))
     tidy(axes)
-    return to_png(figure)
+    return figure
 
 
 def _names(runs: Sequence[RunRecord], pattern: str) -> list[str]:
@@ -128,6 +191,23 @@ def _draw_series(
             axes.plot(rounds, values, style, c=colour, marker=marker, ms=3.5, lw=1.6, label=label)
 
 
+def _find_limits(runs: Sequence[RunRecord], names: Sequence[str], top: float) -> Limits:
+    """Return first and last round of all runs, and least and most of some figures, with room."""
+    rounds = [row["round"] for run in runs for row in run.rows]
+    values = [value for run in runs for name in names for value in run.series(name)[1]]
+    low, high = min(0.0, *values), max(top, *values)
+    margin = 0.05 * (high - low) or 1.0
+    low = low - margin if low < 0 else 0.0
+    return (min(rounds), max(rounds)), (low, high + margin)
+
+
+def _set_limits(axes: "Axes", limits: Limits) -> None:
+    (first, last), (low, high) = limits
+    margin = 0.04 * (last - first) or 1.0
+    axes.set_xlim(first - margin, last + margin)
+    axes.set_ylim(low, high)
+
+
 def _label(name: str) -> str:
     """The part of a column's name that tells it from the others in its panel."""
     parts = name.split("/")
@@ -145,22 +225,22 @@ def tidy(axes: "Axes") -> None:
     """Give axes the look that all charts share."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.grid(color="#e3e6ea", linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#9aa3ad")
-    axes.tick_params(labelsize=8, color="#9aa3ad")
+    axes.spines[["left", "bottom"]].set_color(AXIS)
+    axes.tick_params(labelsize=8, color=AXIS)
     if axes.get_xlabel() == "round":
         left, right = axes.get_xlim()
         if right - left < 1:
             axes.set_xlim(left - 1, right + 1)  # a single round
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
 
 
 def _explain_colours(figure: "Figure") -> None:
     from matplotlib.patches import Patch
 
-    owners = (("at the client", CLIENT_COLOUR), ("at the server", SERVER_COLOUR))
+    owners = (("at the client", CLIENT), ("at the server", SERVER))
     patches = [Patch(color=colour, label=owner) for owner, colour in owners]
     figure.legend(handles=patches, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 

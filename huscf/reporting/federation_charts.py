@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .charts import COLOURS, MARKERS, new_figure, tidy, to_png
+from ..colours import PAPER
+from .charts import COLOURS, MANY, MARKERS, new_figure, tidy, to_png
 from .federation_history import Colours, FederationRow, by_round, choose_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Rounds = Mapping[int, Sequence[FederationRow]]
 
@@ -34,7 +36,9 @@ def draw_last_round(rows: Sequence[FederationRow]) -> bytes:
     return to_png(figure)
 
 
-def draw_cluster_map(rows: Sequence[FederationRow], colours: Colours | None = None) -> bytes | None:
+def plot_cluster_map(
+    rows: Sequence[FederationRow], colours: Colours | None = None
+) -> "Figure | None":
     """Return one round's map: colour is the found cluster, marker the true domain.
 
     Args:
@@ -42,23 +46,54 @@ def draw_cluster_map(rows: Sequence[FederationRow], colours: Colours | None = No
         colours: From `choose_colours`; None numbers them as the clusters.
 
     Returns:
-        A PNG, or None where no client has a place.
+        None where no client has a place.
     """
     if not _has_places(rows):
         return None
-    figure = new_figure(6.4, 4.6)
+    figure = new_figure(5.2, 4.4)
     axes = figure.add_subplot()
     _draw_map(axes, rows, colours or {row.cluster: row.cluster for row in rows})
-    _label_map(axes)
-    return to_png(figure)
+    _label_map(axes, is_legend_below=True)
+    return figure
+
+
+def plot_maps_by_round(rounds: Rounds) -> list[tuple[str, "Figure"]]:
+    """Return a caption and a small map for several rounds, on one scale; [] for fewer than two."""
+    shown = _choose_maps(rounds)
+    colours = choose_colours(rounds)
+    figures = []
+    for number in shown:
+        figure = new_figure(2.3, 2.1)
+        axes = figure.add_subplot()
+        _draw_map(axes, rounds[number], colours[number], size=34, is_numbered=False)
+        figures.append((_name_map(number, rounds[number]), figure))
+    _share_limits([figure.axes[0] for _, figure in figures])
+    return figures
+
+
+def _share_limits(every: Sequence["Axes"]) -> None:
+    """Give all axes the limits that hold what is on each."""
+    for get, set_ in (("get_xlim", "set_xlim"), ("get_ylim", "set_ylim")):
+        limits = [getattr(axes, get)() for axes in every]
+        for axes in every:
+            getattr(axes, set_)(min(low for low, _ in limits), max(high for _, high in limits))
+
+
+def _choose_maps(rounds: Rounds) -> list[int]:
+    placed = [number for number, rows in rounds.items() if _has_places(rows)]
+    return thin_out(placed, MAX_MAPS) if len(placed) > 1 else []
+
+
+def _name_map(number: int, rows: Sequence[FederationRow]) -> str:
+    count = len({row.cluster for row in rows})
+    return f"round {number}, {count} cluster{'s' * (count > 1)}"
 
 
 def draw_maps_by_round(rounds: Rounds) -> bytes | None:
-    """Return the maps of several rounds on one scale, or None where fewer than two have one."""
-    placed = [number for number, rows in rounds.items() if _has_places(rows)]
-    if len(placed) < 2:
+    """Return the maps of several rounds in one PNG, or None where fewer than two have one."""
+    shown = _choose_maps(rounds)
+    if not shown:
         return None
-    shown = thin_out(placed, MAX_MAPS)
     colours = choose_colours(rounds)
     columns = min(4, len(shown))
     lines = -(-len(shown) // columns)
@@ -68,20 +103,19 @@ def draw_maps_by_round(rounds: Rounds) -> bytes | None:
         axes.set_visible(False)
     for axes, number in zip(grid.flat, shown, strict=False):
         _draw_map(axes, rounds[number], colours[number], size=34, is_numbered=False)
-        count = len({row.cluster for row in rounds[number]})
-        title = f"round {number}, {count} cluster{'s' * (count > 1)}"
-        axes.set_title(title, loc="left", fontsize=9)
+        axes.set_title(_name_map(number, rounds[number]), loc="left", fontsize=9)
     return to_png(figure)
 
 
-def draw_weights(rounds: Rounds) -> bytes | None:
+def plot_weights(rounds: Rounds) -> "Figure | None":
     """Return every client's weight in every round as a heat map, or None without a round."""
     if not rounds:
         return None
     clients = {row.client for rows in rounds.values() for row in rows}
-    figure = new_figure(11, min(9.0, 1.4 + 0.22 * max(8, len(clients))))
+    width = min(11.0, max(4.4, 1.8 + 0.4 * len(rounds)))
+    figure = new_figure(width, min(9.0, 1.4 + 0.22 * max(8, len(clients))))
     _draw_weights(figure.add_subplot(), rounds)
-    return to_png(figure)
+    return figure
 
 
 def thin_out(numbers: Sequence[int], limit: int) -> list[int]:
@@ -105,8 +139,9 @@ def _draw_map(
         lap, colour = divmod(colours[cluster], len(COLOURS))
         marker = MARKERS[(domains.index(domain) + lap) % len(MARKERS)]
         label = f"cluster {cluster}" + f", {domain}" * bool(domain)
-        style: dict[str, Any] = {"marker": marker, "alpha": 0.75, "edgecolors": "white"}
-        axes.scatter(x, y, size, COLOURS[colour], label=label, **style)
+        style: dict[str, Any] = {"marker": marker, "alpha": 0.75, "edgecolors": PAPER}
+        points = axes.scatter(x, y, size, COLOURS[colour], label=label, **style)
+        points.set_rasterized(len(rows) > MANY)
     if is_numbered and len(rows) <= MAX_NUMBERED:
         for row, place in zip(rows, _places(rows), strict=True):
             if None not in place:
@@ -118,7 +153,7 @@ def _draw_map(
     tidy(axes)
 
 
-def _label_map(axes: "Axes") -> None:
+def _label_map(axes: "Axes", is_legend_below: bool = False) -> None:
     from matplotlib.lines import Line2D
 
     # Distances count: a unit is as long upwards as sideways.
@@ -130,7 +165,13 @@ def _label_map(axes: "Axes") -> None:
         more = len(labels) - MAX_ENTRIES + 1
         handles = [*handles[: MAX_ENTRIES - 1], Line2D([], [], linestyle="none")]
         labels = [*labels[: MAX_ENTRIES - 1], f"and {more} more"]
-    axes.legend(handles, labels, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    if is_legend_below:
+        where: dict[str, Any] = {"loc": "outside lower left", "ncols": 2}
+        assert axes.figure is not None
+        axes.figure.legend(handles, labels, fontsize=8, frameon=False, **where)
+    else:
+        where = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+        axes.legend(handles, labels, fontsize=8, frameon=False, **where)
 
 
 def _draw_weights(axes: "Axes", rounds: Rounds) -> None:
@@ -150,7 +191,8 @@ def _draw_weights(axes: "Axes", rounds: Rounds) -> None:
     _label_cells(axes, clients, list(rounds))
     if weights.size <= 160 and len(rounds) <= 14:
         for (i, j), value in np.ndenumerate(weights):
-            colour = "white" if value < 0.6 * top else "black"
+            # On the colours of the map: as near to white and black as what stays so on dark pages.
+            colour = "#fefefe" if value < 0.6 * top else "#010101"
             text = f"{value:.2f}" if np.isfinite(value) else ""
             axes.text(j, i, text, ha="center", va="center", fontsize=6.5, color=colour)
 

@@ -1,24 +1,41 @@
 """report.html: a run on one page that needs nothing beside itself."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from ..errors import HuscfError
+from ..provenance import KEYS
 from ..whole_files import write_bytes, write_text
-from .charts import draw_panels, draw_plan, draw_traffic
-from .federation_charts import draw_cluster_map, draw_maps_by_round, draw_weights
+from .charts import draw_panels, plot_panels, plot_plan, plot_traffic, to_png
+from .federation_charts import (
+    draw_maps_by_round,
+    plot_cluster_map,
+    plot_maps_by_round,
+    plot_weights,
+)
 from .federation_history import by_round, choose_colours
+from .page_parts import (
+    fold,
+    make_chart,
+    make_client_table,
+    make_listing,
+    make_multiples,
+    make_panels,
+    make_picture,
+    make_table,
+)
 from .page_style import STYLE
 from .run_record import RunRecord
-from .scores import FIGURES, explain_draws, format_figure, format_spread, has_figure
+from .score_columns import format_score, tabulate_scores
 
-#: More clients than this are listed in clients.csv only.
-MAX_LISTED = 100
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 #: A long run shows the samples of so many earlier rounds: all pictures are in the page.
 MAX_EARLIER_ROUNDS = 12
 #: The maps of more rounds than this are folded away.
@@ -27,48 +44,46 @@ MAX_UNFOLDED_MAPS = 8
 
 def write_page(run: RunRecord) -> Path:
     """Write report.html and its charts as files into the run's folder; return the page's path."""
-    charts = draw_charts(run)
     pictures = run.folder / "charts"
     if pictures.is_symlink():
         raise HuscfError(f"{pictures}: a link, which is not followed; remove it")
+    charts = draw_charts(run)
     pictures.mkdir(exist_ok=True)
     for name, content in charts.items():
         write_bytes(pictures / f"{name}.png", content)
     page = run.folder / "report.html"
-    write_text(page, render_page(run, charts))
+    write_text(page, render_page(run))
     return page
 
 
 def draw_charts(run: RunRecord) -> dict[str, bytes]:
     """Return the charts that a run has data for, as PNG by name."""
     rounds = by_round(run.federation)
-    last = max(rounds, default=0)
+    figures = {
+        "clusters": _plot_last_map(run),
+        "weights": plot_weights(rounds),
+        "plan": plot_plan(run.plan),
+        "traffic": plot_traffic(run.clients),
+    }
     drawn = {
         "curves": draw_panels([run]),
-        "clusters": draw_cluster_map(rounds.get(last, []), choose_colours(rounds).get(last)),
         "clusters_by_round": draw_maps_by_round(rounds),
-        "weights": draw_weights(rounds),
-        "plan": draw_plan(run.plan),
-        "traffic": draw_traffic(run.clients),
+        **{name: to_png(figure) for name, figure in figures.items() if figure is not None},
     }
     return {name: content for name, content in drawn.items() if content is not None}
 
 
-def render_page(run: RunRecord, charts: Mapping[str, bytes]) -> str:
-    """Return the page's HTML; pictures and sounds are in it, and it has no script.
-
-    Args:
-        run: What is shown.
-        charts: PNG by name, see draw_charts.
-    """
+def render_page(run: RunRecord) -> str:
+    """Return the page's HTML; charts, pictures and sounds are in it, and it has no script."""
     sections = [
         ("What ran", _describe(run)),
         ("Scores", _scores(run)),
         ("Samples", _samples(run)),
-        ("Curves", make_picture(charts.get("curves"), "Figures by round")),
-        ("Clusters", _clusters(run, charts)),
-        ("Plan", _plan(run, charts)),
-        ("Costs", _costs(run, charts)),
+        ("Curves", make_panels(plot_panels(run)) or "<p>No round has ended.</p>"),
+        ("Clusters", _clusters(run)),
+        ("Plan", _plan(run)),
+        ("Costs", _costs(run)),
+        ("Provenance", _provenance(run)),
         ("Configuration", _configuration(run)),
     ]
     shown = [(heading, body) for heading, body in sections if body]
@@ -81,6 +96,7 @@ def render_page(run: RunRecord, charts: Mapping[str, bytes]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
         f'<link rel="icon" href="data:,"><title>{title}</title><style>{STYLE}</style></head><body>'
         f"<header><h1>{title}</h1><nav>{links}</nav></header><main>{body}</main></body></html>\n"
     )
@@ -95,7 +111,7 @@ def _describe(run: RunRecord) -> str:
         "rounds": str(len(run.rows)),
         "clients": str(len(run.clients)),
         "clusters found": "-" if clusters is None else f"{clusters:.0f}",
-        "adjusted Rand index": _score(last.get("federation/ari")),
+        "adjusted Rand index": format_score(last.get("federation/ari")),
         "training time": f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.0f} s",
         "traffic": f"{mbytes / 1e3:.2f} GB" if mbytes >= 1e3 else f"{mbytes:.3g} MB",
         "seed": str(run.config.get("seed_everything", "-")),
@@ -118,62 +134,16 @@ def _describe(run: RunRecord) -> str:
         ),
         ("federation", _brief(run.config.get("federation") or {})),
     ]
-    return f'<div class="cards">{cards}</div>{make_table(("", ""), rows)}'
+    return f'<div class="cards">{cards}</div>{make_table(("", ""), rows, "facts")}'
 
 
 def _scores(run: RunRecord) -> str:
-    """The scores of `huscf test`, and the last ones of training where these are newer."""
-    domains = run.scores.get("domains")
-    last = run.last()
-    tested = ""
-    if domains:
-        rows = [
-            [heading, *(_tested(domain, key) for domain in domains.values())]
-            for key, heading, _ in FIGURES
-            if any(has_figure(domain, key) for domain in domains.values())
-        ]
-        number = run.scores.get("round")
-        when = "" if number is None else f" after round {number}"
-        note = f"From huscf test{when}: {_explain_tests(run.scores)}."
-        note += " Scores are worth as much as the judge."
-        tested = make_table(("figure", *domains), rows) + f"<p>{escape(note)}</p>"
-        if number is None or number >= last.get("round", 0):
-            return tested
-    names = [name for name in run.domains if f"eval/{name}/judge_accuracy" in last]
-    rows = [
-        [heading, *(_score(last.get(f"eval/{name}/{key}")) for name in names)]
-        for key, heading, _ in FIGURES
-        if any(f"eval/{name}/{key}" in last for name in names)
-    ]
-    if not rows:
-        return tested or "<p>Not evaluated in this run; huscf test measures it.</p>"
-    note = "The last evaluation of the training run; huscf test gives the spread over clients."
-    return tested + make_table(("figure", *names), rows) + f"<p>{note}</p>"
-
-
-def _explain_tests(scores: Mapping[str, Any]) -> str:
-    """What the figures of `huscf test` are of; earlier versions do not tell all of it."""
-    domain = next(iter(scores["domains"].values()))
-    text = "all clients of a domain together"
-    if count := domain.get("num_per_class"):
-        text += f", {count} samples of each class"
-    if "evaluation_seeds" in scores:
-        text += f" ({explain_draws(scores)})"
-    if domain.get("over_clients"):
-        text += "; in brackets mean ± standard deviation over single clients"
-        if count := domain.get("client_num_per_class"):
-            text += f", {count} samples of each class each"
-        if "downstream_gain" in domain["over_clients"]:
-            text += " (downstream: of some of them, as many as of all together)"
-    return text
-
-
-def _tested(domain: Mapping[str, Any], key: str) -> str:
-    over_seeds = domain.get("over_seeds", {}).get(key)  # earlier versions measured one seed
-    value = domain["together"].get(key)
-    together = _score(value) if over_seeds is None else format_spread(over_seeds)
-    spread = domain.get("over_clients", {}).get(key)
-    return together if spread is None else f"{together} ({format_spread(spread)})"
+    """The scores of `huscf test`, and those of training beside them."""
+    table = tabulate_scores(run)
+    if table is None:
+        return "<p>Not evaluated in this run; huscf test measures it.</p>"
+    notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
+    return make_table(table.headings, table.rows, "scores") + notes
 
 
 def _samples(run: RunRecord) -> str:
@@ -194,27 +164,38 @@ def _samples(run: RunRecord) -> str:
             for paths in rounds[::stride]
             for path in paths
         ]
-        html += "<details><summary>Earlier rounds, same noise</summary>"
-        html += _figures(earlier, "small") + "</details>"
+        html += fold("Earlier rounds, same noise", _figures(earlier, "small"))
     return html and f"<p>One row per class; columns are the domain's clients in turn.</p>{html}"
 
 
-def _clusters(run: RunRecord, charts: Mapping[str, bytes]) -> str:
+def _clusters(run: RunRecord) -> str:
+    rounds = by_round(run.federation)
     caption = "Clients as the server saw them in the last round: near ones have alike data"
-    html = make_picture(charts.get("clusters"), caption)
-    caption = "The same round by round; maps are turned alike, and clusters keep their colours"
-    maps = make_picture(charts.get("clusters_by_round"), caption)
-    if len(by_round(run.federation)) > MAX_UNFOLDED_MAPS:
-        maps = f"<details><summary>Round by round</summary>{maps}</details>"
-    html += maps + make_picture(charts.get("weights"), "Weights of the clients in every round")
+    html = make_chart(_plot_last_map(run), caption)
+    is_long = len(rounds) > MAX_UNFOLDED_MAPS
+    caption = "Weights of the clients in every round"
+    html += make_chart(plot_weights(rounds), caption, "wide" if is_long else "")
+    html = html and f'<div class="panels">{html}</div>'
+    if maps := make_multiples(plot_maps_by_round(rounds)):
+        maps = f"<p>Maps are turned alike, and clusters keep their colours.</p>{maps}"
+        html += fold("Round by round", maps) if is_long else maps
     if not run.clients or "cluster" not in run.clients[0]:
         return html
     headings = ("client", "domain", "cluster", "num_samples", "weight", "divergence")
-    return html + _client_table(run.clients, headings)
+    return html + make_client_table(run.clients, headings)
 
 
-def _plan(run: RunRecord, charts: Mapping[str, bytes]) -> str:
-    html = make_picture(charts.get("plan"), "Who holds which block, the most frequent cuts first")
+def _plot_last_map(run: RunRecord) -> "Figure | None":
+    rounds = by_round(run.federation)
+    last = max(rounds, default=0)
+    return plot_cluster_map(rounds.get(last, []), choose_colours(rounds).get(last))
+
+
+def _plan(run: RunRecord) -> str:
+    networks = list(run.plan["blocks"])
+    caption = "Who holds which block of the {}, the most frequent cuts first"
+    charts = (make_chart(plot_plan(run.plan, [n]), caption.format(n)) for n in networks)
+    html = f'<div class="panels">{"".join(charts)}</div>'
     figures = [
         (label, _number(run.plan[key]))
         for key, label in (
@@ -231,16 +212,27 @@ def _plan(run: RunRecord, charts: Mapping[str, bytes]) -> str:
     rows = [
         [str(c["client"]), c["profile"] or "-", *map(str, c["cuts"])] for c in run.plan["clients"]
     ]
-    heads = ("client", "profile", "G head", "G tail", "D head", "D tail")
-    return html + _listing(heads, rows)
+    cuts = [f"{name} {end}" for name in networks for end in ("head", "tail")]
+    return html + make_listing(("client", "profile", *cuts), rows)
 
 
-def _costs(run: RunRecord, charts: Mapping[str, bytes]) -> str:
-    html = make_picture(charts.get("traffic"), "Traffic of every client")
+def _costs(run: RunRecord) -> str:
+    html = make_chart(plot_traffic(run.clients), "Traffic of every client")
     if not run.clients or "uplink_mbytes" not in run.clients[0]:
         return html
     headings = ("client", "profile", "uplink_mbytes", "downlink_mbytes", "dropped_steps")
-    return html + _client_table(run.clients, headings)
+    return html + make_client_table(run.clients, headings)
+
+
+def _provenance(run: RunRecord) -> str:
+    """Software, machine and command of every start; a resumed run has several."""
+    starts = run.provenance
+    if not starts:
+        return ""
+    keys = [key for key in KEYS if any(start.get(key) for start in starts)]
+    rows = [[key.replace("_", " "), *(start.get(key, "-") for start in starts)] for key in keys]
+    headings = ["" if len(starts) == 1 else f"start {n}" for n in range(1, len(starts) + 1)]
+    return make_table(["", *headings], rows, "facts" if len(starts) == 1 else "")
 
 
 def _configuration(run: RunRecord) -> str:
@@ -248,45 +240,9 @@ def _configuration(run: RunRecord) -> str:
     return f"<details><summary>config.yaml</summary><pre>{escape(text)}</pre></details>"
 
 
-def _client_table(clients: Sequence[Mapping[str, str]], headings: Sequence[str]) -> str:
-    rows = [[_shorten(client.get(name, "")) for name in headings] for client in clients]
-    return _listing([name.replace("_mbytes", " MB").replace("_", " ") for name in headings], rows)
-
-
-def _listing(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that is folded away where it is long."""
-    table = make_table(headings, rows[:MAX_LISTED])
-    if len(rows) <= 12:
-        return table
-    more = "" if len(rows) <= MAX_LISTED else f", the first {MAX_LISTED}; all are in the files"
-    return f"<details><summary>{len(rows)} clients{more}</summary>{table}</details>"
-
-
-def make_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table's HTML."""
-    top = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    head = f"<thead><tr>{top}</tr></thead>" if any(headings) else ""
-    return f'<div class="scroll"><table>{head}<tbody>{lines}</tbody></table></div>'
-
-
 def _figures(pictures: Sequence[tuple[Path, str]], kind: str) -> str:
     shown = "".join(make_picture(path.read_bytes(), caption) for path, caption in pictures)
     return shown and f'<div class="pictures {kind}">{shown}</div>'
-
-
-def make_picture(content: bytes | None, caption: str) -> str:
-    """Return a PNG as HTML, "" where there is none."""
-    if content is None:
-        return ""
-    encoded = base64.b64encode(content).decode()
-    text = escape(caption)
-    return (
-        f'<figure><img alt="{text}" src="data:image/png;base64,{encoded}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
 
 
 def _class_name(section: Any) -> str:
@@ -301,18 +257,6 @@ def _brief(values: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _score(value: float | None) -> str:
-    return "-" if value is None else format_figure(value)
-
-
-def _shorten(text: str) -> str:
-    """Four digits of what is a long decimal number."""
-    try:
-        return f"{float(text):.4g}" if "." in text and len(text) > 6 else text
-    except ValueError:
-        return text
 
 
 def _anchor(heading: str) -> str:

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +14,9 @@ import yaml
 
 from ..bounded_files import MAX_YAML_BYTES, check_file, parse_yaml, read_bytes
 from ..errors import HuscfError
+from ..provenance import Entry, read_provenance
 from ..split import CutPlan
-from ..whole_files import escape_cell, replacing, unescape_cell
+from ..whole_files import unescape_cell, write_table
 from .federation_history import FederationRow, read_federation
 
 #: More blocks than a network has; charts draw each.
@@ -44,6 +45,7 @@ class RunRecord:
             not written whole.
         scores: The newest metrics.json of `huscf test`, {} where there is none.
         federation: What every round decided about every client: federation.csv.
+        provenance: Software, machine and command of every start: provenance.json.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class RunRecord:
     clients: list[dict[str, str]]
     scores: dict[str, Any] = field(default_factory=dict)
     federation: list[FederationRow] = field(default_factory=list)
+    provenance: list[Entry] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: str | Path) -> "RunRecord":
@@ -74,6 +77,7 @@ class RunRecord:
             _load(folder / "clients.csv", _read_clients) or _clients_of(plan),
             _load(tests[max(tests)], _read_scores) if tests else {},
             _load(folder / "federation.csv", _read_federation),
+            read_provenance(folder),
         )
 
     @property
@@ -135,14 +139,6 @@ def find_tests(folder: Path) -> dict[int, Path]:
 def write_clients(path: Path, records: Sequence[dict[str, Any]]) -> None:
     """Write one row per client; all records have the same keys."""
     write_table(path, list(records[0]), records)
-
-
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, replacing the file at once; no name in it is taken for a formula."""
-    with replacing(path) as partial, partial.open("x", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([escape_cell(column) for column in columns])
-        writer.writerows([[escape_cell(row.get(c, "")) for c in columns] for row in rows])
 
 
 def _load(path: Path, read: Callable[[Path], Loaded]) -> Loaded:

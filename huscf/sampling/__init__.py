@@ -1,7 +1,8 @@
 """Trained networks without their data: load a checkpoint, draw samples, export a generator."""
 
 from .exported_generator import export_generator, merge_cluster
-from .sample_set import SampleSet, draw_sample_set, write_sample_set
+from .sample_files import write_sample_set
+from .sample_set import SampleSet, draw_sample_set
 from .saved_gan import SavedGAN, load_gan
 
 __all__ = [

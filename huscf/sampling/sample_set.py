@@ -1,6 +1,5 @@
-"""Balanced sets of synthetic samples: drawn from clients, written as files that others read."""
+"""Balanced sets of synthetic samples, drawn from clients."""
 
-import io
 import math
 import os
 import shutil
@@ -8,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..datamodules.log_mel import LogMel
 from ..datamodules.shapes import make_grey
-from ..errors import HuscfError
-from ..models import to_uint8
+from ..errors import HuscfError, make_printable
 from ..randomness import make_generator
 from ..training import SplitModule
 from .saved_gan import SavedGAN, check_known
+
+#: Names of classes and domains are cut to so many signs.
+MAX_NAME = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +29,18 @@ class SampleSet:
         labels: (N,) int64 class that was asked for.
         client: (N,) int64 client whose generator drew it.
         cluster: (N,) int64 cluster of that client.
+        domain: N names of that client's domain, "" where it is not known.
+        class_name: N names of the labels, as that domain calls them.
+        seed: Of the noise.
     """
 
     samples: Tensor
     labels: Tensor
     client: Tensor
     cluster: Tensor
+    domain: tuple[str, ...]
+    class_name: tuple[str, ...]
+    seed: int
 
 
 def draw_sample_set(
@@ -78,7 +83,16 @@ def draw_sample_set(
         if saved.channels.get(client_id) == 1 < samples.shape[1]:
             samples[mine] = make_grey(samples[mine])
         cluster[mine] = module.clusters[client_id]
-    return SampleSet(samples, labels, client, cluster)
+    pairs = list(zip(client.tolist(), labels.tolist(), strict=True))
+    names = {pair: clip_name(saved.name_class(*pair)) for pair in set(pairs)}
+    domain = tuple(clip_name(saved.domains.get(c, "")) for c, _ in pairs)
+    named = tuple(names[pair] for pair in pairs)
+    return SampleSet(samples, labels, client, cluster, domain, named, seed)
+
+
+def clip_name(name: str) -> str:
+    """Return a name out of a file so that it fits into a table and steers no terminal."""
+    return make_printable(name.replace("\n", " "))[:MAX_NAME]
 
 
 def _share_out(
@@ -96,51 +110,6 @@ def _share_out(
         period = math.lcm(len(chosen), len(able))
         client[position :: len(chosen)] = able[(mine + mine // period) % len(able)]
     return labels, client
-
-
-def write_sample_set(
-    drawn: SampleSet,
-    folder: Path,
-    class_names: Sequence[str] = (),
-    spectrogram: LogMel | None = None,
-) -> None:
-    """Write samples.npz, and a PNG, or for sound a WAV, of every sample in its class's folder.
-
-    Where the disk is full, or the user has enough of it, all of it is removed again.
-
-    Args:
-        drawn: What to write.
-        folder: Made if it does not exist, else empty; see check_empty.
-        class_names: Names of the labels, for the folders' names.
-        spectrogram: How samples become sound, or None where they are pictures.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        _write_all(drawn, folder, class_names, spectrogram)
-    except BaseException as error:
-        if isinstance(error, OSError):
-            error.filename = error.filename or str(folder)
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        raise
-
-
-def _write_all(
-    drawn: SampleSet, folder: Path, class_names: Sequence[str], spectrogram: LogMel | None
-) -> None:
-    # NumPy dates the archive's members 1980, so equal samples give equal bytes.
-    arrays = {name: tensor.numpy() for name, tensor in vars(drawn).items()}
-    np.savez(folder / "samples.npz", **arrays)
-    pixels = to_uint8(drawn.samples)
-    for label in drawn.labels.unique().tolist():
-        place = folder / _folder_name(label, class_names)
-        place.mkdir()
-        indices = (drawn.labels == label).nonzero().flatten().tolist()
-        paths = [place / f"{index:06d}" for index in indices]
-        if spectrogram is None:
-            _write_pictures(pixels[indices], paths)
-        else:
-            _write_sounds(spectrogram, pixels[indices], paths)
 
 
 def check_empty(folder: Path) -> None:
@@ -183,36 +152,6 @@ def _free_memory() -> float:
 def _free_disk(folder: Path) -> float:
     usage = shutil.disk_usage(folder)
     return usage.free if usage.total else math.inf  # what is no disk has no size
-
-
-def _write_pictures(pixels: Tensor, paths: Sequence[Path]) -> None:
-    from PIL import Image
-
-    for picture, path in zip(pixels.permute(0, 2, 3, 1).numpy(), paths, strict=True):
-        grey = picture.shape[2] == 1
-        Image.fromarray(picture[:, :, 0] if grey else picture).save(path.with_suffix(".png"))
-
-
-def _write_sounds(spectrogram: LogMel, pixels: Tensor, paths: Sequence[Path]) -> None:
-    import soundfile
-
-    for chunk, names in zip(pixels.split(64), _split(paths, 64), strict=True):
-        for wave, path in zip(spectrogram.invert(chunk).numpy(), names, strict=True):
-            # 16 bit: a file of floats would carry the time of writing.
-            content = io.BytesIO()  # soundfile's own error does not say that a disk is full
-            soundfile.write(content, wave, spectrogram.sample_rate, "PCM_16", format="WAV")
-            path.with_suffix(".wav").write_bytes(content.getvalue())
-
-
-def _split(paths: Sequence[Path], size: int) -> list[Sequence[Path]]:
-    return [paths[start : start + size] for start in range(0, len(paths), size)]
-
-
-def _folder_name(label: int, class_names: Sequence[str]) -> str:
-    """The label's number, and its name where that says more."""
-    name = class_names[label] if label < len(class_names) else str(label)
-    safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
-    return str(label) if safe == str(label) else f"{label}-{safe}"
 
 
 def _sample_size(module: SplitModule) -> tuple[int, int, int]:

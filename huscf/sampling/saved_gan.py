@@ -34,6 +34,8 @@ class SavedGAN:
         num_classes: By client, the classes that its data may have; of those beyond it never saw
             any.
         channels: By client, the channels of its own data: grey stays grey in a run in colour.
+        domains: By client, the name of its domain, or {} where that is not known.
+        domain_class_names: By domain, its own names of labels; () where it has none.
     """
 
     module: SplitModule
@@ -42,6 +44,8 @@ class SavedGAN:
     spectrogram: LogMel | None
     num_classes: dict[int, int]
     channels: dict[int, int] = field(default_factory=dict)
+    domains: dict[int, str] = field(default_factory=dict)
+    domain_class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def from_training(cls, module: SplitModule, data: FederatedDataModule) -> "SavedGAN":
@@ -53,7 +57,15 @@ class SavedGAN:
             data.spectrogram,
             data.client_num_classes,
             data.client_channels,
+            data.client_domains,
+            {name: domain.class_names for name, domain in data.domains.items()},
         )
+
+    def name_class(self, client: int, label: int) -> str:
+        """Return what a client's domain calls a label, else the run, else the label's number."""
+        own = self.domain_class_names.get(self.domains.get(client, ""), ())
+        names = own if label < len(own) else self.class_names
+        return names[label] if label < len(names) else str(label)
 
     def select_clients(
         self, clients: Sequence[int] | None = None, clusters: Sequence[int] | None = None
@@ -105,7 +117,16 @@ def load_gan(path: str | Path, trusted: Sequence[str] = ()) -> SavedGAN:
     # Checkpoints of earlier versions do not tell.
     every = dict.fromkeys(module.clusters, module.sample_shape.num_classes)
     num_classes = data.get("num_classes", every)
-    return SavedGAN(module, config, names, spectrogram, num_classes, data.get("channels", {}))
+    return SavedGAN(
+        module,
+        config,
+        names,
+        spectrogram,
+        num_classes,
+        data.get("channels", {}),
+        data.get("domains", {}),
+        {name: tuple(own) for name, own in data.get("domain_class_names", {}).items()},
+    )
 
 
 def check_known(wanted: Sequence[int], known: Sequence[int], kind: str) -> None:

@@ -7,12 +7,13 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from huscf.reporting.charts import COLOURS
+from huscf.reporting.charts import COLOURS, to_png
 from huscf.reporting.federation_charts import (
-    draw_cluster_map,
     draw_last_round,
     draw_maps_by_round,
-    draw_weights,
+    plot_cluster_map,
+    plot_maps_by_round,
+    plot_weights,
     thin_out,
 )
 from huscf.reporting.federation_history import FederationRow, by_round
@@ -36,36 +37,33 @@ def count_pixels(png, colour):
 
 def test_points_have_the_colours_of_their_clusters():
     rows = make_rows(1, [0, 0, 1, 1])
-    plain = draw_cluster_map(rows)
+    plain = to_png(plot_cluster_map(rows))
     assert count_pixels(plain, COLOURS[0]) > 50
     assert count_pixels(plain, COLOURS[1]) > 50
     assert count_pixels(plain, COLOURS[2]) == 0
-    chosen = draw_cluster_map(rows, {0: 2, 1: 1})
+    chosen = to_png(plot_cluster_map(rows, {0: 2, 1: 1}))
     assert count_pixels(chosen, COLOURS[0]) == 0
     assert count_pixels(chosen, COLOURS[2]) > 50
 
 
 def test_a_map_needs_places_and_a_strip_two_maps():
     nowhere = [row._replace(map_x=None, map_y=None) for row in make_rows(1, [0, 1])]
-    assert draw_cluster_map(nowhere) is None
-    assert draw_cluster_map([]) is None
-    assert draw_maps_by_round(by_round(nowhere + make_rows(2, [0, 1]))) is None
-    assert draw_weights({}) is None
+    assert plot_cluster_map(nowhere) is None
+    assert plot_cluster_map([]) is None
+    one_map = by_round(nowhere + make_rows(2, [0, 1]))
+    assert draw_maps_by_round(one_map) is None and plot_maps_by_round(one_map) == []
+    assert plot_weights({}) is None
     # A client without a place among others is no obstacle; nor is a round without any place.
     mixed = [*nowhere[:1], *make_rows(1, [0, 1, 1])[1:]]
-    assert count_pixels(draw_cluster_map(mixed), COLOURS[1]) > 50
+    assert count_pixels(to_png(plot_cluster_map(mixed)), COLOURS[1]) > 50
     assert draw_last_round(nowhere).startswith(b"\x89PNG")
 
 
-def test_a_map_of_many_clusters_stays_readable(monkeypatch):
-    from huscf.reporting import federation_charts
-
-    shown = []
-    monkeypatch.setattr(federation_charts, "to_png", lambda figure: shown.append(figure) or b"")
+def test_a_map_of_many_clusters_stays_readable():
     rows = [row._replace(domain="") for row in make_rows(1, range(20))]
-    draw_cluster_map(rows)
-    (axes,) = shown[0].axes
-    entries = [text.get_text() for text in axes.get_legend().get_texts()]
+    figure = plot_cluster_map(rows)
+    (axes,) = figure.axes
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
     assert entries == [*(f"cluster {c}" for c in range(13)), "and 7 more"]
     looks = {
         (tuple(points.get_facecolor()[0]), points.get_paths()[0].vertices.tobytes())
@@ -104,6 +102,9 @@ def test_strips_of_long_runs_show_a_few_maps_on_one_scale(monkeypatch):
     assert titles[0] == "round 1, 2 clusters"
     assert titles[-1] == "round 40, 2 clusters"
     assert len({a.get_xlim() for a in axes}) == len({a.get_ylim() for a in axes}) == 1
+    small = plot_maps_by_round(by_round(make_rows(1, [0, 1, 1], num_rounds=40)))
+    assert [caption for caption, _ in small] == titles
+    assert len({(f.axes[0].get_xlim(), f.axes[0].get_ylim()) for _, f in small}) == 1
 
 
 def test_numbers_are_thinned_at_even_distances_with_both_ends():

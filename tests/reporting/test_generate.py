@@ -1,8 +1,12 @@
 """`huscf generate` as a user meets it, and sample sets as values."""
 
+import csv
+import io
+import re
 import shlex
 import wave
 from argparse import ArgumentParser
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from huscf.datamodules import LogMel
 from huscf.errors import HuscfError
 from huscf.randomness import make_generator
 from huscf.sampling import draw_sample_set, load_gan, sample_set, write_sample_set
+from huscf.sampling.picture_grid import draw_picture_grid
 
 
 def generate(checkpoint, output, *options):
@@ -36,11 +41,12 @@ def test_samples_are_balanced_and_the_pictures_are_those_of_the_archive(checkpoi
     assert set(np.bincount(found["labels"])) == {4, 5}
     assert set(np.bincount(found["client"])) == {10, 11}
     assert found["cluster"].tolist() == [int(c >= 2) for c in found["client"]]
-    pictures = sorted((tmp_path / "out").glob("*/*.png"))
+    pictures = sorted((tmp_path / "out").glob("*/*/*.png"))
     assert len(pictures) == 43
     for path in pictures:
         index = int(path.stem)
         assert path.parent.name == str(found["labels"][index])
+        assert path.relative_to(tmp_path / "out").as_posix() == found["file"][index]
         expected = (found["samples"][index, 0] + 1) * 127.5
         assert np.abs(np.asarray(Image.open(path)) - expected).max() <= 0.51
 
@@ -95,7 +101,9 @@ def test_the_last_run_and_a_runs_folder_are_checkpoints(run, tmp_path, capsys, m
 
 def test_classes_are_given_by_name_or_number(checkpoint, tmp_path, capsys):
     content = torch.load(checkpoint, weights_only=True)
-    content["huscf_data"]["class_names"] = ["1", "mole", "2", *map(str, range(4, 11))]
+    names = ["1", "mole", "2", *map(str, range(4, 11))]
+    content["huscf_data"]["class_names"] = names
+    content["huscf_data"]["domain_class_names"] = dict.fromkeys(("digits", "negatives"), names)
     torch.save(content, tmp_path / "named.ckpt")
     for given, expected in (
         (["mole"], ["1-mole"]),
@@ -106,7 +114,8 @@ def test_classes_are_given_by_name_or_number(checkpoint, tmp_path, capsys):
         assert (
             generate(tmp_path / "named.ckpt", output, "--num_samples=4", "--classes", *given) == 0
         )
-        assert sorted(p.name for p in output.iterdir() if p.is_dir()) == expected
+        for domain in ("digits", "negatives"):
+            assert sorted(p.name for p in (output / domain).iterdir()) == expected
     capsys.readouterr()
     assert generate(checkpoint, tmp_path / "out", "--classes", "2", "seven") == 2
     assert capsys.readouterr().err == (
@@ -295,13 +304,103 @@ def test_sounds_are_wav_files_in_folders_named_after_the_classes(checkpoint, tmp
     saved = load_gan(checkpoint)
     drawn = draw_sample_set(saved, 4, [0], classes=[0, 1])
     spectrogram = LogMel(sample_rate=8000, duration_s=0.64, size=8)
+    drawn = replace(drawn, class_name=("zero", "o/ne", "zero", "o/ne"))
     for name in "ab":
-        write_sample_set(drawn, tmp_path / name, ("zero", "o/ne"), spectrogram)
+        write_sample_set(drawn, tmp_path / name, spectrogram)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    sounds = sorted((tmp_path / "a").glob("*/*.wav"))
+    sounds = sorted((tmp_path / "a").glob("digits/*/*.wav"))
     assert [p.parent.name for p in sounds] == ["0-zero", "0-zero", "1-o_ne", "1-o_ne"]
     with wave.open(str(sounds[0])) as file:
         assert (file.getframerate(), file.getnframes()) == (8000, spectrogram.num_samples)
+
+
+def test_a_page_beside_sounds_has_players_for_every_class(checkpoint, tmp_path):
+    drawn = draw_sample_set(load_gan(checkpoint), 30, [0, 2], classes=[0, 1])
+    names = tuple("<b>zero</b>" if label == 0 else "one" for label in drawn.labels)
+    drawn = replace(drawn, class_name=names)
+    write_sample_set(drawn, tmp_path / "out", LogMel(sample_rate=8000, duration_s=0.64, size=8))
+    html = (tmp_path / "out" / "index.html").read_text()
+    headings = re.findall(r"<h([23])>(.*?)</h", html)
+    escaped = [("3", "&lt;b&gt;zero&lt;/b&gt;"), ("3", "one")]
+    assert headings == [("2", "digits"), *escaped, ("2", "negatives"), *escaped]
+    files = re.findall(r'<audio controls preload="metadata" src="(.*?)"', html)
+    assert len(set(files)) == len(files) == 2 * 2 * 4
+    assert all((tmp_path / "out" / file).is_file() for file in files)
+    assert "<script" not in html
+
+
+def read_manifest(folder):
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_manifest_says_of_every_file_where_it_is_from_and_so_does_the_archive(
+    checkpoint, tmp_path
+):
+    assert generate(checkpoint, tmp_path / "out", "--num_samples=21", "--seed=7") == 0
+    rows = read_manifest(tmp_path / "out")
+    domains = {"0": "digits", "1": "digits", "2": "negatives", "3": "negatives"}
+    assert len(rows) == 21
+    for row in rows:
+        assert row["domain"] == domains[row["client"]]
+        assert row["file"].startswith(f"{row['domain']}/{row['class']}/")
+        assert (tmp_path / "out" / row["file"]).is_file()
+        assert row["class"] == row["labels"] and row["seed"] == "7"
+        assert row["cluster"] == str(int(row["client"]) // 2)
+    with np.load(tmp_path / "out" / "samples.npz") as archive:
+        assert set(archive) == {"samples", *rows[0]}
+        for name in rows[0]:
+            assert list(map(str, archive[name])) == [row[name] for row in rows]
+
+
+def test_without_domains_folders_are_those_of_the_clusters(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    del content["huscf_data"]["domains"], content["huscf_data"]["domain_class_names"]
+    torch.save(content, tmp_path / "old.ckpt")
+    assert generate(tmp_path / "old.ckpt", tmp_path / "out", "--num_samples=20") == 0
+    assert {p.name for p in (tmp_path / "out").iterdir() if p.is_dir()} == {
+        "cluster-0",
+        "cluster-1",
+    }
+    assert {row["domain"] for row in read_manifest(tmp_path / "out")} == {""}
+
+
+def test_names_in_data_lead_out_of_no_folder_and_are_no_formula(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    names = ["../../x", "=cmd|' /C calc'!A0", "con", "\x1b[2Jred\nline", "", "a" * 500]
+    domains = {0: "..", 1: "..", 2: "NUL", 3: "nul"}
+    content["huscf_data"]["domains"] = domains
+    content["huscf_data"]["domain_class_names"] = {d: names for d in domains.values()}
+    torch.save(content, tmp_path / "odd.ckpt")
+    output = tmp_path / "out" / "samples"
+    assert generate(tmp_path / "odd.ckpt", output, "--num_samples=40") == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["samples"]
+    assert {p.name for p in output.iterdir() if p.is_dir()} == {"__", "NUL_", "nul_-2"}
+    folders = {p.name for p in (output / "__").iterdir()}
+    assert {"0-______x", "2-con_", "3-_x1b_2Jred_line", "4-_"} <= folders
+    assert max(map(len, folders)) < 70
+    rows = read_manifest(output)
+    assert {row["class"] for row in rows if row["labels"] == "1"} == {f"'{names[1]}"}
+    assert {row["class"] for row in rows if row["labels"] == "3"} == {"\\x1b[2Jred line"}
+    assert {row["class"] for row in rows if row["labels"] == "6"} == {"6"}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grid_has_a_row_for_every_class_with_its_name_before_it(channels):
+    rows = [torch.full((n, channels, 8, 8), 40 * n, dtype=torch.uint8) for n in (3, 1)]
+    grid = Image.open(io.BytesIO(draw_picture_grid(rows, ["zero", "a name that is very long" * 9])))
+    assert grid.mode == "RGBA" and grid.height == 2 + 2 * 34
+    pixels = np.asarray(grid)
+    left = grid.width - 3 * 34
+    for line, count in enumerate((3, 1)):
+        cells = pixels[2 + 34 * line : 34 + 34 * line, left:].reshape(32, 3, 34, 4)[:, :, :32]
+        for column in range(3):
+            wanted = [40 * count] * 3 + [255] if column < count else [0] * 4
+            assert (cells[:, column] == wanted).all()
+        # Something is written, and not up to the pictures and their edge.
+        assert pixels[34 * line : 34 * line + 34, : left - 6, 3].any()
+        assert not pixels[34 * line : 34 * line + 34, left - 6 : left - 2, 3].any()
+    assert left < 330
 
 
 def test_an_unknown_class_is_refused_by_the_function_too(checkpoint):

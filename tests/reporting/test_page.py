@@ -1,36 +1,22 @@
-"""report.html: what is on it, and that a real browser shows it."""
+"""report.html: what is on it; test_page_in_browser.py looks at it."""
 
 import csv
 import json
 import os
 import re
 import shutil
-import subprocess
 
 import pytest
 import yaml
-from PIL import Image
+from matplotlib.colors import to_hex
 
 from huscf.__main__ import main
 from huscf.callbacks.score_table import choose_file
+from huscf.colours import CLIENT, ON_DARK, SERVER
 from huscf.reporting import RunRecord, write_page
+from huscf.reporting.charts import plot_panels, plot_plan, plot_traffic
 from huscf.reporting.federation_history import append_federation, by_round, read_federation
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-#: Asks the page itself how many of its pictures were decoded.
-PROBE = """<script>window.onload = () => console.log("decoded " +
-[...document.images].filter(image => image.naturalWidth > 0).length)</script>"""
-
-
-def browse(page, folder, *options):
-    """Open a page without a network; return what the browser's console said."""
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    flags += ["--disable-sync", "--no-first-run", f"--user-data-dir={folder / 'profile'}"]
-    flags += ["--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND"]
-    flags += ["--window-size=1200,4000", "--virtual-time-budget=5000", *options]
-    command = [CHROMIUM, *flags, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+from huscf.reporting.svg import to_svg
 
 
 def test_the_page_needs_nothing_beside_itself_and_shows_all_sections(run):
@@ -44,8 +30,9 @@ def test_the_page_needs_nothing_beside_itself_and_shows_all_sections(run):
         assert f"<h2>{heading}</h2>" in html
     for text in ("workstation", "every_n_epochs", "uplink MB", "adjusted Rand index"):
         assert text in html
-    # Two domains, final and two rounds each, and six charts.
-    assert html.count("<img ") == 6 + 6
+    # Two domains, final and two rounds each; five curves; map, weights, two maps by round; two
+    # networks; traffic.
+    assert html.count("<img ") == 6 + 5 + 4 + 2 + 1
 
 
 def test_the_same_content_lies_in_files(run):
@@ -68,29 +55,6 @@ def test_the_same_content_lies_in_files(run):
         total = sum(float(row["traffic/mbytes"]) for row in csv.DictReader(file))
     by_client = sum(float(c["uplink_mbytes"]) + float(c["downlink_mbytes"]) for c in clients)
     assert by_client == pytest.approx(total)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
-def test_a_browser_shows_the_page_with_all_pictures_and_no_error(run, tmp_path):
-    html = (run / "report.html").read_text()
-    probed = tmp_path / "probed.html"
-    probed.write_text(html.replace("</body>", f"{PROBE}</body>"))
-    picture = tmp_path / "page.png"
-    said = browse(probed, tmp_path, f"--screenshot={picture}")
-    assert len(said) == 1, said
-    assert f'"decoded {html.count("<img ")}"' in said[0]
-    with Image.open(picture) as shown:
-        assert shown.size[0] == 1200
-        assert len(shown.convert("RGB").getcolors(1 << 24)) > 200
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
-def test_the_browser_test_would_notice_an_error(tmp_path):
-    page = tmp_path / "broken.html"
-    page.write_text("<img src='missing.png'><script>nothing.here()</script>" + PROBE)
-    said = "\n".join(browse(page, tmp_path))
-    assert "nothing is not defined" in said
-    assert '"decoded 0"' in said
 
 
 def test_latency_of_a_searched_plan_and_scores_of_a_test_are_shown(run, tmp_path):
@@ -121,19 +85,25 @@ def test_names_with_dots_are_no_numbers(run, tmp_path):
     assert "St. Mary" in html and "raspi-4.1b" in html and "1.235" in html
 
 
-def test_scores_of_a_test_do_not_hide_newer_ones_of_training(run, tmp_path):
+def test_one_table_has_the_scores_of_a_test_and_those_of_training_beside_them(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
-    content = {"together": {"label_accuracy": 0.875}, "over_clients": {}}
-    for number, shown in ((1, True), (2, False)):
-        scores = {"round": number, "domains": {"digits": content}}
-        (folder / "metrics.json").write_text(json.dumps(scores))
-        record = RunRecord.read(folder)
-        record.rows[-1].update(
-            {"eval/digits/judge_accuracy": 0.5, "eval/digits/label_accuracy": 0.625}
-        )
-        html = write_page(record).read_text()
-        assert "0.875" in html and f"From huscf test after round {number}:" in html
-        assert ("0.625" in html) == shown
+    content = {"together": {"label_accuracy": 0.875, "recall": 0.25}, "over_clients": {}}
+    (folder / "metrics.json").write_text(json.dumps({"round": 1, "domains": {"digits": content}}))
+    record = RunRecord.read(folder)
+    for name, value in (("digits", 0.625), ("negatives", 0.375)):
+        record.rows[-1][f"eval/{name}/judge_accuracy"] = 0.5
+        record.rows[-1][f"eval/{name}/label_accuracy"] = value
+    html = write_page(record).read_text()
+    section = html.partition('<section id="scores">')[2].partition("</section>")[0]
+    cells = [re.findall(r"<t[hd]>(.*?)</t", row) for row in re.findall("<tr>(.*?)</tr>", section)]
+    assert cells == [
+        ["figure", "digits, test", "digits, training", "negatives"],
+        ["judge on real data", "-", "0.500", "0.500"],
+        ["label accuracy", "0.875", "0.625", "0.375"],
+        ["recall", "0.250", "-", "-"],
+    ]
+    assert "From huscf test after round 1:" in section
+    assert "own evaluation after round 2." in section
 
 
 def test_the_note_below_the_scores_says_what_they_are_of(run, tmp_path):
@@ -253,8 +223,60 @@ def test_maps_of_many_rounds_are_folded_away(run, tmp_path):
         later = [row._replace(round=number) for row in last]
         append_federation(folder / "federation.csv", later)
     html = write_page(RunRecord.read(folder)).read_text()
-    folded = re.search("<details><summary>Round by round</summary><figure>(.*?)</details>", html)
-    assert folded.group(1).count("<img ") == 1
+    folded = re.search("<details><summary>Round by round</summary>(.*?)</details>", html)
+    captions = re.findall("<figcaption>(.*?)</figcaption>", folded.group(1))
+    assert captions == [f"round {number}, 2 clusters" for number in range(1, 10)]
+
+
+def test_figures_by_domain_are_small_multiples_on_one_scale(run):
+    record = RunRecord.read(run)
+    for number, row in enumerate(record.rows):
+        row |= {"eval/digits/label_accuracy": 0.5 + number, "eval/negatives/label_accuracy": -0.5}
+    panels = {panel.heading: panel.figures for panel in plot_panels(record)}
+    captions = [caption for caption, _ in panels["Label accuracy (judge)"]]
+    assert captions == ["digits", "negatives"]
+    charts = [figure.axes[0] for _, figure in panels["Label accuracy (judge)"]]
+    assert [list(axes.lines[0].get_ydata()) for axes in charts] == [[0.5, 1.5], [-0.5, -0.5]]
+    assert charts[0].get_ylim() == charts[1].get_ylim() == pytest.approx((-0.6, 1.6))
+    assert charts[0].get_xlim() == charts[1].get_xlim() == pytest.approx((0.96, 2.04))
+    assert len(panels["Losses"]) == 1 and len(panels["Losses"][0][1].axes[0].lines) == 2
+
+
+def test_clients_and_the_server_have_their_colours_in_every_chart(run):
+    record = RunRecord.read(run)
+    figures = [plot_plan(record.plan), plot_plan(record.plan, ["generator"])]
+    figures.append(plot_traffic(record.clients))
+    for figure in figures:
+        found = {to_hex(patch.get_facecolor()) for axes in figure.axes for patch in axes.patches}
+        assert found == {CLIENT, SERVER}
+    labels = [text.get_text() for text in figures[-1].axes[0].get_legend().get_texts()]
+    assert labels == ["uplink, by the client", "downlink, by the server"]
+    uplink = [p for p in figures[-1].axes[0].patches if to_hex(p.get_facecolor()) == CLIENT]
+    assert [bar.get_height() for bar in uplink] == [
+        pytest.approx(float(client["uplink_mbytes"])) for client in record.clients
+    ]
+
+
+def test_charts_have_colours_for_light_and_dark_pages_and_equal_ones_equal_text(run):
+    record = RunRecord.read(run)
+    one, other = (to_svg(plot_plan(record.plan)) for _ in range(2))
+    assert one == other
+    style, drawn = one.split("</style>", 1)
+    assert set(re.findall("#[0-9a-f]{6}", drawn)) <= {"#000000"}  # what nobody sees: no stroke
+    for colour in (CLIENT, SERVER):
+        name = f"--c{colour[1:]}"
+        assert f"var({name})" in drawn
+        assert re.findall(f"{name}:(#[0-9a-f]+)", style) == [colour, ON_DARK[colour]]
+
+
+def test_cuts_of_any_method_are_named_after_its_networks(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "plan.yaml").write_text(
+        "{blocks: {denoiser: 4}, clients: [{client: 0, cuts: [1, 2]}]}"
+    )
+    html = write_page(RunRecord.read(folder)).read_text()
+    heads = ["client", "profile", "denoiser head", "denoiser tail"]
+    assert "".join(f"<th>{head}</th>" for head in heads) in html
 
 
 @pytest.mark.parametrize("missing", ["config.yaml", "plan.yaml"])

@@ -7,11 +7,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from ...colours import CLIENT, SERIES, SERVER
 from ...whole_files import replacing
 from ..problem.plan_problem import PlanProblem
 from .result import PlanResult
 
-_COLOURS = {"client": "#2a7fb8", "server": "#e8b04a"}
+_COLOURS = {"client": CLIENT, "server": SERVER}
 
 
 def draw_plan(result: PlanResult, problem: PlanProblem, path: str | Path) -> None:
@@ -64,7 +65,7 @@ def _draw_bars(axes: Axes, result: PlanResult, problem: PlanProblem) -> None:
 def _draw_timeline(axes: Axes, result: PlanResult) -> None:
     start = 0.0
     for row, seconds in enumerate(result.stages.values()):
-        axes.barh(row, seconds, left=start, color=_COLOURS["client"])
+        axes.barh(row, seconds, left=start, color=SERIES[0])
         axes.text(start + seconds, row, f" {seconds:.2f} s", va="center", fontsize=8)
         start += seconds
     labels = [name.replace("_", " ") for name in result.stages]

@@ -1,0 +1,292 @@
+"""README.md beside samples or an exported model: what they are, of which run, how good they are."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ..bounded_files import read_bytes
+from ..errors import HuscfError, make_printable
+from ..provenance import Entry, describe_process
+from ..sampling import SampleSet, SavedGAN
+from .run_record import RunRecord
+from .score_columns import tabulate_scores
+
+#: What a licence's name looks like, as hubs know them: mit, cc-by-4.0, other.
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,39}")
+UNKNOWN_LICENCE = "unknown"
+#: Hubs sort data sets by these numbers of samples.
+SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+MAX_AUDIT_BYTES = 2**20
+MAX_AUDIT_ROWS = 60
+MAX_CLASSES = 100
+
+MEMORISATION = """\
+The nearest real ratio is the mean distance of a sample to the nearest training sample, divided by
+that of real samples which nobody trained on: 0 is copies, about 1 is as far away as new real data.
+Blurred samples fall below 1 too."""
+
+LIMITS = """\
+- These are draws from a model, no measurements: they repeat its errors and the biases of its data.
+- Not for decisions about single people, such as diagnoses.
+- Nothing here is a proof of privacy. The figures above say what was checked, and no more."""
+
+USES = {
+    "samples": "Trying out methods and pipelines, teaching, and adding to real training data where "
+    "a check on real test data shows that it helps.",
+    "model": "Drawing synthetic samples for trying out methods, for teaching, and for adding to "
+    "real training data where a check on real test data shows that it helps.",
+}
+
+
+LOAD_SAMPLES = """\
+import numpy as np
+
+with np.load("samples.npz") as archive:
+    samples, labels = archive["samples"], archive["labels"]  # (N, C, H, W) and (N,)
+    domains, classes = archive["domain"], archive["class"]  # names, (N,) each"""
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is about beside the run.
+
+    Args:
+        kind: What lies beside the card.
+        title: The card's heading.
+        members: Clients whose generators are in it.
+        files: Name and content of each file.
+        use: Code that reads them.
+        licence: Name of a licence, as hubs know it.
+        num_samples: How many samples there are; 0 for a model.
+    """
+
+    kind: Literal["samples", "model"]
+    title: str
+    members: Sequence[int]
+    files: Sequence[tuple[str, str]]
+    use: str
+    licence: str = UNKNOWN_LICENCE
+    num_samples: int = 0
+
+
+def describe_samples(drawn: SampleSet, saved: SavedGAN, licence: str) -> CardFacts:
+    """Return what a card says of the files of `write_sample_set`."""
+    kind, ending = ("pictures", "png") if saved.spectrogram is None else ("recordings", "wav")
+    files = [
+        (f"DOMAIN/CLASS/NUMBER.{ending}", f"{kind}; where domains are not known, by cluster"),
+        ("manifest.csv", "file, domain, cluster, class, label, client and seed of each"),
+        ("samples.npz", "the same columns, and the samples as numbers in [-1, 1]"),
+        ("DOMAIN.png", "some of each class, a row each"),
+    ]
+    if saved.spectrogram is not None:
+        files.append(("index.html", "some of each class to listen to"))
+    members = drawn.client.unique().tolist()
+    title = f"Synthetic {kind}: {', '.join(sorted({*drawn.domain} - {''})) or 'all clusters'}"
+    return CardFacts("samples", title, members, files, LOAD_SAMPLES, licence, len(drawn.labels))
+
+
+def check_licence(name: str) -> str:
+    """Return a licence's name as hubs write it.
+
+    Raises:
+        HuscfError: Where it is none.
+    """
+    if not LICENCE.fullmatch(lower := name.strip().lower()):
+        raise HuscfError(f"--license {name!r:.60}: give a name such as mit, cc-by-4.0 or other")
+    return lower
+
+
+def render_card(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str:
+    """Return the Markdown of a card, with a head of YAML as hubs read it.
+
+    No path, no name of a file of real data and no name of a client is in it; names of domains and
+    classes are.
+
+    Args:
+        facts: What lies beside it.
+        saved: The trained GAN.
+        run: The files of its run; None where they are not at hand.
+    """
+    sections = [
+        ("", _introduce(facts, saved, run)),
+        ("Files", make_markdown_table(("file", "content"), facts.files)),
+        ("Use", f"```python\n{facts.use}\n```"),
+        ("Trained on", _describe_data(facts, saved, run)),
+        ("How good it is", _describe_scores(saved, run)),
+        ("Memorisation check", _describe_memorisation(run)),
+        ("Audit", _describe_audit(run)),
+        ("Intended use", USES[facts.kind]),
+        ("Limits", LIMITS),
+        ("Licence", _describe_licence(facts.licence)),
+        ("How it was made", _describe_making(saved, run)),
+    ]
+    body = "\n\n".join(f"## {heading}\n\n{text}" if heading else text for heading, text in sections)
+    head = yaml.safe_dump(_make_head(facts, saved, run), sort_keys=False, allow_unicode=True)
+    return f"---\n{head}---\n\n# {escape_markdown(facts.title)}\n\n{body}\n"
+
+
+def make_markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown; no cell can leave its place."""
+    cells = [[escape_markdown(cell) for cell in row] for row in (headings, *rows)]
+    lines = [cells[0], ["---"] * len(headings), *cells[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escape_markdown(text: str) -> str:
+    """Return text out of a file so that it is shown as it is, on one line."""
+    plain = make_printable(" ".join(text.split()))
+    return re.sub(r"([\\`*\[\]<>|#~])", r"\\\1", plain)
+
+
+def _make_head(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> dict[str, Any]:
+    is_sound = saved.spectrogram is not None
+    head: dict[str, Any] = {"license": facts.licence, "tags": ["synthetic", "huscf"]}
+    if facts.kind == "samples":
+        head["pretty_name"] = make_printable(facts.title)
+        head["task_categories"] = ["audio-classification" if is_sound else "image-classification"]
+        size = next((name for limit, name in SIZES if facts.num_samples < limit), "1M<n<10M")
+        return {**head, "size_categories": [size]}
+    head["library_name"] = "pytorch"
+    return head if is_sound else {**head, "pipeline_tag": "unconditional-image-generation"}
+
+
+def _introduce(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str:
+    module = saved.module
+    crossed = ", ".join(sorted(kind.replace("_", " ") for kind in module.method.kinds))
+    named = "a run" if run is None else f"run {escape_markdown(run.name)}"
+    of = f"{len(facts.members)} of the {len(module.clusters)} clients of {named}"
+    subject = f"A generator of {_describe_kind(saved)} from noise and labels, merged of {of}."
+    if facts.kind == "samples":
+        subject = f"{facts.num_samples} synthetic {_describe_kind(saved)}, drawn by {of}."
+    return (
+        f"{subject} Trained with huscf by the method {type(module.method).__name__} for "
+        f"{module.num_rounds} rounds. Between clients and server may cross: {crossed}."
+    )
+
+
+def _describe_kind(saved: SavedGAN) -> str:
+    shape = saved.module.sample_shape
+    size = f"{shape.image_size} x {shape.image_size} pixels"
+    if saved.spectrogram is not None:
+        seconds, rate = saved.spectrogram.duration_s, saved.spectrogram.sample_rate
+        return f"sounds of {seconds:g} s at {rate} Hz, through spectrograms of {size},"
+    return f"{'colour' if shape.channels > 1 else 'grey'} pictures of {size}"
+
+
+def _describe_data(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str:
+    """Data sets and counts of those clients whose generators these are, by domain."""
+    clients = Counter(saved.domains.get(client, "") for client in facts.members)
+    samples: Counter[str] = Counter()
+    for record in run.clients if run is not None else ():
+        if record["client"].isdecimal() and int(record["client"]) in set(facts.members):
+            samples[saved.domains.get(int(record["client"]), "")] += _count(record)
+    rows = []
+    for domain, count in clients.items():
+        names = saved.domain_class_names.get(domain) or saved.class_names
+        shown = ", ".join(names[:MAX_CLASSES]) + (", ..." if len(names) > MAX_CLASSES else "")
+        rows.append([domain or "-", str(count), str(samples[domain] or "-"), shown or "-"])
+    table = make_markdown_table(("domain", "clients", "training samples", "classes"), rows)
+    data = saved.config.get("data")
+    path = data["class_path"] if isinstance(data, Mapping) else data
+    source = f"Data: {escape_markdown(str(path).rpartition('.')[2])}.\n\n" if path else ""
+    return source + table
+
+
+def _count(record: Mapping[str, str]) -> int:
+    text = record.get("num_samples", "")
+    return int(text) if text.isdecimal() else 0
+
+
+def _describe_scores(saved: SavedGAN, run: RunRecord | None) -> str:
+    table = None if run is None else tabulate_scores(run)
+    if run is None or table is None:
+        return "Not measured; `huscf test` does."
+    notes = " ".join(table.notes)
+    last = run.scores.get("round", run.last().get("round"))
+    if last is not None and last != saved.module.num_rounds:
+        notes += (
+            f" This is of round {saved.module.num_rounds}, so the figures are of another state."
+        )
+    return f"{make_markdown_table(table.headings, table.rows)}\n\n{escape_markdown(notes)}"
+
+
+def _describe_memorisation(run: RunRecord | None) -> str:
+    table = None if run is None else tabulate_scores(run)
+    rows = [] if table is None else [row for row in table.rows if row[0] == "nearest real ratio"]
+    if table is None or not rows:
+        return "Not measured; `huscf test` does."
+    return f"{make_markdown_table(table.headings, rows)}\n\n{MEMORISATION}"
+
+
+def _describe_audit(run: RunRecord | None) -> str:
+    """The findings of audit.json, a row each."""
+    found = None if run is None else _read_audit(run.folder / "audit.json")
+    if found is None:
+        return "None was made."
+    rows = [
+        [
+            *(str(finding.get(key, "")) for key in ("attack", "adversary", "place")),
+            *(_brief(finding.get(key)) for key in ("trained", "untrained", "chance")),
+        ]
+        for finding in found[:MAX_AUDIT_ROWS]
+    ]
+    headings = ("attack", "adversary", "where", "this run", "an untrained run", "chance")
+    return make_markdown_table(headings, rows)
+
+
+def _read_audit(path: Path) -> list[Mapping[str, Any]] | None:
+    """Return the findings of an audit, None where there was none.
+
+    Raises:
+        HuscfError: Naming the file, where it is damaged.
+    """
+    try:
+        findings = json.loads(read_bytes(path, path.parent, MAX_AUDIT_BYTES))["attacks"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise HuscfError(f"{path}: damaged: {str(error).splitlines()[0]}") from error
+    if not isinstance(findings, list) or not all(isinstance(f, Mapping) for f in findings):
+        raise HuscfError(f"{path}: damaged: attacks must be a list of findings")
+    return findings
+
+
+def _brief(figures: Any) -> str:
+    if not isinstance(figures, Mapping):
+        return "-"
+    numbers = {k: v for k, v in figures.items() if isinstance(v, int | float)}
+    return ", ".join(f"{str(k).replace('_', ' ')} {v:.3g}" for k, v in numbers.items()) or "-"
+
+
+def _describe_licence(licence: str) -> str:
+    if licence == UNKNOWN_LICENCE:
+        return "Not stated: whoever passes this on has to, in the head of this file (`license`)."
+    return licence
+
+
+def _describe_making(saved: SavedGAN, run: RunRecord | None) -> str:
+    entries = run.provenance if run is not None else []
+    rows = [] if run is None else [("run", run.name)]
+    rows.append(("seed", str(saved.config.get("seed_everything", "-"))))
+    rows += [(f"training, {key.replace('_', ' ')}", text) for key, text in _merge(entries).items()]
+    now = describe_process()
+    written = ", ".join(f"{key} {now[key]}" for key in ("huscf", "torch"))
+    rows.append(("written by", f"{written}, commit {now['commit']}" if now["commit"] else written))
+    return make_markdown_table(("", ""), rows)
+
+
+def _merge(entries: Sequence[Entry]) -> Entry:
+    """Return what a run's starts say; where they differ, all of it. Commands may hold paths."""
+    keys = ("date", "huscf", "commit", "python", "torch", "lightning", "cpu", "cores", "gpu")
+    merged = {}
+    for key in keys:
+        values = dict.fromkeys(entry[key] for entry in entries if entry.get(key))
+        if values:
+            merged[key] = ", then ".join(values)
+    return merged
