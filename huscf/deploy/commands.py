@@ -18,7 +18,7 @@ from ..check_data import read_datamodule
 from ..checkpoint_io import read_checkpoint
 from ..commands import CommandParser
 from ..engines.remote import Caller
-from ..errors import HuscfError
+from ..errors import HuscfError, check_count
 from ..resuming import check_same_config, find_last_checkpoint
 from ..run_lock import RunLock
 from ..trust import Trust
@@ -99,11 +99,15 @@ def join(arguments: Sequence[str]) -> int:
     parser.add_argument("--tls", type=Path, required=True, help="this site's kit")
     parser.add_argument("--address", help="host:port of the server, where site.yaml has none")
     parser.add_argument("--output", type=Path, help="where its half is kept (default sites/NAME)")
+    parser.add_argument(
+        "--samples", type=int, default=0, help="drawn at the run's end, of each client and class"
+    )
     parser.add_argument("--patience_s", type=float, default=600.0, help="without a server: ends")
     parser.add_argument("--trust", nargs="+", action="extend", default=[], metavar="PACKAGE")
     parser.add_argument("--num_threads", type=int, default=0, help=SUPPRESS)
     parser.add_argument("--clients", type=int, nargs="+", help=SUPPRESS)
     options, others = parser.parse_known_args(list(arguments))
+    check_count("--samples", options.samples)
     tls = Tls.read(options.tls)
     address = options.address or _find_address(options.config)
     if options.num_threads:
@@ -116,9 +120,8 @@ def join(arguments: Sequence[str]) -> int:
 
     exchange = GrpcExchange(address, tls, options.patience_s, say)
     say(f"calling {address}")
-    site = SiteRun(
-        data, options.clients, tls, folder, Caller(exchange), Trust(tuple(options.trust)), say
-    )
+    caller, trust = Caller(exchange), Trust(tuple(options.trust))
+    site = SiteRun(data, options.clients, tls, folder, caller, trust, options.samples, say)
     try:
         say(site.run())
     finally:

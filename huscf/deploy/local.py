@@ -8,6 +8,9 @@ from pathlib import Path
 
 from .kits import SECRET
 
+#: Of each client and class, so that a try ends with something to look at.
+NUM_SAMPLES = 10
+
 
 class LocalSite:
     """A process that joins as a site.
@@ -53,6 +56,7 @@ def start_sites(
             *(sys.executable, "-m", "huscf", "join", *options),
             *("--tls", str(kit / name), "--address", f"localhost:{port}"),
             *("--output", str(folder / "sites" / name), "--num_threads", "1"),
+            *("--samples", str(NUM_SAMPLES)),
             *("--clients", *map(str, clients)),
         ]
         sites.append(LocalSite(subprocess.Popen(command, env={**os.environ})))

@@ -35,6 +35,7 @@ class SitesOptions:
         wait_timeout_s: With fewer than min_clients for so long, the server saves and stops.
         steps_per_epoch: Length of an epoch in steps; null is one pass of the largest client.
         progress_s: Seconds between two lines of progress.
+        evaluation_timeout_s: Sites have so long to measure their samples, or to draw them.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SitesOptions:
         wait_timeout_s: float = 600.0,
         steps_per_epoch: int | None = None,
         progress_s: float = 10.0,
+        evaluation_timeout_s: float = 1800.0,
     ) -> None:
         for name, value in (("min_clients", min_clients), ("steps_per_epoch", steps_per_epoch)):
             if value is not None:
@@ -51,11 +53,13 @@ class SitesOptions:
         check_number("sites.step_timeout_s", step_timeout_s, 0.1)
         check_number("sites.wait_timeout_s", wait_timeout_s)
         check_number("sites.progress_s", progress_s)
+        check_number("sites.evaluation_timeout_s", evaluation_timeout_s, 0.1)
         self.min_clients = min_clients
         self.step_timeout_s = step_timeout_s
         self.wait_timeout_s = wait_timeout_s
         self.steps_per_epoch = steps_per_epoch
         self.progress_s = progress_s
+        self.evaluation_timeout_s = evaluation_timeout_s
 
 
 @dataclass
@@ -73,6 +77,8 @@ class RunConfig:
         on_nonfinite: What happens where a client sends NaN or Inf.
         max_epochs: So many are trained.
         max_steps: At most so many steps; -1 is no limit.
+        evaluate_every_n_rounds: How often sites measure their samples; 0 at the end, -1 never.
+        num_per_class: So many samples of each class are drawn for that.
         root: Folder of runs.
         name: Of the run.
         num_threads: Inside torch's operators; 0 leaves torch's choice.
@@ -89,6 +95,8 @@ class RunConfig:
     on_nonfinite: OnNonFinite = "stop"
     max_epochs: int = 100
     max_steps: int = -1
+    evaluate_every_n_rounds: int = 0
+    num_per_class: int = 500
     root: Path = Path("runs")
     name: str = "run"
     num_threads: int = 0
@@ -128,6 +136,8 @@ def read_run_config(arguments: Sequence[str]) -> RunConfig:
         on_nonfinite=made.model.on_nonfinite,
         max_epochs=_read_count(trainer, "max_epochs", 100),
         max_steps=_read_count(trainer, "max_steps", -1),
+        evaluate_every_n_rounds=_read_count(sections["evaluation"], "every_n_rounds", 0),
+        num_per_class=_read_count(sections["evaluation"], "num_per_class", 500),
         root=Path(trainer.get("default_root_dir") or "runs"),
         name=str(sections["run"].get("name") or "run"),
         num_threads=_read_count(sections["training"], "num_threads", 0),

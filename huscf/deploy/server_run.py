@@ -11,22 +11,21 @@ from typing import Any
 
 import torch
 
-from ..callbacks.run_folder import write_csv, write_yaml
+from ..callbacks.run_folder import write_yaml
 from ..engines import StepResult
 from ..engines.remote import PROTOCOL, RemoteEngine, Sessions
 from ..errors import CheckpointError, HuscfError, check_complete
-from ..federation import RoundDecision
 from ..methods import Method, build_networks, request_plan
 from ..models import Network, SampleShape
 from ..parties import Server
 from ..provenance import note_start
-from ..reporting.federation_history import FederationRow, append_federation, describe_decision
 from ..split import CutPlan
-from ..training import FORMAT, RoundResult
+from ..training import FORMAT
 from ..training.checkpoint_checks import add_fresh
 from ..wire.frames import Frame
 from .halves import Folder
 from .run_config import RunConfig
+from .server_report import ServerReport, read_figures
 
 
 class Stopped(HuscfError):
@@ -61,10 +60,7 @@ class ServerRun:
         self.config, self.roster, self.folder, self.say = config, dict(roster), folder, say
         self.seed, self.num_rounds, self.step, self.epoch = config.seed, 0, 0, 0
         self.run_id = secrets.token_hex(8)
-        self.rows: list[dict[str, float]] = []
-        self.placed: list[FederationRow] = []
-        self._sums: dict[str, float] = {}
-        self._num_steps, self._started, self._num_bytes = 0, time.monotonic(), 0
+        self.report = ServerReport(folder, self.roster)
         self._said = time.monotonic()
         self._joined: dict[str, dict[str, Any]] = {}
         self._is_set_up = threading.Event()
@@ -252,6 +248,7 @@ class ServerRun:
             federation = self.config.federation
             if federation.should_federate(self.epoch - 1) or self._is_over():
                 self._end_round()
+        self._let_draw()
         self.say(f"{self.num_rounds} rounds, {self.step} steps; run folder: {self.folder}")
 
     def _is_over(self) -> bool:
@@ -287,10 +284,7 @@ class ServerRun:
             )
 
     def _add(self, result: StepResult) -> None:
-        for name, value in result.losses.items():
-            key = f"train/{name}_loss"
-            self._sums[key] = self._sums.get(key, 0.0) + value
-        self._num_steps += 1
+        self.report.add(result)
         if time.monotonic() - self._said >= self.config.sites.progress_s:
             self._said = time.monotonic()
             figures = ", ".join(f"{n} {v:.3f}" for n, v in result.losses.items())
@@ -300,60 +294,31 @@ class ServerRun:
         result = self.config.federation.end_round(self, self._is_over())
         for line in result.warnings:
             self.say(line)
-        self._write_round(result)
+        every = self.config.evaluate_every_n_rounds
+        if every >= 0 and (self._is_over() or (every and self.num_rounds % every == 0)):
+            result.figures |= self._evaluate()
+        self.say(
+            self.report.write_round(result, self.epoch - 1, self.step, self.engine, self.sessions)
+        )
         self.save()
 
-    def _write_round(self, result: RoundResult) -> None:
-        decision, traffic = result.decision, self.engine.wire.traffic.total()
-        row: dict[str, float] = {
-            "round": self.num_rounds,
-            "epoch": self.epoch - 1,
-            "step": self.step,
-            **{name: total / self._num_steps for name, total in self._sums.items()},
-            **result.figures,
-            "traffic/mbytes": (traffic - self._num_bytes) / 1e6,
-            "dropped_steps": sum(self.engine.num_dropped.values()),
-            "refused_frames": sum(self.sessions.refused.values()),
-            **{f"waited/{what}": s for what, s in self.engine.waited_s.items()},
-            "seconds": time.monotonic() - self._started,
+    def _evaluate(self) -> dict[str, float]:
+        """Let the sites measure what their clients generate; return the figures that they tell."""
+        self.say(f"round {self.num_rounds}: sites measure their samples")
+        command = {
+            "kind": "evaluate",
+            "num_per_class": self.config.num_per_class,
+            "full": self._is_over(),
         }
-        self.rows.append(row)
-        write_csv(self.folder / "metrics.csv", self.rows)
-        self._write_sites()
-        rows = self._place(decision)
-        append_federation(self.folder / "federation.csv", rows)
-        self.placed = rows
-        self._sums, self._num_steps, self._num_bytes = {}, 0, traffic
-        self._started, self.engine.waited_s = time.monotonic(), {}
-        losses = ", ".join(f"{n[6:]} {v:.3f}" for n, v in row.items() if n.startswith("train/"))
-        count = len(set(decision.clusters.values()))
-        self.say(
-            f"round {self.num_rounds} ended at step {self.step}: {losses}, {count} clusters, "
-            f"{row['traffic/mbytes']:.1f} MB, {row['seconds']:.1f} s"
-        )
+        started = time.monotonic()
+        answers = self.engine.let_sites_draw(command, self.config.sites.evaluation_timeout_s)
+        self.engine.waited_s["evaluation"] = time.monotonic() - started
+        return {k: v for name, a in answers.items() for k, v in read_figures(name, a).items()}
 
-    def _write_sites(self) -> None:
-        """Write what each site has sent and got so far, and how often it was left out."""
-        sent, refused = self.sessions.num_bytes, self.sessions.refused
-        write_csv(
-            self.folder / "sites.csv",
-            [
-                {
-                    "site": name,  # type: ignore[dict-item]
-                    "clients": " ".join(map(str, own)),  # type: ignore[dict-item]
-                    "uplink_mbytes": sent[name, "up"] / 1e6,
-                    "downlink_mbytes": sent[name, "down"] / 1e6,
-                    "dropped_steps": sum(self.engine.num_dropped[c] for c in own),
-                    "refused_frames": refused[name],
-                }
-                for name, own in self.roster.items()
-            ],
-        )
-
-    def _place(self, decision: RoundDecision) -> list[FederationRow]:
-        names = {c: name for name, own in self.roster.items() for c in own}
-        sizes = self.engine.client_sizes
-        return describe_decision(self.num_rounds, decision, names, sizes, self.placed)
+    def _let_draw(self) -> None:
+        """Let the sites that want samples of the finished run draw them."""
+        command = {"kind": "sample", "clusters": sorted(self.engine.clusters.items())}
+        self.engine.let_sites_draw(command, self.config.sites.evaluation_timeout_s)
 
     # Saving
 
@@ -375,11 +340,7 @@ class ServerRun:
             "roster": {name: list(own) for name, own in self.roster.items()},
             "step": self.step,
             "epoch": self.epoch,
-            "rows": self.rows,
-            "placed": [tuple(row) for row in self.placed],
-            "sums": self._sums,
-            "num_steps": self._num_steps,
-            "num_bytes": self._num_bytes,
+            **self.report.get_state(),
             "federation": self.config.federation.state_dict(),
         }
         huscf = {
@@ -403,9 +364,7 @@ class ServerRun:
         run = huscf["server"]
         self.run_id, self.step, self.epoch = run["run_id"], run["step"], run["epoch"]
         self.num_rounds = huscf["num_rounds"]
-        self.rows, self._sums, self._num_steps = run["rows"], run["sums"], run["num_steps"]
-        self.placed = [FederationRow(*row) for row in run["placed"]]
-        self._num_bytes = run["num_bytes"]
+        self.report.set_state(run)
         self.config.federation.load_state_dict(run["federation"])
         sizes = run["sizes"] | {name: self._joined[name]["clients"] for name in self.newcomers}
         self._set_up(sizes, CutPlan.from_dict(huscf["engine"]["plan"]))

@@ -20,6 +20,7 @@ from .halves import Folder
 from .kits import Tls
 from .run_config import build_method
 from .server_run import digest_weights
+from .site_samples import SiteData, SiteSampler, evaluate_site, write_site_samples
 
 
 class SiteRun:
@@ -32,6 +33,7 @@ class SiteRun:
         folder: Where the half is kept, in a folder of the run's name.
         caller: The way to the server.
         trust: What the method that the server names may be made of.
+        num_samples: So many of each client and class are drawn when the run ends; 0 are none.
         say: Prints a line.
     """
 
@@ -46,10 +48,11 @@ class SiteRun:
         folder: Path,
         caller: Caller,
         trust: Trust | None = None,
+        num_samples: int = 0,
         say: Callable[[str], None] = print,
     ) -> None:
         self.data, self.tls, self.folder, self.caller = data, tls, folder, caller
-        self.trust, self.say = trust or Trust(), say
+        self.trust, self.num_samples, self.say = trust or Trust(), num_samples, say
         every = {client.client_id: client for client in data.clients}
         wanted = list(every) if chosen is None else list(chosen)
         if unknown := [c for c in wanted if c not in every]:
@@ -107,6 +110,7 @@ class SiteRun:
         }
         sizes = {c: min(self.data.batch_size, len(own)) for c, own in self.clients.items()}
         seeds = {c: self.tls.seed_of(c, seed) for c in self.clients}
+        self.noise_seed = self.tls.seed_of(min(self.clients), seed)
         self.half = SiteHalf(method, networks, plan, shape, seeds, sizes)
         if not run_id.isalnum():
             raise HuscfError(f"the server names the run {run_id!r:.40}")
@@ -158,9 +162,32 @@ class SiteRun:
             self.half.take(command, self.caller.ask)
         elif kind == "save":
             self._save(int(command["step"]))
+        elif kind == "evaluate":
+            sampler = SiteSampler(self.half, self.caller.ask, self.noise_seed)
+            count, full = int(command["num_per_class"]), bool(command["full"])
+            return {"figures": evaluate_site(sampler, self._own_data(), count, full, self.say)}
+        elif kind == "sample":
+            self._draw(command)
         else:
             raise HuscfError(f"the server asks for {kind!r:.40}, which this version does not know")
         return {}
+
+    def _own_data(self) -> SiteData:
+        return SiteData(list(self.clients.values()), self.data)
+
+    def _draw(self, command: Mapping[str, Any]) -> None:
+        """Draw the samples that this site wants of the run."""
+        if not self.num_samples:
+            return
+        clusters = {int(c): int(cluster) for c, cluster in command["clusters"]}
+        sampler = SiteSampler(self.half, self.caller.ask, self.noise_seed)
+        own, path = self._own_data(), self.kept.path
+        try:
+            folder = write_site_samples(sampler, own, self.num_samples, clusters, path)
+        except (HuscfError, OSError) as error:
+            self.say(f"no samples: {error}")
+        else:
+            self.say(f"samples: {folder}")
 
     def _run_step(self, command: Mapping[str, Any]) -> None:
         step = int(command["step"])

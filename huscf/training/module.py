@@ -239,14 +239,5 @@ class SplitModule(EvaluatedModule):
         networks = build_networks(self.method, shape, self.seed)
         request = request_plan(self.method, networks, shape, batch_sizes, self.seed)
         plan = self.plan_source.make_plan(request)
-        return ENGINES[name](
-            self.method,
-            networks,
-            plan,
-            shape,
-            self.client_sizes,
-            wire,
-            server_gradient,
-            on_nonfinite,
-            self.seed,
-        )
+        options = (wire, server_gradient, on_nonfinite, self.seed)
+        return ENGINES[name](self.method, networks, plan, shape, self.client_sizes, *options)

@@ -1,5 +1,6 @@
 """The benchmark scripts run and print the keys that they promise; no time is tested."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -111,3 +112,20 @@ def test_clusters_are_found_and_counted_alike_with_and_without_training(tmp_path
     assert sum(line.startswith("| digits") for line in table.splitlines()) == 4
     again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert again == table
+
+
+def test_a_step_on_many_processes_is_simulated_with_their_own_division(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    ranks = importlib.import_module("ranks")
+    costs = ranks.Costs(microbatch_s=1.0, fixed_s=0.5, node_bytes=1000, add_s=0.25)
+    alone = ranks.simulate(costs, 8, 1, 1e3, 0.0)
+    assert (alone["step_s"], alone["efficiency"], alone["mbytes"]) == (8.5, 1.0, 0.0)
+    # Two processes have a whole subtree each: one node, one addition.
+    two = ranks.simulate(costs, 8, 2, 1e3, 0.0)
+    assert (two["nodes"], two["mbytes"]) == (1, 0.001)
+    assert two["step_s"] == 0.5 + 4 * 1.0 + 1.0 + 0.25
+    assert two["efficiency"] == 8.5 / (2 * two["step_s"])
+    # Three have 3, 2 and 3 of 8 leaves: 0-1 and 2; 3 and 4; 5 and 6-7.
+    three = ranks.simulate(costs, 8, 3, 1e3, 0.001)
+    assert (three["nodes"], three["mbytes"]) == (2, 0.004)
+    assert three["step_s"] == pytest.approx(0.5 + 3.0 + 4.0 + 12 * 0.001 + 5 * 0.25)

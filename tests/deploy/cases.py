@@ -12,6 +12,7 @@ from huscf.deploy.kits import Tls, write_kits
 from huscf.deploy.run_config import read_run_config
 from huscf.deploy.server_run import ServerRun
 from huscf.deploy.site_run import SiteRun
+from huscf.deploy.site_samples import evaluate_site
 from huscf.engines.remote import Caller
 from huscf.methods import build_networks
 
@@ -48,6 +49,7 @@ def write_config(path, **trainer):
             "every_n_epochs": 1,
             "rule": {"class_path": "huscf.federation.OneCluster"},
         },
+        "evaluation": {"every_n_rounds": -1},
         "run": {"name": "tiny"},
         "trainer": {"max_epochs": 2, "default_root_dir": str(path.parent / "runs"), **trainer},
     }
@@ -71,10 +73,15 @@ class Deployment:
         # The parser's settings and torch's stream are those of a process, which here is one.
         monkeypatch.setattr(site_run, "build_method", lambda values, trust: self.method)
         monkeypatch.setattr(site_run, "build_networks", self.build_networks)
+        monkeypatch.setattr(site_run, "evaluate_site", self.evaluate_site)
 
     def build_networks(self, *args):
         with self.lock:
             return build_networks(*args)
+
+    def evaluate_site(self, *args):
+        with self.lock:
+            return evaluate_site(*args)
 
     def start_server(self, *options, saved=None, port=0, folder="served"):
         config = read_run_config(["--config", str(self.config), *options])
@@ -87,7 +94,7 @@ class Deployment:
         self.leader = self.start(self.server.run)
         return self.server
 
-    def start_site(self, name, chosen=None):
+    def start_site(self, name, chosen=None, num_samples=0):
         data = read_datamodule([self.config], [])
         exchange = GrpcExchange(
             f"localhost:{self.network.port}", Tls.read(self.kit / name), 30.0, self.lines.append
@@ -98,6 +105,7 @@ class Deployment:
             Tls.read(self.kit / name),
             self.folder / name,
             Caller(exchange),
+            num_samples=num_samples,
             say=self.lines.append,
         )
         site.exchange = exchange

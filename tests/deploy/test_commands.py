@@ -12,6 +12,7 @@ import yaml
 from huscf.__main__ import main
 from huscf.checkpoint_io import read_checkpoint
 from huscf.deploy import commands, site_run
+from huscf.deploy.local import NUM_SAMPLES
 from tests.deploy.cases import write_config
 
 
@@ -72,9 +73,9 @@ def test_a_site_that_is_killed_and_started_again_does_not_stop_a_run(tmp_path):
         wait_for(third, "saved step")
         assert read(first).count("saved step") > before
         server.send_signal(signal.SIGTERM)
-        assert server.wait(30) == 130
+        assert server.wait(120) == 130
         assert "interrupted; go on with --ckpt_path last" in read(log)
-        assert one.wait(30) == other.wait(30) == 0
+        assert one.wait(120) == other.wait(120) == 0
         assert "the server has stopped" in read(first)
     finally:
         for process in (server, one, other):
@@ -122,8 +123,9 @@ def test_a_try_on_this_machine_trains_and_says_where_everything_is(tmp_path, mon
     folder = tmp_path / "runs" / "tiny-1"
     assert sorted(path.name for path in folder.iterdir()) == [
         *("checkpoints", "config.yaml", "federation.csv", "metrics.csv", "plan.yaml"),
-        *("sites", "sites.csv"),
+        *("provenance.json", "sites", "sites.csv"),
     ]
+    assert len(list(folder.glob("sites/site-*/*/samples/*/*/*.png"))) == 2 * 10 * NUM_SAMPLES
     assert len(list(folder.glob("sites/site-*/*/step-*.ckpt"))) == 4
     out = capsys.readouterr().out
     for line in ("site-1: joined: clients 0", "round 2 ended at step 4", "2 rounds, 4 steps"):

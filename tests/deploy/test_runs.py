@@ -4,6 +4,7 @@ import csv
 import re
 import threading
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,9 +12,12 @@ from huscf.__main__ import main
 from huscf.callbacks import Evaluation, SampleGrid
 from huscf.check_data import read_datamodule
 from huscf.checkpoint_io import read_checkpoint
+from huscf.deploy import site_run
 from huscf.deploy.kits import Tls, add_kits
+from huscf.deploy.server_report import read_figures
 from huscf.deploy.server_run import Stopped
 from huscf.errors import CheckpointError
+from huscf.wire.frames import Frame, FrameError, pack
 from tests.deploy import cases
 from tests.deploy.cases import ROSTER, Deployment, write_config
 
@@ -104,7 +108,84 @@ def test_a_server_that_was_stopped_goes_on_with_the_sites_bit_for_bit(deployment
     assert [str(error) for error in deployment.errors] == ["killed"]
     assert any("the server was started anew" in line for line in deployment.lines)
     assert_bit_equal(one_process["state_dict"], deployment.tensors(*sites))
-    assert len(deployment.server.rows) == 2
+    assert len(deployment.server.report.rows) == 2
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """Figures of `huscf fit` after its two rounds, measured quickly and at last in full."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    config = write_config(folder / "run.yaml", enable_progress_bar=False)
+    options = ["--model.engine", "serial", "--report.enabled", "false"]
+    options += ["--training.num_threads=1", "--samples.every_n_rounds=0"]
+    before = torch.get_num_threads()
+    assert main(["fit", "--config", str(config), *EVALUATED, *options]) == 0
+    torch.set_num_threads(before)
+    return read_rows(folder / "runs" / "tiny-1" / "metrics.csv")
+
+
+EVALUATED = [
+    "--evaluation.every_n_rounds=1",
+    "--evaluation.num_per_class=20",
+    "--evaluation.max_time_share=1000",
+]
+
+
+def test_sites_measure_and_draw_what_one_process_would(deployment, evaluated):
+    server = deployment.start_server(*EVALUATED)
+    sites = [deployment.start_site(name, num_samples=3) for name in ROSTER]
+    deployment.finish(*sites, timeout_s=120)
+    assert deployment.errors == []
+    rows = read_rows(deployment.folder / "served" / "metrics.csv")
+    for site, domain in (("site-a", "digits"), ("site-b", "negatives")):
+        for row, wanted in zip(rows, evaluated, strict=True):
+            own = {n.removeprefix(f"eval/{site}/"): v for n, v in row.items() if f"/{site}/" in n}
+            expected = {
+                n.removeprefix(f"eval/{domain}/"): v
+                for n, v in wanted.items()
+                if f"eval/{domain}/" in n
+            }
+            assert own.keys() == expected.keys() and own
+            for name, value in own.items():
+                assert value == expected[name], name
+    # The samples are drawn at the site, and nobody else has them.
+    for site in sites:
+        archive = np.load(site.kept.path / "samples" / "samples.npz")
+        assert archive["samples"].shape == (30, 1, 8, 8)
+        assert archive["labels"].tolist() == [n for n in range(10) for _ in range(3)]
+        assert set(archive["client"].tolist()) == set(site.clients)
+    kinds = {key.kind for key in server.engine.wire.traffic.num_bytes}
+    assert kinds == {"activations", "gradients", "blocks"}
+    with pytest.raises(FrameError, match="nobody was asked to draw"):
+        frame = pack({"kind": "draw", "client": 0, "network": "generator", "count": 1})
+        server.engine.answer("site-a", Frame(frame))
+
+
+def test_a_site_that_dies_while_it_measures_is_not_waited_for(deployment, monkeypatch):
+    def measure(sampler, own, *others):
+        if 1 in sampler.half.clients:
+            dying.exchange.close()
+            raise RuntimeError("killed")
+        return [{"score": 1.0}]
+
+    monkeypatch.setattr(site_run, "evaluate_site", measure)
+    options = ["--evaluation.every_n_rounds=0", "--sites.step_timeout_s=1"]
+    server = deployment.start_server(*options)
+    first, dying = [deployment.start_site(name) for name in ROSTER]
+    deployment.finish(first)
+    assert [str(error) for error in deployment.errors] == ["killed"]
+    rows = read_rows(deployment.folder / "served" / "metrics.csv")
+    assert rows[1]["eval/site-a/score"] == "1.0" and "eval/site-b/score" not in rows[1]
+    assert server.num_rounds == 2
+    saved = read_checkpoint(deployment.folder / "served" / "checkpoints" / "last.ckpt")
+    assert saved["huscf"]["server"]["step"] == 4
+
+
+def test_figures_that_are_none_do_not_come_into_the_table():
+    answer = {"figures": [{"score": 1.5, "a,b": 2.0, "=x": 1.0, "deep": [1]}, {"score": 2}, 7]}
+    assert read_figures("a", answer) == {"eval/a/score": 1.5, "eval/a-2/score": 2.0}
+    for none in ({}, {"figures": 3}, {"figures": [None]}):
+        assert read_figures("a", none) == {}
 
 
 def test_a_site_that_comes_later_joins_the_run_that_goes_on(deployment):

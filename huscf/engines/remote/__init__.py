@@ -1,14 +1,16 @@
 """The engine whose clients live elsewhere: the server's half, the site's half, and their frames."""
 
 from .caller import Caller, Rejoin
+from .drawing import forward_through
 from .engine import RemoteEngine
 from .expected import Crossings
 from .protocol import PROTOCOL, check_request
 from .sessions import Sessions
-from .site import Dismissed, Dropped, SiteHalf
+from .site import Ask, Dismissed, Dropped, SiteHalf
 
 __all__ = [
     "PROTOCOL",
+    "Ask",
     "Caller",
     "Crossings",
     "Dismissed",
@@ -18,4 +20,5 @@ __all__ = [
     "Sessions",
     "SiteHalf",
     "check_request",
+    "forward_through",
 ]

@@ -1,5 +1,7 @@
 """The engine at the server: clients live at sites, and are asked over a network."""
 
+import threading
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +16,7 @@ from ...wire.frames import Frame, FrameError
 from ..base import Batches, Mixture, Move, Observation, StepResult
 from ..local import LocalEngine
 from ..mixing import block_topic
+from .drawing import answer_draw
 from .expected import Crossings, describe_block
 from .mirror import BlockRef, Mirror
 from .protocol import read_failures, read_losses
@@ -31,6 +34,7 @@ class RemoteEngine(LocalEngine):
 
     Attributes:
         waited_s: How long the server waited for sites since the last round, by what for.
+        is_drawing: Whether sites may draw now, since no step is running.
     """
 
     sessions: Sessions
@@ -51,6 +55,7 @@ class RemoteEngine(LocalEngine):
             entry.client_id: Crossings(entry, self.networks, self.example_inputs, self.method)
             for entry in self.plan.clients
         }
+        self.is_drawing, self.drawing = False, threading.Lock()
         self._step: RemoteStep | None = None
         self._diverged: frozenset[int] = frozenset()
         self._given: dict[BlockRef, dict[str, Tensor]] = {}
@@ -100,6 +105,8 @@ class RemoteEngine(LocalEngine):
         kind = frame.header["kind"]
         if kind in ("block", "fetch"):
             return self._exchange_block(frame)
+        if kind == "draw":
+            return {"kind": "ok"}, answer_draw(self, frame)
         running = self._step
         if running is None or frame.header["step"] != running.step:
             raise DroppedError
@@ -210,6 +217,26 @@ class RemoteEngine(LocalEngine):
     def apply_plan(self, plan: CutPlan) -> tuple[Move, ...]:
         """Refuse: blocks do not move between sites and server in a run."""
         raise HuscfError("replanning: cuts stay as they are where clients are at sites")
+
+    def let_sites_draw(
+        self, command: dict[str, Any], timeout_s: float
+    ) -> dict[str, dict[str, Any]]:
+        """Give the sites that are there a command in which they draw; return their answers.
+
+        One that is lost on the way is waited for as in a step.
+        """
+        self.is_drawing = True
+        try:
+            numbers = self.sessions.post(dict.fromkeys(self.sessions.present(), command))
+            deadline = time.monotonic() + timeout_s
+            while True:
+                wait_s = min(self.timeout_s, deadline - time.monotonic())
+                answers = self.sessions.collect(numbers, max(wait_s, 0.0))
+                left = numbers.keys() - answers.keys()
+                if not any(map(self.sessions.is_connected, left)) or wait_s <= 0:
+                    return answers
+        finally:
+            self.is_drawing = False
 
     def _exchange_block(self, frame: Frame) -> Reply:
         """Take a block that was asked for, or hand out one that has been averaged."""

@@ -13,10 +13,11 @@ no stream is idle for long.
                                          give      send these blocks: `block` for each
                                          take      get these blocks: `fetch` for each
                                          save      write the own half
+                                         evaluate  measure the own samples: `draw` for them
                                          bye       leave, with the reason
     observe, forward, backward         ok, with tensors; or dropped: out of this step
     finish (losses of a phase)         commit: step your networks; wait; or dropped
-    block, fetch                       ok
+    block, fetch, draw                 ok
     bye                                bye
 
 Any request may be answered by `refused` (with the reason), `rejoin` (the server does not know this
@@ -42,6 +43,7 @@ REQUESTS: dict[str, dict[str, tuple[type, ...]]] = {
     "observe": {"client": _INT, "step": _INT},
     "forward": {"client": _INT, "step": _INT, "phase": _INT, "pass": _TEXT},
     "backward": {"client": _INT, "step": _INT, "phase": _INT, "pass": _TEXT},
+    "draw": {"client": _INT, "network": _TEXT, "count": _INT},
     "finish": {"step": _INT, "phase": _INT, "losses": _LIST, "failed": _LIST},
     "block": {"client": _INT, "holding": _TEXT, "network": _TEXT, "index": _INT},
     "fetch": {"client": _INT, "holding": _TEXT, "network": _TEXT, "index": _INT},

@@ -134,6 +134,12 @@ class Sessions:
         with self._changed:
             return [name for name in self.roster if self._is_present(name)]
 
+    def is_connected(self, name: str) -> bool:
+        """Return whether a site's stream is there."""
+        with self._changed:
+            session = self._sessions.get(name)
+            return session is not None and session.is_connected
+
     def post(self, commands: Mapping[str, dict[str, Any]]) -> dict[str, int]:
         """Give commands to sites that are present; return the number of each command."""
         numbers: dict[str, int] = {}
