@@ -2,10 +2,10 @@
 
     python benchmarks/ranks.py [--clients 1000 100000] [--ranks 1 2 4 8 16 32 64] [--json]
 
-Two sizes are timed (processor time of one thread), which gives the seconds of a microbatch and those that every process spends
-whatever its share. Which microbatches and tree nodes a process has is not modelled: RankedEngine's
-own division and tree say it. Each of its exchanges is an all-gather over a ring, whose parcels are
-padded to the longest. The processes share no processor.
+Two sizes are timed (processor time of one thread), which gives the seconds of a microbatch and
+those that every process spends whatever its share. Which microbatches and tree nodes a process has
+is not modelled: RankedEngine's own division and tree say it. Each of its exchanges is an all-gather
+over a ring, whose parcels are padded to the longest. The processes share no processor.
 """
 
 import argparse
