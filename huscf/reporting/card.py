@@ -12,10 +12,12 @@ import yaml
 
 from ..bounded_files import read_bytes
 from ..errors import HuscfError, make_printable
+from ..models import MAIN
 from ..provenance import Entry, describe_process
 from ..sampling import SampleSet, SavedGAN
+from ..sampling.exported_generator import exported_name
 from .run_record import RunRecord
-from .score_columns import tabulate_scores
+from .score_columns import ScoreColumns, tabulate_scores
 
 #: What a licence's name looks like, as hubs know them: mit, cc-by-4.0, other.
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,39}")
@@ -91,6 +93,62 @@ def describe_samples(drawn: SampleSet, saved: SavedGAN, licence: str) -> CardFac
     return CardFacts("samples", title, members, files, LOAD_SAMPLES, licence, len(drawn.labels))
 
 
+#: What a card says of a form of file, and how it is read.
+FORMS = {
+    "torchscript": (
+        "TorchScript: noise and labels in, samples out; needs PyTorch alone",
+        """\
+import torch
+
+generator = torch.jit.load("{name}")
+samples = generator(torch.randn(8, {noise}), torch.arange(8) % {classes})""",
+    ),
+    "onnx": (
+        "ONNX: noise and labels in, samples out",
+        """\
+import numpy as np
+import onnxruntime
+
+generator = onnxruntime.InferenceSession("{name}")
+noise = np.random.randn(8, {noise}).astype("float32")
+(samples,) = generator.run(None, {{"noise": noise, "labels": np.arange(8) % {classes}}})""",
+    ),
+    "pt2": (
+        "torch.export: noise and labels in, samples out; for PyTorch of the same version or newer",
+        """\
+import torch
+
+generator = torch.export.load("{name}").module()
+samples = generator(torch.randn(8, {noise}), torch.arange(8) % {classes})""",
+    ),
+    "safetensors": (
+        "the network's tensors by name",
+        """\
+from safetensors.torch import load_file
+
+tensors = load_file("{name}")""",
+    ),
+    "state": ("the same network's tensors by name, for torch.load", ""),
+}
+
+
+def describe_model(
+    files: Mapping[str, Path], saved: SavedGAN, members: Sequence[int], licence: str
+) -> CardFacts:
+    """Return what a card says of the files of `export_generator`."""
+    module = saved.module
+    noise = module.engine.example_inputs[exported_name(module)][MAIN].shape[1:]
+    size = ", ".join(map(str, noise))
+    classes = module.sample_shape.num_classes
+    shown = [(path.name, FORMS[form][0]) for form, path in files.items() if form in FORMS]
+    first = next(form for form in FORMS if form in files)
+    use = FORMS[first][1].format(name=files[first].name, noise=size, classes=classes)
+    use += "  # (8, C, H, W) in [-1, 1]" if first != "safetensors" else ""
+    domains = sorted({saved.domains.get(client, "") for client in members} - {""})
+    title = f"Generator: {', '.join(domains) or 'one cluster'}"
+    return CardFacts("model", title, members, shown, use, licence)
+
+
 def check_licence(name: str) -> str:
     """Return a licence's name as hubs write it.
 
@@ -118,8 +176,8 @@ def render_card(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str
         ("Files", make_markdown_table(("file", "content"), facts.files)),
         ("Use", f"```python\n{facts.use}\n```"),
         ("Trained on", _describe_data(facts, saved, run)),
-        ("How good it is", _describe_scores(saved, run)),
-        ("Memorisation check", _describe_memorisation(run)),
+        ("How good it is", _describe_scores(facts, saved, run)),
+        ("Memorisation check", _describe_memorisation(facts, saved, run)),
         ("Audit", _describe_audit(run)),
         ("Intended use", USES[facts.kind]),
         ("Limits", LIMITS),
@@ -203,8 +261,14 @@ def _count(record: Mapping[str, str]) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _describe_scores(saved: SavedGAN, run: RunRecord | None) -> str:
-    table = None if run is None else tabulate_scores(run)
+def _tabulate(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> ScoreColumns | None:
+    """Return the scores of the members' domains: others are nobody's business here."""
+    domains = {saved.domains[client] for client in facts.members if client in saved.domains}
+    return None if run is None else tabulate_scores(run, domains or None)
+
+
+def _describe_scores(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str:
+    table = _tabulate(facts, saved, run)
     if run is None or table is None:
         return "Not measured; `huscf test` does."
     notes = " ".join(table.notes)
@@ -216,8 +280,8 @@ def _describe_scores(saved: SavedGAN, run: RunRecord | None) -> str:
     return f"{make_markdown_table(table.headings, table.rows)}\n\n{escape_markdown(notes)}"
 
 
-def _describe_memorisation(run: RunRecord | None) -> str:
-    table = None if run is None else tabulate_scores(run)
+def _describe_memorisation(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str:
+    table = _tabulate(facts, saved, run)
     rows = [] if table is None else [row for row in table.rows if row[0] == "nearest real ratio"]
     if table is None or not rows:
         return "Not measured; `huscf test` does."

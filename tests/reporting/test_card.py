@@ -85,6 +85,13 @@ def test_a_card_counts_only_those_who_drew(folder, tmp_path):
     assert "| digits | 1 | 12 |" in table and "| negatives | 2 | 24 |" in table
 
 
+def test_a_card_of_one_domain_names_no_other(folder, tmp_path):
+    assert generate(folder, tmp_path / "out", "--client", "2", "3") == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "negatives" in text and "digits" not in text
+    assert "Not measured" in read_card(tmp_path / "out")[1]["How good it is"]
+
+
 def test_no_path_host_or_command_is_on_a_card(folder, tmp_path):
     entry = {"command": "huscf fit --data.root /home/secret/patients", "torch": "2.0"}
     (folder / "provenance.json").write_text(json.dumps([entry]))
