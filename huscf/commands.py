@@ -12,7 +12,7 @@ from .user_paths import expand_path
 from .whole_files import write_bytes
 
 if TYPE_CHECKING:
-    from .reporting.card import CardFacts
+    from .reporting.card_facts import CardFacts
     from .sampling import SavedGAN
 
 WHO_IS_WHO = "clients.csv in the run's folder says who is in which cluster and of which domain"
@@ -57,7 +57,7 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
 
 def generate(options: Namespace) -> None:
     """Draw balanced samples: a PNG or WAV of each in a folder per domain and class, a table."""
-    from .reporting.card import check_licence, describe_samples
+    from .reporting.card_facts import check_licence, describe_samples
     from .sampling import draw_sample_set, load_gan, write_sample_set
     from .sampling.sample_set import check_empty, check_room
 
@@ -74,11 +74,12 @@ def generate(options: Namespace) -> None:
     who = f"{len(drawn.client.unique())} of {len(saved.module.clusters)} clients"
     count = len(drawn.labels.unique())
     print(f"{len(drawn.labels)} samples of {count} classes, drawn by {who}, in {options.output}")
+    print(f"what they are: {options.output / 'README.md'}")
 
 
 def export(options: Namespace) -> None:
     """Write a cluster's merged generator, as TorchScript or in other forms, and a card."""
-    from .reporting.card import check_licence, describe_model
+    from .reporting.card_facts import check_licence, describe_model
     from .sampling import export_generator, load_gan, name_files
 
     licence = check_licence(options.license)

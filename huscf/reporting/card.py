@@ -1,27 +1,22 @@
 """README.md beside samples or an exported model: what they are, of which run, how good they are."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from ..bounded_files import read_bytes
 from ..errors import HuscfError, make_printable
-from ..models import MAIN
 from ..provenance import Entry, describe_process
-from ..sampling import SampleSet, SavedGAN
-from ..sampling.exported_generator import exported_name
+from ..sampling import SavedGAN
+from .card_facts import UNKNOWN_LICENCE, CardFacts
+from .markdown import escape_markdown, make_markdown_table
 from .run_record import RunRecord
 from .score_columns import ScoreColumns, tabulate_scores
 
-#: What a licence's name looks like, as hubs know them: mit, cc-by-4.0, other.
-LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,39}")
-UNKNOWN_LICENCE = "unknown"
 #: Hubs sort data sets by these numbers of samples.
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 MAX_AUDIT_BYTES = 2**20
@@ -44,120 +39,6 @@ USES = {
     "model": "Drawing synthetic samples for trying out methods, for teaching, and for adding to "
     "real training data where a check on real test data shows that it helps.",
 }
-
-
-LOAD_SAMPLES = """\
-import numpy as np
-
-with np.load("samples.npz") as archive:
-    samples, labels = archive["samples"], archive["labels"]  # (N, C, H, W) and (N,)
-    domains, classes = archive["domain"], archive["class"]  # names, (N,) each"""
-
-
-@dataclass(frozen=True)
-class CardFacts:
-    """What a card is about beside the run.
-
-    Args:
-        kind: What lies beside the card.
-        title: The card's heading.
-        members: Clients whose generators are in it.
-        files: Name and content of each file.
-        use: Code that reads them.
-        licence: Name of a licence, as hubs know it.
-        num_samples: How many samples there are; 0 for a model.
-    """
-
-    kind: Literal["samples", "model"]
-    title: str
-    members: Sequence[int]
-    files: Sequence[tuple[str, str]]
-    use: str
-    licence: str = UNKNOWN_LICENCE
-    num_samples: int = 0
-
-
-def describe_samples(drawn: SampleSet, saved: SavedGAN, licence: str) -> CardFacts:
-    """Return what a card says of the files of `write_sample_set`."""
-    kind, ending = ("pictures", "png") if saved.spectrogram is None else ("recordings", "wav")
-    files = [
-        (f"DOMAIN/CLASS/NUMBER.{ending}", f"{kind}; where domains are not known, by cluster"),
-        ("manifest.csv", "file, domain, cluster, class, label, client and seed of each"),
-        ("samples.npz", "the same columns, and the samples as numbers in [-1, 1]"),
-        ("DOMAIN.png", "some of each class, a row each"),
-    ]
-    if saved.spectrogram is not None:
-        files.append(("index.html", "some of each class to listen to"))
-    members = drawn.client.unique().tolist()
-    title = f"Synthetic {kind}: {', '.join(sorted({*drawn.domain} - {''})) or 'all clusters'}"
-    return CardFacts("samples", title, members, files, LOAD_SAMPLES, licence, len(drawn.labels))
-
-
-#: What a card says of a form of file, and how it is read.
-FORMS = {
-    "torchscript": (
-        "TorchScript: noise and labels in, samples out; needs PyTorch alone",
-        """\
-import torch
-
-generator = torch.jit.load("{name}")
-samples = generator(torch.randn(8, {noise}), torch.arange(8) % {classes})""",
-    ),
-    "onnx": (
-        "ONNX: noise and labels in, samples out",
-        """\
-import numpy as np
-import onnxruntime
-
-generator = onnxruntime.InferenceSession("{name}")
-noise = np.random.randn(8, {noise}).astype("float32")
-(samples,) = generator.run(None, {{"noise": noise, "labels": np.arange(8) % {classes}}})""",
-    ),
-    "pt2": (
-        "torch.export: noise and labels in, samples out; for PyTorch of the same version or newer",
-        """\
-import torch
-
-generator = torch.export.load("{name}").module()
-samples = generator(torch.randn(8, {noise}), torch.arange(8) % {classes})""",
-    ),
-    "safetensors": (
-        "the network's tensors by name",
-        """\
-from safetensors.torch import load_file
-
-tensors = load_file("{name}")""",
-    ),
-    "state": ("the same network's tensors by name, for torch.load", ""),
-}
-
-
-def describe_model(
-    files: Mapping[str, Path], saved: SavedGAN, members: Sequence[int], licence: str
-) -> CardFacts:
-    """Return what a card says of the files of `export_generator`."""
-    module = saved.module
-    noise = module.engine.example_inputs[exported_name(module)][MAIN].shape[1:]
-    size = ", ".join(map(str, noise))
-    classes = module.sample_shape.num_classes
-    shown = [(path.name, FORMS[form][0]) for form, path in files.items() if form in FORMS]
-    first = next(form for form in FORMS if form in files)
-    use = FORMS[first][1].format(name=files[first].name, noise=size, classes=classes)
-    use += "  # (8, C, H, W) in [-1, 1]" if first != "safetensors" else ""
-    domains = sorted({saved.domains.get(client, "") for client in members} - {""})
-    title = f"Generator: {', '.join(domains) or 'one cluster'}"
-    return CardFacts("model", title, members, shown, use, licence)
-
-
-def check_licence(name: str) -> str:
-    """Return a licence's name as hubs write it.
-
-    Raises:
-        HuscfError: Where it is none.
-    """
-    if not LICENCE.fullmatch(lower := name.strip().lower()):
-        raise HuscfError(f"--license {name!r:.60}: give a name such as mit, cc-by-4.0 or other")
-    return lower
 
 
 def render_card(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str:
@@ -187,19 +68,6 @@ def render_card(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str
     body = "\n\n".join(f"## {heading}\n\n{text}" if heading else text for heading, text in sections)
     head = yaml.safe_dump(_make_head(facts, saved, run), sort_keys=False, allow_unicode=True)
     return f"---\n{head}---\n\n# {escape_markdown(facts.title)}\n\n{body}\n"
-
-
-def make_markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown; no cell can leave its place."""
-    cells = [[escape_markdown(cell) for cell in row] for row in (headings, *rows)]
-    lines = [cells[0], ["---"] * len(headings), *cells[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def escape_markdown(text: str) -> str:
-    """Return text out of a file so that it is shown as it is, on one line."""
-    plain = make_printable(" ".join(text.split()))
-    return re.sub(r"([\\`*\[\]<>|#~])", r"\\\1", plain)
 
 
 def _make_head(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> dict[str, Any]:
@@ -251,7 +119,7 @@ def _describe_data(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> 
         rows.append([domain or "-", str(count), str(samples[domain] or "-"), shown or "-"])
     table = make_markdown_table(("domain", "clients", "training samples", "classes"), rows)
     data = saved.config.get("data")
-    path = data["class_path"] if isinstance(data, Mapping) else data
+    path = data.get("class_path") if isinstance(data, Mapping) else data
     source = f"Data: {escape_markdown(str(path).rpartition('.')[2])}.\n\n" if path else ""
     return source + table
 

@@ -13,6 +13,7 @@ from huscf.check_data import read_datamodule
 from huscf.checkpoint_io import read_checkpoint
 from huscf.deploy.kits import Tls
 from huscf.deploy.server_run import Stopped
+from huscf.provenance import read_provenance
 from tests.deploy import cases
 from tests.deploy.cases import ROSTER, Deployment, write_config
 
@@ -57,6 +58,7 @@ def test_two_rounds_equal_those_of_huscf_fit(deployment, one_process):
     assert server.engine.wire.traffic.state_dict() == engine["traffic"]
     assert server.engine.clusters == engine["clusters"]
     folder = deployment.folder / "served"
+    assert [start["from_round"] for start in read_provenance(folder)] == ["0"]
     rows = read_rows(folder / "metrics.csv")
     assert [row["step"] for row in rows] == ["2", "4"]
     placed = read_rows(folder / "federation.csv")
