@@ -12,7 +12,7 @@ from .user_paths import expand_path
 from .whole_files import write_bytes
 
 if TYPE_CHECKING:
-    from .reporting.card import CardFacts
+    from .reporting.card_facts import CardFacts
     from .sampling import SavedGAN
 
 WHO_IS_WHO = "clients.csv in the run's folder says who is in which cluster and of which domain"
@@ -57,7 +57,7 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
 
 def generate(options: Namespace) -> None:
     """Draw balanced samples: a PNG or WAV of each in a folder per domain and class, a table."""
-    from .reporting.card import check_licence, describe_samples
+    from .reporting.card_facts import check_licence, describe_samples
     from .sampling import draw_sample_set, load_gan, write_sample_set
     from .sampling.sample_set import check_empty, check_room
 
@@ -74,22 +74,29 @@ def generate(options: Namespace) -> None:
     who = f"{len(drawn.client.unique())} of {len(saved.module.clusters)} clients"
     count = len(drawn.labels.unique())
     print(f"{len(drawn.labels)} samples of {count} classes, drawn by {who}, in {options.output}")
+    print(f"what they are: {options.output / 'README.md'}")
 
 
 def export(options: Namespace) -> None:
-    """Write a cluster's merged generator as TorchScript, and its tensors beside it."""
-    from .sampling import export_generator, load_gan
+    """Write a cluster's merged generator, as TorchScript or in other forms, and a card."""
+    from .reporting.card_facts import check_licence, describe_model
+    from .sampling import export_generator, load_gan, name_files
 
-    saved = load_gan(_find_checkpoint(options.ckpt_path), options.trust)
+    licence = check_licence(options.license)
+    checkpoint = _find_checkpoint(options.ckpt_path)
+    saved = load_gan(checkpoint, options.trust)
     members = saved.select_clients(options.client, options.cluster)
     if options.client is not None and not saved.config["run"].get("share_generator"):
         raise HuscfError(
             f"client {options.client[0]} may not have a full generator: in a split run a client "
             "holds its own blocks only; train with --run.share_generator true to allow it"
         )
-    script, state = export_generator(saved, members, options.output)
-    print(f"generator of clients {' '.join(map(str, members))}, TorchScript: {script}")
-    print(f"its tensors by name: {state}")
+    files = name_files(options.output, options.format)
+    card = _make_card(describe_model(files, saved, members, licence), saved, checkpoint)
+    export_generator(saved, members, options.output, options.format, card)
+    print(f"generator of clients {' '.join(map(str, members))}:")
+    for form, path in files.items():
+        print(f"{EXPORTED[form]}: {path}")
 
 
 def compare(options: Namespace) -> None:
@@ -164,6 +171,17 @@ def _make_card(facts: "CardFacts", saved: "SavedGAN", checkpoint: Path) -> str:
         return render_card(facts, saved, None)
 
 
+#: What `export` says of each file that it wrote.
+EXPORTED = {
+    "torchscript": "TorchScript, draws what the generator does",
+    "state": "its tensors by name",
+    "safetensors": "safetensors, the same tensors by name",
+    "pt2": "torch.export, draws what the generator does",
+    "onnx": "ONNX, draws what the generator does",
+    "card": "card",
+}
+
+
 def _number_classes(classes: Sequence[str], names: Sequence[str]) -> list[int]:
     """Return the numbers of classes that are given by name, or by number where no name fits."""
     if all(text in names for text in classes):
@@ -217,10 +235,25 @@ def _add_generate(parser: ArgumentParser) -> None:
 
 def _add_export(parser: ArgumentParser) -> None:
     _add_checkpoint(parser)
-    parser.add_argument("--output", required=True, type=Path, help="a new file such as gen.pt")
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        help="a new file such as gen.pt, or without an ending a new or empty folder",
+    )
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        action="extend",
+        default=[],
+        choices=("torchscript", "safetensors", "pt2", "onnx"),
+        help="what to write (default: by the output's ending, else torchscript); safetensors "
+        "needs huscf[export], onnx needs huscf[onnx]",
+    )
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--cluster", type=int, nargs=1, help=f"whose generator; {WHO_IS_WHO}")
     who.add_argument("--client", type=int, nargs=1, help="needs run.share_generator in the config")
+    _add_licence(parser)
 
 
 def _add_compare(parser: ArgumentParser) -> None:

@@ -438,6 +438,9 @@ MALFORMED = [
     ("huscf_data.sample_shape", 3, "huscf_data/sample_shape must be a mapping"),
     ("huscf_data.class_names", [1, 2], "huscf_data/class_names must be a list of names"),
     ("huscf_data.num_classes", {0: -1}, "huscf_data/num_classes must be whole numbers"),
+    ("huscf_data.domains", {"0": "a"}, "huscf_data/domains must be a name for each of"),
+    ("huscf_data.domains", {0: 3}, "huscf_data/domains must be a name for each of"),
+    ("huscf_data.domain_class_names", {"a": "b"}, "domain_class_names must be lists of names"),
     ("huscf_data.client_digests", 3, "huscf_data/client_digests must be a mapping"),
 ]
 

@@ -35,7 +35,7 @@ class Method(ABC):
         moments: What must happen to optimiser state at a round's end; None lets the federation
             choose.
         averaged: Networks of which parties keep a moving average over steps, to sample from.
-        exported: The network that `huscf export` writes, or None.
+        exported: The network that `huscf export` writes, inside of `make_sampler`, or None.
     """
 
     kinds: frozenset[Kind] = frozenset({"activations", "gradients", "blocks", "moved_blocks"})
@@ -102,6 +102,17 @@ class Method(ABC):
         Returns:
             (N, C, H, W) in [-1, 1].
         """
+
+    def make_sampler(self, network: Network) -> nn.Module:
+        """Return what `huscf export` writes: a module that draws as `sample` does.
+
+        It takes noise, as the exported network takes it, and labels, (N,) int64, and returns
+        samples, (N, C, H, W) in [-1, 1].
+
+        Args:
+            network: The network that `exported` names, uncut.
+        """
+        return network
 
     def check_data(self, is_sound: bool, domains: Collection[str]) -> list[str]:
         """Return what a user may want to know before training on these data, a line each.

@@ -8,7 +8,17 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from ..errors import HuscfError
-from ..models import LABELS, MAIN, Carry, Network, SampleShape, UNet, check_network, to_float
+from ..models import (
+    LABELS,
+    MAIN,
+    Carry,
+    Network,
+    SampleShape,
+    UNet,
+    check_network,
+    run_blocks,
+    to_float,
+)
 from .base import Forward, Method, Streams
 from .phases import Pass, Phase
 
@@ -41,6 +51,7 @@ class FlowMatching(Method):
     """
 
     public = frozenset({TIME})
+    exported = "denoiser"
 
     def __init__(
         self,
@@ -130,11 +141,30 @@ class FlowMatching(Method):
         """Follow the velocity from noise, by Euler's method."""
         assert self._shape is not None
         size = (self._shape.channels, self._shape.image_size, self._shape.image_size)
-        values = torch.randn(len(labels), *size, generator=stream)
+
+        def run_here(network: str, carry: Carry) -> Carry:
+            return {MAIN: run(network, carry)[MAIN].to("cpu")}
+
+        noise = torch.randn(len(labels), *size, generator=stream)
+        return self.integrate(run_here, noise, labels)
+
+    def integrate(self, run: Forward, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return the samples to which noise flows, (N, C, H, W) in [-1, 1].
+
+        Args:
+            run: The networks of one client.
+            noise: (N, C, H, W) from N(0, 1).
+            labels: (N,) int64.
+        """
+        values = noise
         for step in range(self.num_steps):
-            time = torch.full((len(labels),), step / self.num_steps)
-            values = values + self._velocity(run, values, labels, time).to("cpu") / self.num_steps
+            time = torch.full_like(labels, step / self.num_steps, dtype=noise.dtype)
+            values = values + self._velocity(run, values, labels, time) / self.num_steps
         return values.clamp(-1, 1)
+
+    def make_sampler(self, network: Network) -> nn.Module:
+        """Return Euler's method around the denoiser, with the number of steps of this method."""
+        return _FlowSampler(self, network)
 
     def _velocity(self, run: Forward, values: Tensor, labels: Tensor, time: Tensor) -> Tensor:
         assert self._shape is not None
@@ -148,3 +178,22 @@ class FlowMatching(Method):
     def _measure(self, outputs: Carry, private: Mapping[str, Tensor]) -> Tensor:
         """Return the mean squared error of the velocity."""
         return (outputs[MAIN].float() - private["velocity"]).square().mean()
+
+
+class _FlowSampler(nn.Module):
+    """Noise and labels in, samples out.
+
+    Args:
+        method: Whose number of steps and guidance are taken.
+        denoiser: The network.
+    """
+
+    def __init__(self, method: FlowMatching, denoiser: Network) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self._integrate = method.integrate
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return samples, (N, C, H, W) in [-1, 1]."""
+        blocks = dict(enumerate(self.denoiser))
+        return self._integrate(lambda _, carry: run_blocks(blocks, carry), noise, labels)

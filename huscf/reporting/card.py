@@ -1,25 +1,22 @@
 """README.md beside samples or an exported model: what they are, of which run, how good they are."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from ..bounded_files import read_bytes
 from ..errors import HuscfError, make_printable
 from ..provenance import Entry, describe_process
-from ..sampling import SampleSet, SavedGAN
+from ..sampling import SavedGAN
+from .card_facts import UNKNOWN_LICENCE, CardFacts
+from .markdown import escape_markdown, make_markdown_table
 from .run_record import RunRecord
-from .score_columns import tabulate_scores
+from .score_columns import ScoreColumns, tabulate_scores
 
-#: What a licence's name looks like, as hubs know them: mit, cc-by-4.0, other.
-LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,39}")
-UNKNOWN_LICENCE = "unknown"
 #: Hubs sort data sets by these numbers of samples.
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 MAX_AUDIT_BYTES = 2**20
@@ -44,64 +41,6 @@ USES = {
 }
 
 
-LOAD_SAMPLES = """\
-import numpy as np
-
-with np.load("samples.npz") as archive:
-    samples, labels = archive["samples"], archive["labels"]  # (N, C, H, W) and (N,)
-    domains, classes = archive["domain"], archive["class"]  # names, (N,) each"""
-
-
-@dataclass(frozen=True)
-class CardFacts:
-    """What a card is about beside the run.
-
-    Args:
-        kind: What lies beside the card.
-        title: The card's heading.
-        members: Clients whose generators are in it.
-        files: Name and content of each file.
-        use: Code that reads them.
-        licence: Name of a licence, as hubs know it.
-        num_samples: How many samples there are; 0 for a model.
-    """
-
-    kind: Literal["samples", "model"]
-    title: str
-    members: Sequence[int]
-    files: Sequence[tuple[str, str]]
-    use: str
-    licence: str = UNKNOWN_LICENCE
-    num_samples: int = 0
-
-
-def describe_samples(drawn: SampleSet, saved: SavedGAN, licence: str) -> CardFacts:
-    """Return what a card says of the files of `write_sample_set`."""
-    kind, ending = ("pictures", "png") if saved.spectrogram is None else ("recordings", "wav")
-    files = [
-        (f"DOMAIN/CLASS/NUMBER.{ending}", f"{kind}; where domains are not known, by cluster"),
-        ("manifest.csv", "file, domain, cluster, class, label, client and seed of each"),
-        ("samples.npz", "the same columns, and the samples as numbers in [-1, 1]"),
-        ("DOMAIN.png", "some of each class, a row each"),
-    ]
-    if saved.spectrogram is not None:
-        files.append(("index.html", "some of each class to listen to"))
-    members = drawn.client.unique().tolist()
-    title = f"Synthetic {kind}: {', '.join(sorted({*drawn.domain} - {''})) or 'all clusters'}"
-    return CardFacts("samples", title, members, files, LOAD_SAMPLES, licence, len(drawn.labels))
-
-
-def check_licence(name: str) -> str:
-    """Return a licence's name as hubs write it.
-
-    Raises:
-        HuscfError: Where it is none.
-    """
-    if not LICENCE.fullmatch(lower := name.strip().lower()):
-        raise HuscfError(f"--license {name!r:.60}: give a name such as mit, cc-by-4.0 or other")
-    return lower
-
-
 def render_card(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str:
     """Return the Markdown of a card, with a head of YAML as hubs read it.
 
@@ -118,8 +57,8 @@ def render_card(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str
         ("Files", make_markdown_table(("file", "content"), facts.files)),
         ("Use", f"```python\n{facts.use}\n```"),
         ("Trained on", _describe_data(facts, saved, run)),
-        ("How good it is", _describe_scores(saved, run)),
-        ("Memorisation check", _describe_memorisation(run)),
+        ("How good it is", _describe_scores(facts, saved, run)),
+        ("Memorisation check", _describe_memorisation(facts, saved, run)),
         ("Audit", _describe_audit(run)),
         ("Intended use", USES[facts.kind]),
         ("Limits", LIMITS),
@@ -129,19 +68,6 @@ def render_card(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str
     body = "\n\n".join(f"## {heading}\n\n{text}" if heading else text for heading, text in sections)
     head = yaml.safe_dump(_make_head(facts, saved, run), sort_keys=False, allow_unicode=True)
     return f"---\n{head}---\n\n# {escape_markdown(facts.title)}\n\n{body}\n"
-
-
-def make_markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown; no cell can leave its place."""
-    cells = [[escape_markdown(cell) for cell in row] for row in (headings, *rows)]
-    lines = [cells[0], ["---"] * len(headings), *cells[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def escape_markdown(text: str) -> str:
-    """Return text out of a file so that it is shown as it is, on one line."""
-    plain = make_printable(" ".join(text.split()))
-    return re.sub(r"([\\`*\[\]<>|#~])", r"\\\1", plain)
 
 
 def _make_head(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> dict[str, Any]:
@@ -193,7 +119,7 @@ def _describe_data(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> 
         rows.append([domain or "-", str(count), str(samples[domain] or "-"), shown or "-"])
     table = make_markdown_table(("domain", "clients", "training samples", "classes"), rows)
     data = saved.config.get("data")
-    path = data["class_path"] if isinstance(data, Mapping) else data
+    path = data.get("class_path") if isinstance(data, Mapping) else data
     source = f"Data: {escape_markdown(str(path).rpartition('.')[2])}.\n\n" if path else ""
     return source + table
 
@@ -203,8 +129,14 @@ def _count(record: Mapping[str, str]) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _describe_scores(saved: SavedGAN, run: RunRecord | None) -> str:
-    table = None if run is None else tabulate_scores(run)
+def _tabulate(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> ScoreColumns | None:
+    """Return the scores of the members' domains: others are nobody's business here."""
+    domains = {saved.domains[client] for client in facts.members if client in saved.domains}
+    return None if run is None else tabulate_scores(run, domains or None)
+
+
+def _describe_scores(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str:
+    table = _tabulate(facts, saved, run)
     if run is None or table is None:
         return "Not measured; `huscf test` does."
     notes = " ".join(table.notes)
@@ -216,8 +148,8 @@ def _describe_scores(saved: SavedGAN, run: RunRecord | None) -> str:
     return f"{make_markdown_table(table.headings, table.rows)}\n\n{escape_markdown(notes)}"
 
 
-def _describe_memorisation(run: RunRecord | None) -> str:
-    table = None if run is None else tabulate_scores(run)
+def _describe_memorisation(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str:
+    table = _tabulate(facts, saved, run)
     rows = [] if table is None else [row for row in table.rows if row[0] == "nearest real ratio"]
     if table is None or not rows:
         return "Not measured; `huscf test` does."

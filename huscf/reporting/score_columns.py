@@ -1,6 +1,6 @@
 """One table of a run's scores: those of `huscf test`, and beside them those of its training."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,13 @@ class ScoreColumns:
     notes: list[str]
 
 
-def tabulate_scores(run: RunRecord) -> ScoreColumns | None:
-    """Return a run's scores, or None where nothing was measured."""
+def tabulate_scores(run: RunRecord, domains: Collection[str] | None = None) -> ScoreColumns | None:
+    """Return a run's scores, or None where nothing was measured.
+
+    Args:
+        run: The run.
+        domains: Those that are shown; None shows all.
+    """
     tested = {
         name: {key: _tested(domain, key) for key, _, _ in FIGURES if has_figure(domain, key)}
         for name, domain in run.scores.get("domains", {}).items()
@@ -35,6 +40,8 @@ def tabulate_scores(run: RunRecord) -> ScoreColumns | None:
     trained = _read_training(run)
     columns: dict[str, Column] = {}
     for name in dict.fromkeys([*tested, *trained]):
+        if domains is not None and name not in domains:
+            continue
         has_both = name in tested and name in trained
         for kind, measured in (("test", tested), ("training", trained)):
             if name in measured:

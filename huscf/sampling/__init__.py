@@ -1,6 +1,6 @@
 """Trained networks without their data: load a checkpoint, draw samples, export a generator."""
 
-from .exported_generator import export_generator, merge_cluster
+from .exported_generator import export_generator, merge_cluster, name_files
 from .sample_files import write_sample_set
 from .sample_set import SampleSet, draw_sample_set
 from .saved_gan import SavedGAN, load_gan
@@ -12,5 +12,6 @@ __all__ = [
     "export_generator",
     "load_gan",
     "merge_cluster",
+    "name_files",
     "write_sample_set",
 ]

@@ -1,21 +1,21 @@
-"""A generator for those who have neither this package nor the run: TorchScript and plain state."""
+"""A generator for those who have neither this package nor the run, in the forms of FORMATS."""
 
 import copy
-import json
-import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint_io import write_tensors
 from ..datamodules.shapes import make_grey
 from ..errors import HuscfError
-from ..models import MAIN, Carry, Network
+from ..models import MAIN, Network
 from ..training import SplitModule
-from ..whole_files import replacing
+from ..whole_files import replacing, write_text
+from .export_formats import FORMATS, Exported, explaining, write_state
+from .sample_set import check_empty
 from .saved_gan import SavedGAN
 
 
@@ -29,7 +29,7 @@ def merge_cluster(module: SplitModule, members: Sequence[int]) -> Network:
         module: The trained root module.
         members: The clients, at least one.
     """
-    name = _exported_name(module)
+    name = exported_name(module)
     networks = [module.engine.sampling_network(name, client) for client in members]
     merged = copy.deepcopy(networks[0]).cpu()
     states = [network.state_dict() for network in networks]
@@ -43,57 +43,126 @@ def merge_cluster(module: SplitModule, members: Sequence[int]) -> Network:
     return merged.eval()
 
 
-def export_generator(saved: SavedGAN, members: Sequence[int], output: Path) -> tuple[Path, Path]:
-    """Write a generator as TorchScript, and its tensors by name beside it.
+def export_generator(
+    saved: SavedGAN,
+    members: Sequence[int],
+    output: Path,
+    formats: Sequence[str] = (),
+    card: str = "",
+) -> dict[str, Path]:
+    """Write a generator in one or more forms, each held against the original first.
 
-    `torch.jit.load(output)(noise, labels)` takes noise (N, latent_dim) float32 from N(0, 1) and
-    labels (N,) int64, and returns (N, C, H, W) in [-1, 1]. Members whose own data is grey get equal
-    planes, as `draw_sample_set` gives them; the tensors are the network's alone.
+    What is written takes noise (N, ...) float32 from N(0, 1) and labels (N,) int64, and returns
+    (N, C, H, W) in [-1, 1]; safetensors and the state beside TorchScript are tensors by name.
+    Members whose own data is grey get equal planes, as `draw_sample_set` gives them; the tensors
+    are the network's alone. Methods that draw in steps are exported with all of them.
 
     Args:
         saved: The trained GAN.
         members: Clients whose generators are merged.
-        output: The TorchScript file; <stem>.state_dict.pt is written beside it.
+        output: A file, whose name without its ending all files have, or, without an ending, a new
+            or empty folder.
+        formats: Names of FORMATS; () takes the one of the output's ending, else TorchScript.
+        card: Text that is written as README.md; "" leaves it out.
 
     Returns:
-        The two files.
+        The files by name of the form; "state" and "card" beside these.
 
     Raises:
-        HuscfError: Where a file exists already, the folder does not, or training diverged.
+        HuscfError: Where a file exists already, the folder does not, training diverged, a package
+            is missing, or a file would not draw what the original does.
     """
-    state_file = output.with_name(f"{output.stem}.state_dict.pt")
-    for path in (output, state_file):
+    writers = {form: FORMATS[form][1] for form in choose_formats(output, formats)}
+    files = name_files(output, formats)
+    if not card:
+        del files["card"]
+    _check_free(files, output)
+    exported = _prepare(saved, members)
+    with ExitStack() as stack:
+        folder = next(iter(files.values())).parent
+        if not folder.exists():
+            folder.mkdir()
+            stack.callback(_remove_if_empty, folder)
+        for form, path in files.items():
+            partial = stack.enter_context(replacing(path))
+            if form == "card":
+                write_text(partial, card)
+                continue
+            with explaining(form):
+                writers.get(form, write_state)(exported, partial)
+    return files
+
+
+def choose_formats(output: Path, formats: Sequence[str]) -> list[str]:
+    """Return the forms that are wanted: those named, else the one of the output's ending."""
+    if formats:
+        return list(dict.fromkeys(formats))
+    named = [form for form, (ending, _) in FORMATS.items() if ending == output.suffix]
+    return named or ["torchscript"]
+
+
+def name_files(output: Path, formats: Sequence[str]) -> dict[str, Path]:
+    """Return the path of every file by form; "state" and "card" are among them."""
+    forms = choose_formats(output, formats)
+    is_folder = not output.suffix
+    stem = output / "generator" if is_folder else output.with_suffix("")
+    files = {form: stem.with_name(stem.name + FORMATS[form][0]) for form in forms}
+    others = {ending for form, (ending, _) in FORMATS.items() if form != "torchscript"}
+    if "torchscript" in files:
+        if not is_folder and output.suffix not in others:
+            files["torchscript"] = output
+        files["state"] = stem.with_name(f"{stem.name}.state_dict.pt")
+    name = "README.md" if is_folder else f"{stem.name}.README.md"
+    return {**files, "card": stem.with_name(name)}
+
+
+def _check_free(files: dict[str, Path], output: Path) -> None:
+    if not output.suffix:
+        check_empty(output)
+    for path in files.values():
         if path.exists():
             raise HuscfError(f"output {path}: exists already; nothing was written")
-    if not output.parent.is_dir():
-        raise HuscfError(f"output {output}: the folder {output.parent} does not exist")
-    network = merge_cluster(saved.module, members)
-    if not all(t.isfinite().all() for t in network.state_dict().values()):
+    folder = output.parent
+    if not folder.is_dir():
+        raise HuscfError(f"output {output}: the folder {folder} does not exist")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _prepare(saved: SavedGAN, members: Sequence[int]) -> Exported:
+    """Return the merged generator, and what is said of it."""
+    module = saved.module
+    network = merge_cluster(module, members)
+    tensors = {name: t.detach().clone().contiguous() for name, t in network.state_dict().items()}
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise HuscfError("the generator holds NaN or Inf: its training diverged")
-    sampled: nn.Module = network
-    if saved.module.sample_shape.channels > 1 and all(saved.channels.get(c) == 1 for c in members):
-        sampled = _GreyGenerator(network)
-    script = _trace(sampled, saved.module.engine.example_inputs[_exported_name(saved.module)])
-    extra = _extra_files(saved, members)
-    with replacing(output) as partial:
-        partial.write_bytes(script.save_to_buffer(_extra_files=extra))
-        with replacing(state_file) as partial_state:
-            write_tensors(_plain_state(network), partial_state)
-    return output, state_file
+    sampler = module.method.make_sampler(network)
+    if module.sample_shape.channels > 1 and all(saved.channels.get(c) == 1 for c in members):
+        sampler = _GreyGenerator(sampler)
+    noise = module.engine.example_inputs[exported_name(module)][MAIN]
+    return Exported(sampler.eval(), tensors, tuple(noise.shape[1:]), _tell_facts(saved, members))
 
 
 class _GreyGenerator(nn.Module):
     """The generator of clients whose own data is grey, in a run that has colour elsewhere."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, sampler: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.sampler = sampler
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
-        return make_grey(self.network(noise, labels))
+        return make_grey(self.sampler(noise, labels))
 
 
-def _exported_name(module: SplitModule) -> str:
+def exported_name(module: SplitModule) -> str:
+    """Return the network that is exported.
+
+    Raises:
+        HuscfError: Where the method has none.
+    """
     name = module.method.exported
     if name is None:
         raise HuscfError(
@@ -102,40 +171,18 @@ def _exported_name(module: SplitModule) -> str:
     return name
 
 
-def _trace(network: nn.Module, example: Carry) -> torch.jit.ScriptModule:
-    """Trace a generator, and check that the trace holds for other numbers of samples too."""
-    noise = example[MAIN].shape[1:]
-    inputs, others = (
-        (torch.randn(count, *noise), torch.zeros(count, dtype=torch.long)) for count in (2, 5)
-    )
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
-        # Deviation: torch recommends torch.export, whose files other versions may not read.
-        warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated.*")
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the check below sees the effect
-        try:
-            script = torch.jit.trace(network, inputs, check_trace=False)
-            torch.testing.assert_close(script(*others), network(*others))
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise HuscfError(f"this generator cannot be exported: {reason}") from error
-    assert isinstance(script, torch.jit.ScriptModule)
-    return script
-
-
-def _extra_files(saved: SavedGAN, members: Sequence[int]) -> dict[str, str]:
-    shape = saved.module.sample_shape
-    facts = {
-        "latent_dim": getattr(saved.module.method, "latent_dim", None),
+def _tell_facts(saved: SavedGAN, members: Sequence[int]) -> dict[str, object]:
+    module = saved.module
+    shape = module.sample_shape
+    return {
+        "latent_dim": getattr(module.method, "latent_dim", None),
+        "noise_shape": list(module.engine.example_inputs[exported_name(module)][MAIN].shape[1:]),
+        "num_steps": getattr(module.method, "num_steps", None),
         "sample_shape": [shape.channels, shape.image_size, shape.image_size],
         "num_classes": shape.num_classes,
         "class_names": saved.class_names,
         "clients": list(members),
-        "num_rounds": saved.module.num_rounds,
+        "num_rounds": module.num_rounds,
         # How pictures become sound (huscf.datamodules.LogMel says what the numbers mean).
         "spectrogram": saved.spectrogram and asdict(saved.spectrogram),
     }
-    return {"huscf.json": json.dumps(facts)}
-
-
-def _plain_state(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in network.state_dict().items()}

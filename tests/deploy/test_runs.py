@@ -17,6 +17,7 @@ from huscf.deploy.kits import Tls, add_kits
 from huscf.deploy.server_report import read_figures
 from huscf.deploy.server_run import Stopped
 from huscf.errors import CheckpointError
+from huscf.provenance import read_provenance
 from huscf.wire.frames import Frame, FrameError, pack
 from tests.deploy import cases
 from tests.deploy.cases import ROSTER, Deployment, write_config
@@ -62,6 +63,7 @@ def test_two_rounds_equal_those_of_huscf_fit(deployment, one_process):
     assert server.engine.wire.traffic.state_dict() == engine["traffic"]
     assert server.engine.clusters == engine["clusters"]
     folder = deployment.folder / "served"
+    assert [start["from_round"] for start in read_provenance(folder)] == ["0"]
     rows = read_rows(folder / "metrics.csv")
     assert [row["step"] for row in rows] == ["2", "4"]
     placed = read_rows(folder / "federation.csv")

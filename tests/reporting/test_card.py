@@ -10,7 +10,8 @@ import yaml
 
 from huscf.__main__ import main
 from huscf.errors import HuscfError
-from huscf.reporting.card import check_licence, escape_markdown, make_markdown_table
+from huscf.reporting.card_facts import check_licence
+from huscf.reporting.markdown import escape_markdown, make_markdown_table
 
 
 @pytest.fixture
@@ -85,6 +86,13 @@ def test_a_card_counts_only_those_who_drew(folder, tmp_path):
     assert "| digits | 1 | 12 |" in table and "| negatives | 2 | 24 |" in table
 
 
+def test_a_card_of_one_domain_names_no_other(folder, tmp_path):
+    assert generate(folder, tmp_path / "out", "--client", "2", "3") == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "negatives" in text and "digits" not in text
+    assert "Not measured" in read_card(tmp_path / "out")[1]["How good it is"]
+
+
 def test_no_path_host_or_command_is_on_a_card(folder, tmp_path):
     entry = {"command": "huscf fit --data.root /home/secret/patients", "torch": "2.0"}
     (folder / "provenance.json").write_text(json.dumps([entry]))
@@ -143,6 +151,17 @@ def test_a_checkpoint_without_its_folder_has_a_card_too(checkpoint, tmp_path):
     _, sections = read_card(tmp_path / "out")
     assert "4 of the 4 clients of a run." in sections[""]
     assert "| digits | 2 | - |" in sections["Trained on"]
+
+
+def test_a_foreign_checkpoint_whose_configuration_is_odd_has_a_card_too(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    content["huscf_config"]["data"] = {}
+    content["huscf_data"]["domain_class_names"] = {"digits": ["|" * 10**6], "other": []}
+    torch.save(content, tmp_path / "odd.ckpt")
+    assert generate(tmp_path / "odd.ckpt", tmp_path / "out") == 0
+    _, sections = read_card(tmp_path / "out")
+    assert "Data:" not in sections["Trained on"] and len(sections["Trained on"]) < 11_000
+    assert "| negatives | 2 | - | 0, 1, 2," in sections["Trained on"]
 
 
 def test_figures_of_another_round_say_so(folder, tmp_path):

@@ -1,16 +1,24 @@
 """`huscf export`: a generator that works without this package, and who may have one."""
 
+import json
+import re
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from huscf.__main__ import main
 from huscf.datamodules.shapes import make_grey
 from huscf.errors import HuscfError
-from huscf.models import Network, SampleShape
-from huscf.sampling import SavedGAN, export_generator, load_gan, merge_cluster
+from huscf.methods import FlowMatching
+from huscf.models import Network, SampleShape, UNet
+from huscf.sampling import SavedGAN, export_generator, load_gan, merge_cluster, name_files
+from huscf.split import ExplicitPlan
+from huscf.training import SplitModule
 from tests.conftest import make_gan
 
 ALONE = """
@@ -49,7 +57,7 @@ def test_an_exported_generator_works_alone_and_draws_what_the_cluster_draws(chec
 def test_a_grey_cluster_of_a_run_in_colour_exports_grey(tmp_path, channels):
     module = make_gan({c: [1, 1, 1, 1] for c in range(4)}, shape=SampleShape(3, 8, 3))
     saved = SavedGAN(module, {}, (), None, dict.fromkeys(range(4), 3), channels)
-    script, _ = export_generator(saved, [2, 3], tmp_path / "g.pt")
+    script = export_generator(saved, [2, 3], tmp_path / "g.pt")["torchscript"]
     drawn = torch.jit.load(script)(torch.randn(4, 5), torch.arange(4) % 3)
     assert drawn.shape == (4, 3, 8, 8)
     is_grey = bool((drawn == drawn[:, :1]).all())
@@ -113,6 +121,169 @@ def test_a_generator_that_does_not_trace_is_refused(checkpoint, tmp_path):
     saved.module.engine.sampling_network = lambda network, client: Network([FixedBatch()])
     with pytest.raises(HuscfError, match="this generator cannot be exported"):
         export_generator(saved, [0], tmp_path / "g.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def read_torchscript(path):
+    return torch.jit.load(path)
+
+
+def read_program(path):
+    return torch.export.load(path).module()
+
+
+def read_onnx(path):
+    runtime = pytest.importorskip("onnxruntime", reason="needs huscf[onnx]")
+    session = runtime.InferenceSession(str(path))
+
+    def draw(noise, labels):
+        inputs = {"noise": noise.numpy(), "labels": labels.numpy()}
+        return torch.from_numpy(session.run(None, inputs)[0])
+
+    return draw
+
+
+DRAWING = {"torchscript": read_torchscript, "pt2": read_program, "onnx": read_onnx}
+
+
+def make_flow(guidance=1.5):
+    method = FlowMatching(partial(UNet, width=8), num_steps=2, guidance=guidance)
+    cuts = {0: [1, 1], 1: [1, 1]}
+    ones = dict.fromkeys(cuts, 6)
+    torch.manual_seed(0)
+    return SplitModule(SampleShape(1, 8, 3), ones, ones, method, ExplicitPlan(cuts))
+
+
+def as_saved(module):
+    clients = module.clusters
+    return SavedGAN(module, {}, ("a", "b", "c"), None, dict.fromkeys(clients, 3))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load.*deprecated")
+@pytest.mark.parametrize("form", DRAWING)
+def test_every_form_draws_what_the_generator_draws(form, tmp_path):
+    if form == "onnx":
+        pytest.importorskip("onnxscript", reason="needs huscf[onnx]")
+    saved = as_saved(make_gan({c: [1, 1, 1, 1] for c in range(2)}))
+    files = export_generator(saved, [0, 1], tmp_path / "g.pt", [form])
+    draw = DRAWING[form](files[form])
+    stream = torch.Generator().manual_seed(3)
+    for count in (1, 7):
+        noise, labels = torch.randn(count, 5, generator=stream), torch.arange(count) % 3
+        with torch.no_grad():
+            wanted = merge_cluster(saved.module, [0, 1])(noise, labels)
+        torch.testing.assert_close(draw(noise, labels), wanted, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load.*deprecated")
+@pytest.mark.parametrize(
+    ("form", "guidance"), [("torchscript", 1.0), ("torchscript", 1.5), ("pt2", 1.0)]
+)
+def test_flow_matching_is_exported_with_all_its_steps(form, guidance, tmp_path):
+    module = make_flow(guidance)
+    files = export_generator(as_saved(module), [1], tmp_path / "flow.pt", [form])
+    labels = torch.tensor([0, 1, 2, 1])
+    wanted = module.sample(1, labels, torch.Generator().manual_seed(9))
+    noise = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(9))
+    drawn = DRAWING[form](files[form])(noise, labels)
+    torch.testing.assert_close(drawn, wanted, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(wanted, noise.clamp(-1, 1))
+
+
+def test_safetensors_hold_the_tensors_and_what_they_are(tmp_path):
+    safetensors = pytest.importorskip("safetensors", reason="needs huscf[export]")
+    saved = as_saved(make_gan({c: [1, 1, 1, 1] for c in range(2)}))
+    files = export_generator(saved, [0], tmp_path / "g.safetensors")
+    assert files == {"safetensors": tmp_path / "g.safetensors"}
+    state = merge_cluster(saved.module, [0]).state_dict()
+    with safetensors.safe_open(files["safetensors"], "pt") as file:
+        assert set(file.keys()) == set(state)
+        assert all(torch.equal(file.get_tensor(name), state[name]) for name in state)
+        facts = json.loads(file.metadata()["huscf"])
+    assert facts["noise_shape"] == [5] and facts["class_names"] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("output", "formats", "names"),
+    [
+        ("g.pt", [], ["g.pt", "g.state_dict.pt", "g.README.md"]),
+        ("g.jit", [], ["g.jit", "g.state_dict.pt", "g.README.md"]),
+        ("g.onnx", [], ["g.onnx", "g.README.md"]),
+        ("g.pt2", [], ["g.pt2", "g.README.md"]),
+        ("g.pt", ["onnx"], ["g.onnx", "g.README.md"]),
+        ("g.onnx", ["torchscript"], ["g.pt", "g.state_dict.pt", "g.README.md"]),
+        ("new", ["pt2"], ["new/generator.pt2", "new/README.md"]),
+        ("new", [], ["new/generator.pt", "new/generator.state_dict.pt", "new/README.md"]),
+    ],
+)
+def test_files_are_named_after_the_output(output, formats, names):
+    assert [str(path) for path in name_files(Path(output), formats).values()] == names
+
+
+def test_a_new_folder_gets_all_forms_and_a_card(checkpoint, tmp_path, capsys):
+    pytest.importorskip("safetensors", reason="needs huscf[export]")
+    output, options = tmp_path / "model", ["--cluster=1", "--license=mit"]
+    assert export(checkpoint, output, *options, "--format", "safetensors", "pt2") == 0
+    names = ["README.md", "generator.pt2", "generator.safetensors"]
+    assert sorted(path.name for path in output.iterdir()) == names
+    said = capsys.readouterr().out
+    assert all(str(output / name) in said for name in names)
+    card = (output / "README.md").read_text()
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert head["license"] == "mit" and head["library_name"] == "pytorch"
+    assert head["pipeline_tag"] == "unconditional-image-generation"
+    assert "merged of 2 of the 4 clients" in card
+    assert "| negatives | 2 | 24 |" in card and "| digits |" not in card
+    assert export(checkpoint, output, *options) == 2
+    assert "has files in it; nothing was written" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load.*deprecated")
+def test_the_code_on_a_models_card_runs(checkpoint, tmp_path, monkeypatch):
+    assert export(checkpoint, tmp_path / "model", "--cluster=1") == 0
+    text = (tmp_path / "model" / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path / "model")
+    found = {}
+    exec(code, found)
+    assert found["samples"].shape == (8, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("form", "module", "extra"),
+    [("safetensors", "safetensors.torch", "export"), ("onnx", "onnxscript", "onnx")],
+)
+def test_a_missing_package_is_named_and_nothing_is_written(
+    form, module, extra, checkpoint, tmp_path, monkeypatch, capsys
+):
+    if form == "onnx":
+        pytest.importorskip("onnx", reason="needs huscf[onnx]")
+    monkeypatch.setitem(sys.modules, module, None)
+    options = ["--cluster=0", "--format", "torchscript", form]
+    assert export(checkpoint, tmp_path / "new", *options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"pip install 'huscf[{extra}]'" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_draws_something_else_is_not_kept(tmp_path, monkeypatch):
+    saved = as_saved(make_gan({c: [1, 1, 1, 1] for c in range(2)}))
+    trace = torch.jit.trace
+
+    class Brighter(torch.nn.Module):
+        def __init__(self, sampler):
+            super().__init__()
+            self.sampler = sampler
+
+        def forward(self, noise, labels):
+            return self.sampler(noise, labels) + 0.01
+
+    def trace_wrongly(module, inputs, **options):
+        return trace(Brighter(module), inputs, **options)
+
+    monkeypatch.setattr("torch.jit.trace", trace_wrongly)
+    with pytest.raises(HuscfError, match=r"cannot be exported as torchscript: .*not close"):
+        export_generator(saved, [0], tmp_path / "g.pt", ["pt2", "torchscript"])
     assert list(tmp_path.iterdir()) == []
 
 
