@@ -1,5 +1,6 @@
 """A round's end as an event, and the callbacks that wait for it."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,6 +25,8 @@ class RoundResult:
         compares_clients: Whether clusters follow from what clients send, so that cuts must leave
             something comparable at the server.
         figures: By name; a row of metrics.csv.
+        trained_at: When the averaging was over, by the monotonic clock: what follows is evaluation,
+            pictures and files, and no training.
     """
 
     number: int
@@ -32,6 +35,7 @@ class RoundResult:
     is_last: bool = False
     compares_clients: bool = True
     figures: dict[str, float] = field(default_factory=dict)
+    trained_at: float = field(default_factory=time.monotonic)
 
 
 class FederatedRun(Protocol):

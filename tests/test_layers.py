@@ -10,6 +10,7 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     "errors",
     "randomness",
+    "activity",
     "nested_values",
     "cache_folder",
     "text_files",
@@ -48,6 +49,7 @@ LAYERS = [
 ]
 PLAIN = (
     "errors",
+    "activity",
     "randomness",
     "nested_values",
     "models",
