@@ -65,7 +65,7 @@ class RoundProgressBar(TQDMProgressBar):
         if (bar := self._bar()) is not None:
             bar.close()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar that stays until training ends."""
         assert isinstance(pl_module, SplitModule)
         self._course = RunCourse.begin(trainer, pl_module.num_rounds)
@@ -76,7 +76,7 @@ class RoundProgressBar(TQDMProgressBar):
         """Show the new epoch."""
         self._show(trainer)
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Show the step."""
         if self.is_enabled and trainer.global_step % self.refresh_rate == 0:
             self._show(trainer)
@@ -85,11 +85,11 @@ class RoundProgressBar(TQDMProgressBar):
         """Show the step, or say it."""
         self._show(trainer)
 
-    def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Show no number of the data loader; what is measured says which domain it is."""
         self.val_progress_bar.total = int(sum(trainer.num_val_batches))
 
-    def on_test_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def on_test_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Show no number of the data loader; what is measured says which domain it is."""
         self.test_progress_bar.total = int(sum(trainer.num_test_batches))
 
@@ -135,13 +135,11 @@ class RoundProgressBar(TQDMProgressBar):
             print(self.describe(trainer), flush=True)
 
     def _draw(self, trainer: Trainer) -> None:
-        bar = self._bar()
-        if bar is None:
-            return
-        if bar is self._train_progress_bar:
-            bar.n = trainer.global_step
-        bar.set_description_str(self.describe(trainer), refresh=False)
-        bar.refresh()
+        if (bar := self._bar()) is not None:
+            if trainer.training:
+                bar.n = trainer.global_step
+            bar.set_description_str(self.describe(trainer), refresh=False)
+            bar.refresh()
 
     def _bar(self) -> "Tqdm | None":
         """Return the bar that is open, if one is."""
