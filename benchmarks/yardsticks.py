@@ -38,12 +38,14 @@ class Workload:
         batch_size: Samples of each client per step.
         width: Of both networks; 64 is the paper's architecture.
         image_size: Side of the samples in pixels.
+        device: Where all of it is.
     """
 
     num_clients: int
     batch_size: int
     width: int = REFERENCE_WIDTH
     image_size: int = 28
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
@@ -61,8 +63,8 @@ class Workload:
         size = (self.batch_size, 1, self.image_size, self.image_size)
         return {
             client: (
-                torch.randint(0, 256, size, generator=stream, dtype=torch.uint8),
-                torch.randint(0, 10, (self.batch_size,), generator=stream),
+                torch.randint(0, 256, size, generator=stream, dtype=torch.uint8).to(self.device),
+                torch.randint(0, 10, (self.batch_size,), generator=stream).to(self.device),
             )
             for client in range(self.num_clients)
         }
@@ -70,8 +72,8 @@ class Workload:
     def make_networks(self) -> tuple[Network, Network]:
         """Return a generator and a discriminator."""
         return (
-            ConditionalGenerator(self.shape, LATENT_DIM, self.width),
-            ConditionalDiscriminator(self.shape, self.width),
+            ConditionalGenerator(self.shape, LATENT_DIM, self.width).to(self.device),
+            ConditionalDiscriminator(self.shape, self.width).to(self.device),
         )
 
 
@@ -85,6 +87,7 @@ def make_module(workload: Workload) -> SplitModule:
     )
     batch_sizes = dict.fromkeys(clients, workload.batch_size)
     module = SplitModule(workload.shape, batch_sizes, dict.fromkeys(clients, 600), method)
+    module.to(workload.device)
     module.configure_optimizers()
     return module
 
@@ -124,7 +127,7 @@ def limit_step(workload: Workload, channels_last: bool = False) -> Step:
             pairs, batch.values(), strict=True
         ):
             real = scale(samples).contiguous(memory_format=layout)
-            fake = generator(torch.randn(len(labels), LATENT_DIM), labels)
+            fake = generator(torch.randn(len(labels), LATENT_DIM, device=labels.device), labels)
             fakes.append(fake)
             judge(discriminator(fake.detach(), labels), 0.0).backward()
             judge(discriminator(real, labels), 1.0).backward()
@@ -170,7 +173,7 @@ class NaiveSplit:
         """Make one step."""
         labels = [labels for _, labels in self.batch.values()]
         real = [scale(samples) for samples, _ in self.batch.values()]
-        noise = [torch.randn(len(y), LATENT_DIM) for y in labels]
+        noise = [torch.randn(len(y), LATENT_DIM, device=y.device) for y in labels]
         self._zero_grad(1)
         fakes, make_back = self._forward(0, noise, labels)
         for samples, target in (([f.detach() for f in fakes], 0.0), (real, 1.0)):
@@ -229,13 +232,21 @@ def time_alternately(steps: Mapping[str, Step], repeats: int) -> dict[str, list[
     """
     for step in steps.values():
         step()
+    wait_for_device()
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats):
         for name, step in steps.items():
             start = time.perf_counter()
             step()
+            wait_for_device()
             seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def wait_for_device() -> None:
+    """Wait until an accelerator, where there is one, has done all that it was asked for."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
 
 
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:

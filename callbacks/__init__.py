@@ -1,12 +1,14 @@
 """Lightning callbacks: thin adapters that decide, compute, and apply."""
 
 from ..training import RoundResult
+from .activity_lines import ActivityLines
 from .base import RoundCallback, end_round, is_last_epoch
 from .best_round import BestRound
 from .closing_summary import ClosingSummary
 from .clustered_federation import ClusteredFederation
 from .evaluation import Evaluation
 from .federation_log import FederationLog
+from .media_log import MediaLog
 from .replanning import Replanning
 from .round_progress_bar import RoundProgressBar
 from .rounds import RoundCheckpoint, RoundEarlyStopping
@@ -18,11 +20,13 @@ from .split_training import SplitTraining
 from .wandb_log import WandbLog
 
 __all__ = [
+    "ActivityLines",
     "BestRound",
     "ClosingSummary",
     "ClusteredFederation",
     "Evaluation",
     "FederationLog",
+    "MediaLog",
     "Replanning",
     "RoundCallback",
     "RoundCheckpoint",

@@ -1,6 +1,7 @@
 """What a run says when it ends: clusters, losses, scores, and where everything is."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -11,6 +12,7 @@ from ..reporting import make_evaluation_table, make_usefulness_table
 from ..resuming import find_newest
 from ..training import RoundResult, SplitModule
 from .base import RoundCallback
+from .evaluation import EVALUATION_SECONDS
 from .run_folder import RunFolder
 
 
@@ -51,10 +53,10 @@ class ClosingSummary(RoundCallback):
                 console.print(make_evaluation_table(last))
                 if usefulness := make_usefulness_table(last):
                     console.print(usefulness)
-            others = {k: v for k, v in last.items() if not k.startswith(("eval/", "epoch", "sec"))}
-            seconds = sum(row["seconds"] for row in run.rows)
+            hidden = ("eval/", "evaluation/", "epoch", "sec")
+            others = {k: v for k, v in last.items() if not k.startswith(hidden)}
             console.print(", ".join(f"{name} {value:.4g}" for name, value in others.items()))
-            console.print(f"{len(run.rows)} rounds in {seconds:.0f} s")
+            console.print(describe_time(run.rows))
         if not trainer.global_step:
             console.print("nothing was trained: not a single step was asked for")
         elif run.num_open_epochs:
@@ -73,6 +75,24 @@ class ClosingSummary(RoundCallback):
         ended_by = (KeyboardInterrupt, SIGTERMException, OSError)
         if trainer.state.fn == "fit" and isinstance(exception, ended_by):
             print(_describe_interrupt(RunFolder.of(trainer, self)), flush=True)
+
+
+def describe_time(rows: Sequence[Mapping[str, float]]) -> str:
+    """Return how long a run has trained, and how long it was measured in between.
+
+    Args:
+        rows: Those of metrics.csv.
+    """
+    training = sum(row["seconds"] for row in rows)
+    measuring = [row[EVALUATION_SECONDS] for row in rows if EVALUATION_SECONDS in row]
+    text = f"{_count(len(rows), 'round')} in {training:.0f} s of training"
+    if measuring:
+        text += f", {_count(len(measuring), 'evaluation')} in {sum(measuring):.0f} s"
+    return text
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
 
 
 def _describe_interrupt(run: RunFolder) -> str:

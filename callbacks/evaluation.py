@@ -1,15 +1,20 @@
 """Measures what the clients generate while they train."""
 
 import time
+from dataclasses import replace
 from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from ..activity import OnceClock, unwatch, watch
 from ..errors import HuscfError, check_number
 from ..metrics.evaluation import Effort, EvaluatedData, EvaluationSettings
 from ..training import RoundResult, SplitModule, decide_first, share_items
 from .base import RoundCallback
+
+#: The column of what an evaluation has taken, which is no time of training.
+EVALUATION_SECONDS = "evaluation/seconds"
 
 
 class Evaluation(RoundCallback):
@@ -20,19 +25,20 @@ class Evaluation(RoundCallback):
 
     Args:
         every_n_rounds: How often; 0 only at the end of the run, -1 never.
-        num_per_class: Samples drawn of each class, over all clients of a domain.
+        num_per_class: Samples drawn of each class, over all clients of a domain; a quick
+            evaluation draws no more than it needs.
         level: "quick" scores and distances on a subset, "full" with downstream utility too. The
             end of the run is always evaluated in full.
         yardstick_clients: A full evaluation trains the downstream classifier of at most so many
             clients of a domain on their own real data, and on these and their samples, too; 0
             leaves that out.
         max_time_share: Evaluations between are skipped while they have taken a larger part of
-            the run's time than this.
+            the run's time than this; judges, which the end needs too, do not count.
     """
 
     def __init__(
         self,
-        every_n_rounds: int = 0,
+        every_n_rounds: int = 2,
         num_per_class: int = 500,
         level: Literal["quick", "full"] = "quick",
         yardstick_clients: int = 2,
@@ -61,19 +67,32 @@ class Evaluation(RoundCallback):
         full = result.is_last or self.level == "full"
         settings = EvaluationSettings() if full else EvaluationSettings.quick()
         data: EvaluatedData = trainer.datamodule  # type: ignore[attr-defined]
-        found = share_items(
-            module, data.domains, lambda domain: self._measure(module, data, domain, settings)
-        )
+        once = OnceClock()
+        watch(once)
+        try:
+            found = share_items(
+                module, data.domains, lambda domain: self._measure(module, data, domain, settings)
+            )
+        finally:
+            unwatch(once)
         for domain, figures in found.items():
             result.figures.update({f"eval/{domain}/{n}": v for n, v in figures.items()})
-        self._seconds += time.monotonic() - started
+        seconds = time.monotonic() - started
+        result.figures[EVALUATION_SECONDS] = seconds
+        # The end of the run needs the judges in any case.
+        self._seconds += seconds - once.seconds
 
     def _measure(
         self, module: SplitModule, data: EvaluatedData, domain: str, settings: EvaluationSettings
     ) -> dict[str, float]:
         """Return a domain's figures; samples that cannot be measured do not end the run."""
+        effort = self.effort
+        if settings.downstream is None:
+            # Twice what is measured: classes are thinned to be as frequent as among real ones.
+            enough = -(-2 * settings.max_samples // data.domains[domain].num_classes)
+            effort = replace(effort, num_per_class=min(effort.num_per_class, max(2, enough)))
         try:
-            return module.score_book.measure(module, data, domain, settings, self.effort).row
+            return module.score_book.measure(module, data, domain, settings, effort).row
         except (HuscfError, OSError) as error:
             rank_zero_warn(f"round {module.num_rounds}, {domain}: not evaluated: {error}")
             return {}

@@ -1,7 +1,6 @@
 """What a run leaves behind: one folder with everything that is needed to read or repeat it."""
 
 import math
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ..run_lock import RunLock
 from ..training import RoundResult, SplitModule
 from ..whole_files import write_table, write_text
 from .base import RoundCallback
+from .training_clock import TrainingClock
 
 
 class RunFolder(RoundCallback):
@@ -54,7 +54,7 @@ class RunFolder(RoundCallback):
         self._num_steps = 0
         self._num_sound = 0
         self._num_epochs = 0
-        self._started = time.monotonic()
+        self._clock = TrainingClock()
         self._num_bytes = 0
 
     @property
@@ -128,8 +128,22 @@ class RunFolder(RoundCallback):
         self._num_sound += any(map(math.isfinite, pl_module.last_losses.values()))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count the epochs of the running round."""
+        """Count the epochs of the running round, and their time."""
         self._num_epochs += 1
+        self._clock.start()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock between epochs."""
+        self._clock.stop()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock while the trainer validates in an epoch."""
+        self._clock.stop()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the epoch."""
+        if trainer.training:
+            self._clock.start()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let others go on with the run."""
@@ -209,7 +223,7 @@ class RunFolder(RoundCallback):
     def on_round_logged(self, trainer: Trainer, module: SplitModule, result: RoundResult) -> None:
         """Write the round's row."""
         assert self.path is not None
-        now, num_bytes = time.monotonic(), module.wire.traffic.total()
+        num_bytes = module.wire.traffic.total()
         row: dict[str, float] = {
             "round": result.number,
             "epoch": trainer.current_epoch,
@@ -218,7 +232,7 @@ class RunFolder(RoundCallback):
             **result.figures,
             "traffic/mbytes": (num_bytes - self._num_bytes) / 1e6,
             "dropped_steps": sum(module.engine.num_dropped.values()),
-            "seconds": now - self._started,
+            "seconds": self._clock.take(result.trained_at),
         }
         self.rows.append(row)
         write_csv(self.path / "metrics.csv", self.rows)
@@ -227,7 +241,7 @@ class RunFolder(RoundCallback):
         if self._sums and not self._num_sound:
             self._refuse_to_go_on(result.number)
         self._sums, self._num_steps, self._num_epochs, self._num_sound = {}, 0, 0, 0
-        self._started, self._num_bytes = now, num_bytes
+        self._num_bytes = num_bytes
 
 
 def is_folder_name(name: str) -> bool:

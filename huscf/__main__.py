@@ -23,8 +23,8 @@ commands:
   test       all scores                huscf test --ckpt_path runs/.../last.ckpt
   generate   draw samples as files     huscf generate --ckpt_path runs/.../last.ckpt --output out/
   export     a cluster's generator     huscf export --ckpt_path C --cluster 0 --output generator.pt
-  bench      a grid of runs           huscf bench --config configs/bench/digits.yaml
-  compare    runs side by side         huscf compare runs/one runs/another --output curves.png
+  bench      many runs, one table      huscf bench --config configs/bench/digits.yaml --jobs 4
+  compare    runs side by side         huscf compare runs/one runs/two --output table.tex
   report     write report.html anew    huscf report runs/one
   predict    samples as batches        Lightning's own; to have files use generate
   plan       choose the cuts           huscf plan --config configs/paper/devices.yaml
@@ -42,6 +42,8 @@ Log to Weights & Biases too, offline where there is no key:
   huscf fit --config configs/quickstart.yaml --config configs/wandb.yaml
 Use a checkpoint whose classes are of a package of yours (docs/security.md):
   huscf test --ckpt_path runs/.../last.ckpt --trust mine.networks
+Train with several seeds, side by side as the cores allow, into one table:
+  huscf fit --config configs/quickstart.yaml --seeds 0 1 2
 Measure as the paper does, beside its figures:
   huscf test --ckpt_path runs/.../last.ckpt --protocol paper
 Go on with the latest run:
@@ -132,6 +134,8 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _run_command(command: str, arguments: list[str]) -> int:
+    if command == "fit" and any(word.split("=")[0] == "--seeds" for word in arguments):
+        command = "bench"
     if command in OWN_MAINS:
         return import_module(OWN_MAINS[command], __package__).main(arguments[1:])
     if command in DEPLOY_COMMANDS:

@@ -18,11 +18,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from .callbacks import (
+    ActivityLines,
     BestRound,
     ClosingSummary,
     ClusteredFederation,
     Evaluation,
     FederationLog,
+    MediaLog,
     Replanning,
     RoundCheckpoint,
     RoundProgressBar,
@@ -73,12 +75,14 @@ REFUSED_OPTIONS = {
 
 #: Callbacks that write or print, which of several processes the first alone does.
 WRITERS = (
+    ActivityLines,
     ProgressBar,
     RunFolder,
     FederationLog,
     SampleGrid,
     RunReport,
     WandbLog,
+    MediaLog,
     ClosingSummary,
     ScoreTable,
 )
@@ -182,6 +186,7 @@ class HuscfCLI(LightningCLI):
         others = _as_list(section.get("callbacks"))
         if any(isinstance(callback, ProgressBar) for callback in others):
             section["enable_progress_bar"] = None  # it is the user's own
+            callbacks.append(ActivityLines())
         elif section.get("enable_progress_bar") is not False:
             callbacks.append(RoundProgressBar())
         if self.subcommand != "fit":
@@ -311,7 +316,7 @@ def run(arguments: list[str]) -> None:
                 save_config_callback=None,
                 trainer_defaults={
                     **TRAINER_DEFAULTS,
-                    "callbacks": [ClosingSummary(), ScoreTable()],
+                    "callbacks": [MediaLog(), ClosingSummary(), ScoreTable()],
                 },
                 seed_everything_default=0,
                 auto_configure_optimizers=False,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .errors import CheckpointError, HuscfError
 from .user_paths import expand_path
-from .whole_files import write_bytes
 
 if TYPE_CHECKING:
     from .reporting.card_facts import CardFacts
@@ -101,22 +100,20 @@ def export(options: Namespace) -> None:
 
 def compare(options: Namespace) -> None:
     """Print final figures and differing configuration of runs, and their spread over seeds."""
-    from .reporting import RunRecord, draw_comparison, print_comparison
+    from .reporting import RunRecord, print_comparison
+    from .reporting.comparison_files import check_outputs, write_comparison
 
-    if options.output is not None and options.output.exists():
-        raise HuscfError(f"output {options.output}: exists already; nothing was written")
-    if options.output is not None and not options.output.parent.is_dir():
-        raise HuscfError(f"output {options.output}: the folder does not exist")
+    outputs = [expand_path(path) for path in options.output]
+    check_outputs(outputs)
     folders: dict[Path, Path] = {}
     for folder in map(expand_path, options.runs):
         folders.setdefault(folder.resolve(), folder)  # one that is given twice is one run
     runs = [RunRecord.read(folder) for folder in folders.values()]
     with _showing(*folders.values()):
         print_comparison(runs)
-        curves = draw_comparison(runs) if options.output is not None else b""
-    if options.output is not None:
-        write_bytes(options.output, curves)
-        print(f"curves: {options.output}")
+        for path in outputs:
+            write_comparison(path, runs, options.figures)
+            print(f"{'curves' if path.suffix == '.png' else 'table'}: {path}")
 
 
 def report(options: Namespace) -> None:
@@ -258,7 +255,24 @@ def _add_export(parser: ArgumentParser) -> None:
 
 def _add_compare(parser: ArgumentParser) -> None:
     _add_runs(parser)
-    parser.add_argument("--output", type=Path, help="draw the curves to this PNG")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="write new files: .md and .tex a table with the best marked, .csv all figures, "
+        ".png curves",
+    )
+    parser.add_argument(
+        "--figures",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATTERN",
+        help="what the tables have, such as 'eval/*/recall' (default: a few of the scores)",
+    )
 
 
 def _add_runs(parser: ArgumentParser) -> None:
@@ -269,6 +283,6 @@ def _add_runs(parser: ArgumentParser) -> None:
 COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], None], str]] = {
     "generate": (_add_generate, generate, "--ckpt_path last --num_samples 100 --output out"),
     "export": (_add_export, export, "--ckpt_path last --cluster 0 --output generator.pt"),
-    "compare": (_add_compare, compare, "runs/quickstart-1 runs/quickstart-2 --output curves.png"),
+    "compare": (_add_compare, compare, "runs/one runs/two --output table.md table.tex curves.png"),
     "report": (_add_runs, report, "runs/quickstart-1"),
 }

@@ -11,6 +11,7 @@ LAYERS = [
     "errors",
     "randomness",
     "colours",
+    "activity",
     "nested_values",
     "cache_folder",
     "text_files",
@@ -50,6 +51,7 @@ LAYERS = [
 ]
 PLAIN = (
     "errors",
+    "activity",
     "randomness",
     "nested_values",
     "models",

@@ -5,21 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..commands import CommandParser
-from ..errors import HuscfError
+from ..errors import HuscfError, check_number
 from ..planning import DevicesFile
 from ..reporting import RunRecord
 from .grid import Cell, Grid
 from .latency import simulate_step
 from .page import write_page
-from .running import check_cells, find_folder, find_reason, is_done, run_cells
+from .running import check_cells, count_jobs, find_folder, find_reason, is_done, run_cells
 from .tables import Measured, make_rows, measure, write_tables
 
 _EXAMPLES = """examples:
+  huscf bench --config configs/quickstart.yaml --seeds 0 1 2 --trainer.max_epochs 20
   huscf bench --config configs/bench/digits.yaml
   huscf bench --config configs/bench/digits.yaml --seeds 0 1 2
   huscf bench --config configs/bench/digits.yaml \\
     --grid model.method.init_args.generator_lr=1e-3,5e-4 --output runs/rates
 
+--config takes bench files and configurations of runs; options of `huscf fit` hold for every run.
 The same command goes on where it stopped, and tries again what failed."""
 
 
@@ -37,25 +39,50 @@ def main(argv: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--config", required=True, action="append", type=Path, help="a bench file; later ones win")
+    files = "a bench file or a run's configuration; later ones win"
+    add("--config", required=True, action="append", type=Path, help=files)
     add("--grid", action="append", default=[], metavar="KEY=V,V", help="try these values of a key")
     add("--seeds", type=int, nargs="+", help="in place of the file's")
     add("--output", type=Path, help="folder of runs, tables and page")
+    add("--jobs", type=int, default=0, help="runs side by side (default: as the cores allow)")
     add("--only_table", action="store_true", help="run nothing; write tables and page anew")
-    options = parser.parse_args(list(argv))
-    grid = Grid.load(options.config, options.grid, options.seeds, options.output)
+    options, others = parser.parse_known_args(list(argv))
+    check_number("--jobs", options.jobs)
+    given = options.config, options.grid, options.seeds, options.output
+    grid = Grid.load(*given, parse_options(others))
     cells, failed = grid.list_cells(), 0
     if grid.devices is not None:
         DevicesFile.load(grid.devices)  # before anything runs
     if not options.only_table:
-        check_cells(cells, grid.output)
+        jobs = options.jobs or count_jobs(check_cells(cells, grid.output))
         try:
-            failed = run_cells(cells, grid.output, lambda line: print(line, flush=True))
+            failed = run_cells(cells, grid.output, lambda line: print(line, flush=True), jobs)
         except KeyboardInterrupt:
             print("\ninterrupted; the same command goes on", flush=True)
             failed = 1
     _write(grid, cells)
     return int(failed > 0)
+
+
+def parse_options(words: Sequence[str]) -> dict[str, str]:
+    """Return options as `huscf fit` takes them, --key=value or --key value, by key.
+
+    Raises:
+        HuscfError: Naming what is none.
+    """
+    found, waiting = {}, ""
+    for word in words:
+        if waiting:
+            found[waiting], waiting = word, ""
+        elif word.startswith("--"):
+            key, mark, value = word[2:].partition("=")
+            found |= {key: value} if mark else {}
+            waiting = "" if mark else key
+        else:
+            raise HuscfError(f"{word}: an option begins with --; see huscf bench --help")
+    if waiting:
+        raise HuscfError(f"--{waiting}: its value is missing")
+    return found
 
 
 def _write(grid: Grid, cells: Sequence[Cell]) -> None:
@@ -72,5 +99,6 @@ def _write(grid: Grid, cells: Sequence[Cell]) -> None:
         raise HuscfError(f"{output}: nothing has run yet")
     rows = make_rows(cells, measured, lambda cell: find_reason(cell, output))
     write_tables(rows, measured, output)
-    print(f"tables: {output / 'table.md'}, {output / 'table.csv'}")
+    names = ", ".join(str(output / f"table.{ending}") for ending in ("md", "tex", "csv"))
+    print(f"tables: {names}")
     print(f"page: {write_page(rows, measured, output)}")

@@ -15,8 +15,15 @@ from ..errors import HuscfError
 
 _KEYS = ("base", "methods", "scenarios", "seeds", "set", "grid", "output", "devices")
 
+#: Sections of a run's configuration, by which one is told from a bench file.
+_RUN_KEYS = frozenset({"data", "model", "federation", "trainer", "seed_everything"})
+
 #: What a bench sets itself.
 _OWN_KEYS = ("seed_everything", "run.name", "trainer.default_root_dir", "ckpt_path")
+
+
+#: What tables call the only scenario where a bench file names none.
+NO_SCENARIO = "-"
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,8 @@ class Cell:
     def variant(self) -> str:
         """Return the name of what differs in more than the seed; fit for a folder."""
         values = [f"{key.rpartition('.')[2]}={_write(value)}" for key, value in self.point]
-        return re.sub(r"[^\w.=+-]+", "_", "-".join([self.method, self.scenario, *values]))
+        scenario = [self.scenario] if self.scenario != NO_SCENARIO else []
+        return re.sub(r"[^\w.=+-]+", "_", "-".join([self.method, *scenario, *values]))
 
     @property
     def name(self) -> str:
@@ -90,16 +98,18 @@ class Grid:
         points: Dotted keys, and the values of which each is tried with every other key's.
         output: Folder of runs, tables and page.
         devices: Devices file for simulated seconds, or None.
+        options: Dotted keys and their values of every run, which win over all but points.
     """
 
     base: tuple[str, ...]
     methods: tuple[Variant, ...]
-    scenarios: tuple[Variant, ...] = (Variant("-"),)
+    scenarios: tuple[Variant, ...] = (Variant(NO_SCENARIO),)
     seeds: tuple[int, ...] = (0,)
     keys: Mapping[str, Any] = field(default_factory=dict)
     points: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     output: Path = Path("runs/bench")
     devices: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -108,22 +118,35 @@ class Grid:
         points: Sequence[str] = (),
         seeds: Sequence[int] | None = None,
         output: Path | None = None,
+        keys: Mapping[str, str] | None = None,
     ) -> "Grid":
         """Read bench files, later ones winning key by key; what is given replaces theirs.
+
+        Configurations of runs among them are what every run has; alone they are one method, called
+        as the last file.
 
         Args:
             paths: YAML files.
             points: "key=value,value" each, added to the grid.
             seeds: In place of the files'.
             output: Likewise.
+            keys: Dotted keys and their values of every run, which win over the files'.
 
         Raises:
             HuscfError: Naming file and key, where something is no bench file's.
         """
         values: dict[str, Any] = {}
+        plain = []
         for path in paths:
-            values |= _read(path)
+            read = _read(path)
+            if _RUN_KEYS & read.keys():
+                plain.append(str(path))
+            else:
+                values |= _check_keys(read, path)
         owner = ", ".join(map(str, paths))
+        if plain:
+            values = {"base": [], "methods": {Path(plain[-1]).stem: {}}, **values}
+            values["base"] = [*_list_paths(values["base"], f"{owner}: base"), *plain]
         for key in ("base", "methods"):
             if not values.get(key):
                 raise HuscfError(f"{owner}: {key} is missing")
@@ -139,12 +162,13 @@ class Grid:
         return cls(
             _list_paths(values["base"], f"{owner}: base"),
             _read_variants(values["methods"], f"{owner}: methods"),
-            _read_variants(values.get("scenarios") or {"-": {}}, f"{owner}: scenarios"),
+            _read_variants(values.get("scenarios") or {NO_SCENARIO: {}}, f"{owner}: scenarios"),
             tuple(dict.fromkeys(chosen)),
             _read_keys(values.get("set"), f"{owner}: set"),
             grid,
             output or Path(values.get("output") or default),
             values.get("devices"),
+            _read_keys(keys, "options"),
         )
 
     def list_cells(self) -> list[Cell]:
@@ -153,7 +177,7 @@ class Grid:
         for seed, scenario, method in itertools.product(self.seeds, self.scenarios, self.methods):
             for values in itertools.product(*self.points.values()):
                 point = dict(zip(self.points, values, strict=True))
-                keys = {**self.keys, **method.keys, **scenario.keys, **point}
+                keys = {**self.keys, **method.keys, **scenario.keys, **self.options, **point}
                 configs = (*self.base, *method.configs, *scenario.configs)
                 entry = method.name, scenario.name, tuple(point.items()), seed
                 found.append(Cell(*entry, configs, tuple(keys.items())))
@@ -172,6 +196,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise HuscfError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise HuscfError(f"{path}: a bench file maps {', '.join(_KEYS)} to values")
+    return values
+
+
+def _check_keys(values: dict[str, Any], path: Path) -> dict[str, Any]:
     for key in values:
         if key not in _KEYS:
             raise HuscfError(f"{path}: unknown key {key}; known: {', '.join(_KEYS)}")

@@ -8,10 +8,11 @@ from html import escape
 from pathlib import Path
 
 from ..reporting.charts import COLOURS, STYLES, new_figure, tidy, to_png
+from ..reporting.figure_table import BEST
 from ..reporting.page import make_picture, make_table
 from ..reporting.page_style import STYLE
 from ..whole_files import write_text
-from .tables import Measured, TableRow, row_texts, table_columns
+from .tables import Measured, TableRow, make_figure_table
 
 #: Heading, and columns of metrics.csv whose mean over domains is drawn.
 PANELS = (
@@ -24,9 +25,18 @@ AXES = ("steps", "MB of all clients", "simulated seconds")
 
 def write_page(rows: Sequence[TableRow], measured: Sequence[Measured], output: Path) -> Path:
     """Write bench.html, which needs nothing beside itself; return its path."""
-    columns = table_columns(rows)
-    texts = [[row_texts(row, columns)[name] for name in columns] for row in rows]
-    body = make_table(columns, texts)
+    table = make_figure_table(rows)
+    body = make_table(*table.to_texts())
+    if table.best():
+        body += f"<p>{BEST.strip()} the best of its column and scenario; mean ± standard deviation"
+        body += " over seeds</p>"
+    links = [
+        f'<a href="{escape(str(each.run.folder.relative_to(output)))}/report.html">'
+        f"{escape(each.cell.name)}</a>"
+        for each in measured
+        if (each.run.folder / "report.html").is_file() and each.run.folder.is_relative_to(output)
+    ]
+    body += f"<p>pages of the runs: {' · '.join(links)}</p>" if links else ""
     failures = [f"{row.cell.name}: {row.reason}" for row in rows if row.reason]
     body += "".join(f"<p>{escape(line)}</p>" for line in failures)
     curves = make_picture(draw_curves(measured), "Means over domains, by round; a line a run")

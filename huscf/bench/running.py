@@ -1,15 +1,24 @@
-"""Runs the cells of a grid one after the other, each in a process of its own."""
+"""Runs the cells of a grid, some side by side, each in a process of its own."""
 
 import contextlib
 import io
 import json
+import math
+import os
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
+import torch
+import yaml
+
+from ..activity import describe_duration
 from ..errors import HuscfError, make_printable
 from ..resuming import find_newest
 from ..whole_files import write_text
@@ -18,25 +27,53 @@ from .grid import Cell
 #: Longest line of a run that failed.
 _MAX_REASON = 300
 
+#: Seconds that an interrupted run has to save what it has.
+END_WITHIN_S = 5.0
+
 Report = Callable[[str], None]
 
 
-def check_cells(cells: Sequence[Cell], output: Path) -> None:
+def check_cells(cells: Sequence[Cell], output: Path) -> list[dict[str, Any]]:
     """Let the command line read what every cell asks for, before anything runs.
+
+    Returns:
+        The configuration of one run of every variant.
 
     Raises:
         HuscfError: Naming the run, and the key that does not exist or the value that does not fit.
     """
-    known: set[str] = set()
+    known: dict[str, dict[str, Any]] = {}
     for cell in cells:
         if cell.variant in known:
             continue
-        known.add(cell.variant)
-        if reason := _find_fault(["fit", *cell.options(output), "--print_config"]):
+        reason, printed = _try(["fit", *cell.options(output), "--print_config"])
+        if reason:
             raise HuscfError(f"{cell.name}: {reason}; nothing was run")
+        config = yaml.safe_load(printed)
+        known[cell.variant] = config if isinstance(config, dict) else {}
+    return list(known.values())
 
 
-def run_cells(cells: Sequence[Cell], output: Path, report: Report = print) -> int:
+def count_jobs(configs: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many runs the cores can take side by side, by the threads that they ask for.
+
+    A run that leaves its threads to PyTorch takes all cores, and one on an accelerator all of it.
+    """
+    if torch.accelerator.is_available():
+        return 1
+    sections = [config.get("training") or {} for config in configs]
+    threads = [int(section.get("num_threads") or 0) for section in sections]
+    return max(1, count_cores() // max(threads)) if threads and all(threads) else 1
+
+
+def count_cores() -> int:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_cells(cells: Sequence[Cell], output: Path, report: Report = print, jobs: int = 1) -> int:
     """Run what is not done yet; return how many have failed.
 
     A run that was interrupted goes on from its last checkpoint; one that failed is one line, and
@@ -46,29 +83,64 @@ def run_cells(cells: Sequence[Cell], output: Path, report: Report = print) -> in
         cells: All of the grid.
         output: Folder of the bench.
         report: Takes a line per cell.
+        jobs: How many run side by side.
     """
-    failed = 0
-    for number, cell in enumerate(cells, 1):
-        before = f"[{number}/{len(cells)}] {cell.name}: "
-        options = cell.options(output)
-        path = output / "cells" / f"{cell.name}.json"
-        known = _read_record(path)
-        if known.get("options") == options and known.get("status") == "done":
-            report(f"{before}done before")
-            continue
-        checkpoint = None
-        if known.get("options") == options and (folder := find_folder(cell, output)):
-            checkpoint = find_newest(folder)
-        record: dict[str, Any] = {"options": options, "status": "started"}
-        _write_record(path, record)
-        started = time.monotonic()
-        reason = _run(options, checkpoint)
-        seconds = time.monotonic() - started
-        record |= {"status": "failed" if reason else "done", "seconds": seconds, "reason": reason}
-        _write_record(path, record)
-        failed += bool(reason)
-        report(before + (f"failed: {reason}" if reason else f"done in {seconds:.0f} s"))
+    waiting, failed, seconds = [], 0, []
+    heads = {cell.name: f"[{n}/{len(cells)}] {cell.name}: " for n, cell in enumerate(cells, 1)}
+    for cell in cells:
+        if is_done(cell, output):
+            report(f"{heads[cell.name]}done before")
+        else:
+            waiting.append(cell)
+    for number, (cell, record) in enumerate(_run_all(waiting, output, jobs), 1):
+        failed += record["status"] == "failed"
+        seconds.append(record["seconds"])
+        line = f"failed: {record['reason']}" if record["reason"] else f"done in {seconds[-1]:.0f} s"
+        if left := len(waiting) - number:
+            estimate = statistics.fmean(seconds) * math.ceil(left / jobs)
+            line += f"; {left} to go, about {describe_duration(estimate)}"
+        report(heads[cell.name] + line)
     return failed
+
+
+def _run_all(
+    cells: Sequence[Cell], output: Path, jobs: int
+) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """Run cells; yield each with its record when it has ended.
+
+    Who stops here, as by Ctrl-C, stops the runs too: each saves what it has.
+    """
+    if jobs == 1:
+        yield from ((cell, _run_cell(cell, output, Children())) for cell in cells)
+        return
+    threads, children = max(1, count_cores() // jobs), Children()
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        futures = {pool.submit(_run_cell, cell, output, children, threads): cell for cell in cells}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        children.end()
+        raise
+    pool.shutdown()
+
+
+def _run_cell(cell: Cell, output: Path, children: "Children", threads: int = 0) -> dict[str, Any]:
+    """Run one cell, or go on with it; return what is kept of that."""
+    options = cell.options(output)
+    path = _record_path(cell, output)
+    checkpoint = None
+    if _read_record(path).get("options") == options and (folder := find_folder(cell, output)):
+        checkpoint = find_newest(folder)
+    record: dict[str, Any] = {"options": options, "status": "started"}
+    _write_record(path, record)
+    started = time.monotonic()
+    reason = _run(options, checkpoint, children, threads)
+    seconds = time.monotonic() - started
+    record |= {"status": "failed" if reason else "done", "seconds": seconds, "reason": reason}
+    _write_record(path, record)
+    return record
 
 
 def find_folder(cell: Cell, output: Path) -> Path | None:
@@ -83,54 +155,103 @@ def find_folder(cell: Cell, output: Path) -> Path | None:
 
 def is_done(cell: Cell, output: Path) -> bool:
     """Return whether a cell's run has ended well, as it is asked for now."""
-    known = _read_record(output / "cells" / f"{cell.name}.json")
+    known = _read_record(_record_path(cell, output))
     return known.get("status") == "done" and known.get("options") == cell.options(output)
 
 
 def find_reason(cell: Cell, output: Path) -> str:
     """Return why a cell's run failed, "" where it did not."""
-    known = _read_record(output / "cells" / f"{cell.name}.json")
+    known = _read_record(_record_path(cell, output))
     return str(known.get("reason", "")) if known.get("status") == "failed" else ""
 
 
-def _run(options: Sequence[str], checkpoint: Path | None) -> str:
-    """Train; return the last line of what went wrong, "" where nothing did."""
+def _run(
+    options: Sequence[str], checkpoint: Path | None, children: "Children", threads: int = 0
+) -> str:
+    """Train; return the last line of what went wrong, "" where nothing did.
+
+    Args:
+        options: What follows `huscf fit`.
+        checkpoint: Where it goes on, or None.
+        children: Takes the process.
+        threads: Of PyTorch, where the configuration leaves them to it; 0 leaves them to it too.
+    """
     command = [sys.executable, "-m", "huscf", "fit", *options]
     command += [] if checkpoint is None else [f"--ckpt_path={checkpoint}"]
     command.append("--trainer.enable_progress_bar=false")
-    ended = subprocess.run(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
-    )
-    if ended.returncode == 0:
-        return ""
-    return _last_line(ended.stderr) or f"it ended with exit code {ended.returncode}"
+    environment = {**({"OMP_NUM_THREADS": str(threads)} if threads else {}), **os.environ}
+    child = children.start(command, environment)
+    try:
+        _, errors = child.communicate()
+    except BaseException:
+        children.end()
+        raise
+    return _last_line(errors) or f"exit code {child.returncode}" if child.returncode else ""
 
 
-def _find_fault(arguments: list[str]) -> str:
-    """Return what the command line refuses of these arguments, "" where nothing."""
+class Children:
+    """Processes that end with this one; none begins once they were told to end."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._all: list[subprocess.Popen] = []
+        self._is_ended = False
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
+        """Start a process whose errors alone are read.
+
+        Raises:
+            KeyboardInterrupt: Where all were told to end.
+        """
+        with self._lock:
+            if self._is_ended:
+                raise KeyboardInterrupt
+            child = subprocess.Popen(
+                command,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            self._all.append(child)
+        return child
+
+    def end(self) -> None:
+        """Wait a little for those that heard of Ctrl-C too, and tell the others to end."""
+        with self._lock:
+            self._is_ended = True
+        for child in self._all:
+            for hurry in (child.terminate, child.kill):
+                try:
+                    child.wait(END_WITHIN_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    hurry()
+
+
+def _try(arguments: list[str]) -> tuple[str, str]:
+    """Return what the command line refuses of these arguments, "" where nothing, and its output."""
     from ..cli import run
 
-    errors = io.StringIO()
+    output, errors = io.StringIO(), io.StringIO()
     try:
-        with _captured(errors):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             run(arguments)
     except SystemExit as ended:
-        return _last_line(errors.getvalue()) if ended.code else ""
+        return _last_line(errors.getvalue()) if ended.code else "", output.getvalue()
     except HuscfError as error:
-        return make_printable(str(error))
-    return ""
-
-
-@contextlib.contextmanager
-def _captured(errors: io.StringIO) -> Iterator[None]:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-        yield
+        return make_printable(str(error)), ""
+    return "", output.getvalue()
 
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = lines[-1] if lines else ""
     return make_printable(line.removeprefix("huscf: error: "))[:_MAX_REASON]
+
+
+def _record_path(cell: Cell, output: Path) -> Path:
+    return output / "cells" / f"{cell.name}.json"
 
 
 def _read_record(path: Path) -> dict[str, Any]:

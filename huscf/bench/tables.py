@@ -1,4 +1,4 @@
-"""The runs of a grid as rows: one a variant, figures as mean and spread over seeds."""
+"""The runs of a grid as a table: a line a variant, figures as mean and spread over seeds."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ..reporting import RunRecord
-from ..reporting.comparison import summarize_figure
+from ..reporting.figure_table import FigureRow, FigureTable, Spread
 from ..reporting.run_record import Row, write_table
 from ..whole_files import write_text
 from .grid import Cell
@@ -22,6 +22,16 @@ COLUMNS = (
     ("own real + generated", "eval/*/downstream_accuracy_mixed"),
     ("own real alone", "eval/*/downstream_accuracy_own"),
 )
+
+#: Whether more is better; what real data alone reach, and how long a run was, is no merit.
+DIRECTIONS = {
+    **{"ARI": True, "score": True, "label accuracy": True, "Frechet": False, "downstream": True},
+    "own real + generated": True,
+    "MB uplink per client": False,
+    "MB downlink per client": False,
+    "simulated s a step": False,
+    "simulated s": False,
+}
 
 #: Cluster rules under which the index says nothing.
 _FIXED_RULES = ("OneCluster", "EachAlone")
@@ -46,18 +56,18 @@ class Measured:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A line of the table.
+    """What is known of the runs of one variant.
 
     Args:
-        cell: One of the runs that it is of.
-        num_runs: How many.
-        cells: Text by column.
+        cell: One of them.
+        num_runs: How many have ended.
+        figures: Over them, by column.
         reason: Of a run that failed, or "".
     """
 
     cell: Cell
     num_runs: int
-    cells: Mapping[str, str]
+    figures: Mapping[str, Spread]
     reason: str = ""
 
 
@@ -94,39 +104,36 @@ def make_rows(
         own = [each for each in measured if each.cell.variant == variant]
         asked = [cell for cell in cells if cell.variant == variant]
         names = dict.fromkeys(name for each in own for name in each.figures)
-        texts = {name: _summarize([each.figures.get(name) for each in own]) for name in names}
+        spreads = {n: Spread.over([each.figures.get(n) for each in own]) for n in names}
+        known = {name: spread for name, spread in spreads.items() if spread is not None}
         reasons = [reason for cell in asked if (reason := find_reason(cell))]
-        rows.append(TableRow(asked[0], len(own), texts, reasons[0] if reasons else ""))
+        rows.append(TableRow(asked[0], len(own), known, reasons[0] if reasons else ""))
     return rows
 
 
-def table_columns(rows: Sequence[TableRow]) -> list[str]:
-    """Return the headings: what tells runs apart, then every figure that any row has."""
-    known = [name for name, _ in COLUMNS]
-    found = dict.fromkeys(name for row in rows for name in row.cells)
-    ordered = [name for name in known if name in found]
-    ordered += [name for name in found if name not in known]
+def make_figure_table(rows: Sequence[TableRow]) -> FigureTable:
+    """Return the table: what tells variants apart, then every figure that any of them has.
+
+    The best is marked among the variants of a scenario.
+    """
     keys = [key.rpartition(".")[2] for key, _ in rows[0].cell.point] if rows else []
-    return ["method", "scenario", *keys, "seeds", *ordered]
-
-
-def row_texts(row: TableRow, columns: Sequence[str]) -> dict[str, str]:
-    """Return a row's text by column."""
-    point = {key.rpartition(".")[2]: str(value) for key, value in row.cell.point}
-    own = {"method": row.cell.method, "scenario": row.cell.scenario, **point}
-    own["seeds"] = f"failed: {row.reason}" if row.reason and not row.num_runs else str(row.num_runs)
-    texts = {**own, **row.cells}
-    return {name: texts.get(name, "-") for name in columns}
+    lines, scenarios = [], {row.cell.scenario for row in rows}
+    for row in rows:
+        failed = row.reason and not row.num_runs
+        count = f"failed: {row.reason}" if failed else str(row.num_runs)
+        scenario = [row.cell.scenario] if len(scenarios) > 1 else []
+        point = [str(value) for _, value in row.cell.point]
+        labels = (row.cell.method, *scenario, *point, count)
+        lines.append(FigureRow(labels, row.figures, row.cell.scenario))
+    headings = ("method", *(["scenario"] if len(scenarios) > 1 else []), *keys, "seeds")
+    return FigureTable(headings, tuple(lines), DIRECTIONS, [name for name, _ in COLUMNS])
 
 
 def write_tables(rows: Sequence[TableRow], measured: Sequence[Measured], output: Path) -> None:
-    """Write table.md, one line a variant, and table.csv, one a run with all figures."""
-    columns = table_columns(rows)
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows:
-        texts = row_texts(row, columns)
-        lines.append("| " + " | ".join(texts[name].replace("|", "/") for name in columns) + " |")
-    write_text(output / "table.md", "\n".join(lines) + "\n")
+    """Write table.md and table.tex, a line a variant, and table.csv, one a run with all figures."""
+    table = make_figure_table(rows)
+    write_text(output / "table.md", table.to_markdown())
+    write_text(output / "table.tex", table.to_latex())
     entries = [
         {
             "method": each.cell.method,
@@ -141,11 +148,6 @@ def write_tables(rows: Sequence[TableRow], measured: Sequence[Measured], output:
     ]
     names = list(dict.fromkeys(name for entry in entries for name in entry))
     write_table(output / "table.csv", names or ["method"], entries)
-
-
-def _summarize(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{known[0]:.4g}" if len(known) == 1 else summarize_figure(values)
 
 
 def _is_fixed(run: RunRecord) -> bool:

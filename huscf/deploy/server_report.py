@@ -51,6 +51,7 @@ class ServerReport:
             sessions: The sites.
         """
         traffic = engine.wire.traffic.total()
+        evaluation_s = engine.waited_s.pop("evaluation", 0.0)
         row: dict[str, float] = {
             "round": result.number,
             "epoch": epoch,
@@ -62,7 +63,8 @@ class ServerReport:
             "refused_frames": sum(sessions.refused.values()),
             **{f"waited/{what}": s for what, s in engine.waited_s.items()},
             # Measuring is no training.
-            "seconds": time.monotonic() - self._started - engine.waited_s.get("evaluation", 0.0),
+            "evaluation/seconds": evaluation_s,
+            "seconds": time.monotonic() - self._started - evaluation_s,
         }
         self.rows.append(row)
         write_csv(self.folder / "metrics.csv", self.rows)

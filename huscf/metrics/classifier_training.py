@@ -72,8 +72,8 @@ def train_classifier(
     """Train in place; call it, and build the network, inside `private_training`.
 
     Args:
-        network: (B, C, H, W) to (B, num_classes) logits; left in evaluation mode.
-        data: What to learn, at least two samples.
+        network: (B, C, H, W) to (B, num_classes) logits, on any device; left in evaluation mode.
+        data: What to learn, at least two samples; batches go to the network's device.
         training: How long.
         steps: So many optimiser steps instead of training.epochs.
 
@@ -91,10 +91,12 @@ def train_classifier(
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, training.learning_rate, total_steps=max(steps, 2)
         )
-    with _fitting_threads(data):
+    device = next(network.parameters()).device
+    with fitting_threads(data.samples[0].numel()):
         for indices in _shuffled_batches(len(data), training.batch_size, steps):
-            logits = network(_channels_last(to_float(data.samples[indices])))
-            loss = nn.functional.cross_entropy(logits, data.labels[indices].long())
+            samples, labels = data.samples[indices].to(device), data.labels[indices].to(device)
+            logits = network(_channels_last(to_float(samples)))
+            loss = nn.functional.cross_entropy(logits, labels.long())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -128,10 +130,10 @@ def _shuffled_batches(count: int, batch_size: int, steps: int) -> Iterator[Tenso
 
 
 @contextmanager
-def _fitting_threads(data: LabelledSamples) -> Iterator[None]:
-    """Work on small samples in one thread."""
+def fitting_threads(num_values: int) -> Iterator[None]:
+    """Work on samples of at most SMALL values in one thread."""
     before = torch.get_num_threads()
-    if data.samples[0].numel() <= SMALL:
+    if num_values <= SMALL:
         torch.set_num_threads(1)
     try:
         yield

@@ -69,6 +69,7 @@ def measure_downstream_utility(
     training: ClassifierTraining,
     seed: int = 0,
     steps: int | None = None,
+    device: torch.device | None = None,
 ) -> dict[str, float]:
     """Return the ClassificationFigures, on real test data, of a CNN trained on these samples.
 
@@ -82,10 +83,11 @@ def measure_downstream_utility(
         training: How long; the paper has 15 epochs of 30,000 samples.
         seed: Of the initial weights and of the order of samples.
         steps: So many optimiser steps instead of training.epochs.
+        device: Where the CNN is trained; None is where the training data are.
 
     Source: the experiments of arXiv:2507.12979.
     """
-    device = synthetic.samples.device
+    device = device or synthetic.samples.device
     with private_training(seed):
         classifier = DomainClassifier(
             synthetic.shape, synthetic.num_classes, width=32, normalize=False

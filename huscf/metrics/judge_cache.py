@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..activity import doing
 from ..cache_folder import default_cache_dir
 from ..errors import HuscfError
 from .class_scores import measure_label_accuracy
@@ -62,6 +63,7 @@ def load_judge(
     real: RealData,
     settings: JudgeSettings | None = None,
     cache_dir: Path | None = None,
+    device: torch.device | None = None,
 ) -> DomainClassifier:
     """Return the judge of a domain from the cache, trained and stored there first if need be.
 
@@ -72,20 +74,23 @@ def load_judge(
         real: The domain's data; the accuracy on its test split is stored with the judge.
         settings: None means JudgeSettings().
         cache_dir: None means $HUSCF_CACHE, or ~/.cache/huscf where that is not set.
+        device: Where the judge is and is trained; None is where the data are.
 
     Raises:
         HuscfError: Where a judge has to be trained and the folder cannot be written.
     """
     settings = settings or JudgeSettings()
+    device = device or real.train.samples.device
     key = content_hash(real, settings)
     folder = cache_dir or default_cache_dir()
     path = folder / f"judge-{key[:32]}.pt"
     if os.path.exists(path):  # Path.exists would raise for a folder that may not be entered
-        judge = _read(path, key, real.train, settings)
+        judge = _read(path, key, real.train, settings, device)
         if judge is not None:
             return judge
     _check_writable(folder)
-    judge = train_judge(real, settings)
+    with doing("training the judge", is_once=True):
+        judge = train_judge(real, settings, device)
     try:
         _write(path, key, judge)
     except OSError as error:
@@ -93,10 +98,18 @@ def load_judge(
     return judge
 
 
-def train_judge(real: RealData, settings: JudgeSettings) -> DomainClassifier:
-    """Return a newly trained judge in evaluation mode, its test accuracy measured."""
+def train_judge(
+    real: RealData, settings: JudgeSettings, device: torch.device | None = None
+) -> DomainClassifier:
+    """Return a newly trained judge in evaluation mode, its test accuracy measured.
+
+    Args:
+        real: The domain's data.
+        settings: How.
+        device: Where; None is where the data are.
+    """
     with private_training(settings.seed):
-        judge = _build(real.train, settings).to(real.train.samples.device)
+        judge = _build(real.train, settings).to(device or real.train.samples.device)
         train_classifier(judge, real.train, settings.training)
     judge.requires_grad_(False)
     judge.test_accuracy = measure_label_accuracy(
@@ -150,7 +163,7 @@ def _write(path: Path, key: str, judge: DomainClassifier) -> None:
 
 
 def _read(
-    path: Path, key: str, train: LabelledSamples, settings: JudgeSettings
+    path: Path, key: str, train: LabelledSamples, settings: JudgeSettings, device: torch.device
 ) -> DomainClassifier | None:
     """Return the stored judge, or say why not and return None."""
     reason = "is damaged"
@@ -159,7 +172,7 @@ def _read(
         record = torch.load(path, map_location="cpu", weights_only=True)
         found = _record_hash(record["state"], record["test_accuracy"])
         if (record["key"], record["content_hash"]) == (key, found):
-            judge = _restore(record, train, settings)
+            judge = _restore(record, train, settings, device)
             if judge is not None:
                 return judge
     except PermissionError:
@@ -171,7 +184,7 @@ def _read(
 
 
 def _restore(
-    record: dict[str, Any], train: LabelledSamples, settings: JudgeSettings
+    record: dict[str, Any], train: LabelledSamples, settings: JudgeSettings, device: torch.device
 ) -> DomainClassifier | None:
     accuracy = float(record["test_accuracy"])
     if not math.isfinite(accuracy):
@@ -181,7 +194,7 @@ def _restore(
     judge.load_state_dict(record["state"])
     judge.test_accuracy = accuracy
     # As training leaves it: convolutions of a small judge are then twice as fast on a CPU.
-    judge.to(train.samples.device).to(memory_format=torch.channels_last)
+    judge.to(device).to(memory_format=torch.channels_last)
     return judge.eval().requires_grad_(False)
 
 

@@ -60,14 +60,14 @@ def measure_nearest_distances(queries: Tensor, references: Tensor) -> Tensor:
     """Return every query's Euclidean distance, (M,) float32, to the nearest reference.
 
     Args:
-        queries: (M, ...) float in [-1, 1] or uint8.
-        references: (N, ...), of the same sample shape, N >= 1.
+        queries: (M, ...) float in [-1, 1] or uint8; the search is on their device.
+        references: (N, ...), of the same sample shape, on any device, N >= 1.
     """
     queries = to_float(queries).flatten(1)
     best = torch.full((len(queries),), torch.inf, device=queries.device)
     nearest = torch.zeros_like(queries)
     for chunk in references.split(CHUNK_ROWS):
-        chunk = to_float(chunk).flatten(1)
+        chunk = to_float(chunk.to(queries.device)).flatten(1)
         distances, indices = torch.cdist(queries, chunk).min(1)
         closer = distances < best
         best = torch.where(closer, distances, best)

@@ -86,7 +86,7 @@ class RealReference:
         """Return Inception's features of at most inception.max_samples test samples, (N, 2048)."""
         return self._once(
             inception,
-            lambda: inception.extract(self.test(inception.max_samples)),
+            lambda: inception.extract(self.test(inception.max_samples).to(self.judge.device)),
         )
 
     def _inspect(self, data: LabelledSamples) -> Tensor:
@@ -98,7 +98,8 @@ class RealReference:
 
     def _make_ratio(self, count: int) -> NearestRealRatio:
         test = self.test(count)
-        return NearestRealRatio(self.real.train.samples, test.samples).to(test.samples.device)
+        samples = test.samples.to(self.judge.device)
+        return NearestRealRatio(self.real.train.samples, samples).to(samples.device)
 
     @torch.no_grad()
     def _once(self, key: Hashable, find: Callable[[], Found]) -> Found:

@@ -5,6 +5,8 @@ import json
 import logging
 from pathlib import Path
 
+import torch
+
 from ..cache_folder import default_cache_dir
 from .classifier_training import ClassifierTraining
 from .content_cache import add_samples, write_whole
@@ -23,6 +25,7 @@ def load_downstream_utility(
     training: ClassifierTraining,
     seed: int,
     steps: int,
+    device: torch.device | None = None,
 ) -> dict[str, float]:
     """Return `measure_downstream_utility` from $HUSCF_CACHE, measured and stored there if need be.
 
@@ -35,6 +38,7 @@ def load_downstream_utility(
         training: How the classifier is trained.
         seed: Of its initial weights and of the order of samples.
         steps: Optimiser steps.
+        device: Where it is trained; None is where the samples are.
     """
     digest = hashlib.sha256(f"{CACHE_FORMAT} {training} {seed} {steps}".encode())
     for data in (train, test):
@@ -43,7 +47,7 @@ def load_downstream_utility(
     path = default_cache_dir() / f"utility-{key[:32]}.json"
     figures = _read(path, key)
     if figures is None:
-        figures = measure_downstream_utility(train, test, training, seed, steps)
+        figures = measure_downstream_utility(train, test, training, seed, steps, device)
         _write(path, key, figures)
     return figures
 

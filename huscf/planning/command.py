@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +18,9 @@ from .problem.plan_cuts import is_cut_name
 from .results.result import check_output
 from .results.tables import print_tables
 from .search.strategies import STRATEGIES, search_plan
+
+#: For so long the default strategy tries to prove what it has found.
+PROOF_S = 2.0
 
 _EXAMPLES = """examples:
   huscf plan --config configs/paper/devices.yaml
@@ -65,7 +69,8 @@ def _plan(arguments: argparse.Namespace) -> None:
         given = {**given, "forbidden_cuts": _parse_forbidden(arguments.forbid)}
     job = PlanJob.load(arguments.config, given)
     problem = job.build()
-    result = search_plan(problem, job.options.search_settings)
+    settings = replace(job.options.search_settings, prove_within_s=PROOF_S)
+    result = search_plan(problem, settings)
     if arguments.picture:
         # Imported here: drawing takes a second that a table need not cost.
         from .results.pictures import draw_plan
@@ -129,7 +134,12 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _add_search_options(add: Any) -> None:
-    add("--strategy", choices=STRATEGIES, help="default genetic; milp proves, exact is for paper")
+    add(
+        "--strategy",
+        choices=STRATEGIES,
+        help="default genetic, proven by the solver of milp where that takes under two seconds; "
+        "milp takes its time, exact is for paper",
+    )
     add("--method", help="class of huscf.methods whose step is planned (default HuscfGan)")
     add("--latency_model", choices=get_args(LatencyModelName), help="paper: the published figures")
     add("--seed", type=int, help="of the search and of which client has which device")

@@ -1,12 +1,12 @@
 """Several runs side by side: final figures, differing configuration, curves, spread over seeds."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import make_printable
 from ..nested_values import flatten
 from .charts import draw_panels
+from .figure_table import BEST, Spread, choose_best, find_direction
 from .run_record import Row, RunRecord
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ def print_comparison(runs: Sequence[RunRecord]) -> None:
     figures = [final_figures(run) for run in runs]
     names = list(dict.fromkeys(name for row in figures for name in row))
     table = _make_table("Final figures", "figure", name_apart(runs))
-    for name in names:
-        cells = (f"{row[name]:.4g}" if name in row else "-" for row in figures)
-        table.add_row(as_text(name), *cells)
+    _add_figures(table, names, [[Spread.over([row.get(n)]) for n in names] for row in figures])
     console.print(table)
     repetitions = group_repetitions(runs)
     if groups := [group.runs for group in repetitions if len(group.runs) > 1]:
@@ -100,7 +98,7 @@ def group_repetitions(runs: Sequence[RunRecord]) -> list[Repetitions]:
             if key not in SEED_KEYS and not key.startswith((*UNINTERESTING, *SHOWN_ONLY))
         }
         groups.setdefault(repr(sorted(kept.items())), []).append(run)
-    several = [group for group in groups.values() if len({_seed_of(run) for run in group}) > 1]
+    several = [group for group in groups.values() if len({seed_of(run) for run in group}) > 1]
     return [_choose_repetitions(group) for group in several]
 
 
@@ -109,7 +107,7 @@ def _choose_repetitions(group: Sequence[RunRecord]) -> Repetitions:
     chosen: dict[Any, RunRecord] = {}
     left_out = []
     for run in group:
-        number, seed = _last_round(run), _seed_of(run)
+        number, seed = _last_round(run), seed_of(run)
         if number != last and not _stops_early(run):
             left_out.append((run, f"it ends after round {number:g}, others after {last:g}"))
         elif seed in chosen:
@@ -126,16 +124,6 @@ def _last_round(run: RunRecord) -> float:
 def _stops_early(run: RunRecord) -> bool:
     """Return whether a figure decides when the run ends, so that repetitions differ in length."""
     return "EarlyStopping" in str((run.config.get("trainer") or {}).get("callbacks"))
-
-
-def summarize_figure(values: Sequence[float | None]) -> str:
-    """Return "mean ± std" of a sample over runs, and of how many where some lack the figure."""
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return "-"
-    spread = statistics.stdev(known)
-    text = f"{statistics.fmean(known):.4g}" + (f" ± {spread:.2g}" if spread else "")
-    return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)})"
 
 
 def name_apart(runs: Sequence[RunRecord]) -> list[str]:
@@ -160,17 +148,34 @@ def draw_comparison(runs: Sequence[RunRecord]) -> bytes:
 def _make_spread_table(groups: Sequence[Sequence[RunRecord]], names: Sequence[str]) -> "Table":
     headings = []
     for group in groups:
-        seeds = ", ".join(map(str, map(_seed_of, group)))
+        seeds = ", ".join(map(str, map(seed_of, group)))
         headings.append(f"{', '.join(name_apart(group))}\nseeds {seeds}")
     table = _make_table("Mean ± standard deviation over seeds", "figure", headings)
-    figures = [_repeated_figures(group) for group in groups]
-    for name in names:
-        cells = (summarize_figure([row.get(name) for row in group]) for group in figures)
-        table.add_row(as_text(name), *cells)
+    figures = [repeated_figures(group) for group in groups]
+    columns = [[Spread.over([row.get(n) for row in each]) for n in names] for each in figures]
+    _add_figures(table, names, columns)
     return table
 
 
-def _repeated_figures(group: Sequence[RunRecord]) -> list[Row]:
+def _add_figures(
+    table: "Table", names: Sequence[str], columns: Sequence[Sequence[Spread | None]]
+) -> None:
+    """Add a line a figure that any column has, and mark the best of each."""
+    is_marked = False
+    for name, *cells in zip(names, *columns, strict=True):
+        if not any(cells):
+            continue
+        is_more = find_direction(name)
+        means = [None if cell is None else cell.mean for cell in cells]
+        best = [] if is_more is None else choose_best(means, is_more)
+        texts = ["-" if cell is None else str(cell) for cell in cells]
+        table.add_row(as_text(name), *(t + BEST * (n in best) for n, t in enumerate(texts)))
+        is_marked |= bool(best)
+    if is_marked:
+        table.caption, table.caption_justify = f"{BEST.strip()} the best of its line", "left"
+
+
+def repeated_figures(group: Sequence[RunRecord]) -> list[Row]:
     """Return the runs' figures, without those of `huscf test` where it measured differently."""
     rows = [final_figures(run) for run in group]
     ways = [_describe_test(run) for run in group if run.scores]
@@ -206,5 +211,6 @@ def as_text(text: str) -> "Text":
     return Text(make_printable(text))
 
 
-def _seed_of(run: RunRecord) -> Any:
+def seed_of(run: RunRecord) -> Any:
+    """Return the seed of a run's configuration."""
     return run.config.get("seed_everything", "-")

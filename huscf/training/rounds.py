@@ -1,5 +1,6 @@
 """What a round needs to know of a run, and what it comes to."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +23,8 @@ class RoundResult:
             something comparable at the server.
         figures: By name; a row of metrics.csv.
         warnings: What a user should hear of, a line each.
+        trained_at: When the averaging was over, by the monotonic clock: what follows is evaluation,
+            pictures and files, and no training.
     """
 
     number: int
@@ -31,6 +34,7 @@ class RoundResult:
     compares_clients: bool = True
     figures: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    trained_at: float = field(default_factory=time.monotonic)
 
 
 class FederatedRun(Protocol):

@@ -2,15 +2,21 @@
 
 import csv
 import json
+import os
+import sys
+import time
+from pathlib import Path
+from threading import Barrier
 
 import pytest
 import yaml
 
 from huscf.__main__ import main
 from huscf.bench import Grid, run_cells, running
-from huscf.bench.page import trace
+from huscf.bench.command import parse_options
+from huscf.bench.page import trace, write_page
 from huscf.bench.running import find_folder, is_done
-from huscf.bench.tables import measure
+from huscf.bench.tables import make_figure_table, make_rows, measure
 from huscf.errors import HuscfError
 from huscf.reporting import RunRecord
 from tests.conftest import REPOSITORY
@@ -118,7 +124,7 @@ def test_a_key_that_does_not_exist_is_named_before_anything_runs(tmp_path, capsy
     assert main([*command, "--grid", "model.method.init_args.generater_lr=1"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert "huscf---generater_lr=1-seed0" in lines[0] and "generater_lr' is not acc" in lines[0]
+    assert "huscf-generater_lr=1-seed0" in lines[0] and "generater_lr' is not acc" in lines[0]
     assert "nothing was run" in lines[0]
     assert not (tmp_path / "cells").exists()
 
@@ -127,7 +133,7 @@ def test_a_bench_runs_goes_on_after_a_failure_and_resumes(tmp_path, capsys, monk
     """Real runs, in this process; the first method's rate is refused when it begins."""
     calls = []
 
-    def run(options, checkpoint):
+    def run(options, checkpoint, *_):
         calls.append((options, checkpoint))
         capsys.readouterr()
         path = [] if checkpoint is None else [f"--ckpt_path={checkpoint}"]
@@ -145,25 +151,25 @@ def test_a_bench_runs_goes_on_after_a_failure_and_resumes(tmp_path, capsys, monk
     }
     (tmp_path / "devices.yaml").write_text(yaml.safe_dump(devices))
     path = write(tmp_path / "b.yaml", methods=methods, set=TINY, devices="devices.yaml")
-    command = ["bench", "--config", str(path), "--output", "out"]
+    command = ["bench", "--config", str(path), "--output", "out", "--jobs", "1"]
     assert main(command) == 1
     said = capsys.readouterr().out.splitlines()
     assert len(calls) == 2
     assert "tables: out/table.md" in said[-2] and "page: out/bench.html" in said[-1]
     table = (tmp_path / "out" / "table.md").read_text().splitlines()
     assert "failed: method.generator_lr is -1.0" in table[2]
-    names, row = ([c.strip() for c in line.split("|")] for line in (table[0], table[3]))
+    names, row = ([c.strip(" ↓↑") for c in line.split("|")] for line in (table[0], table[3]))
     cells = dict(zip(names, row, strict=True))
     assert (cells["method"], cells["seeds"], cells["steps"]) == ("mdgan", "1", "2")
     assert float(cells["simulated s"]) == pytest.approx(2 * float(cells["simulated s a step"]))
     (entry,) = csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines())
     assert entry["method"] == "mdgan" and float(entry["traffic/mbytes"]) > 0
     page = (tmp_path / "out" / "bench.html").read_text()
-    assert "data:image/png;base64," in page and "bad---seed0: method.generator_lr" in page
+    assert "data:image/png;base64," in page and "bad-seed0: method.generator_lr" in page
     # An interrupted run goes on.
-    monkeypatch.setattr("huscf.bench.command.check_cells", lambda *_: None)
+    monkeypatch.setattr("huscf.bench.command.check_cells", lambda *_: [])
     monkeypatch.setattr("huscf.bench.command.write_page", lambda *_: "")
-    record = tmp_path / "out" / "cells" / "mdgan---seed0.json"
+    record = tmp_path / "out" / "cells" / "mdgan-seed0.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "status": "started"}))
     calls.clear()
     assert main(command) == 1
@@ -177,10 +183,10 @@ def test_a_bench_runs_goes_on_after_a_failure_and_resumes(tmp_path, capsys, monk
 def test_other_settings_begin_anew_and_the_newest_folder_counts(tmp_path, monkeypatch):
     calls = []
 
-    def run(options, checkpoint):
+    def run(options, checkpoint, *_):
         calls.append(checkpoint)
         number = len(calls)
-        make_run(tmp_path / "runs" / f"huscf---seed0-{number}", 40)
+        make_run(tmp_path / "runs" / f"huscf-seed0-{number}", 40)
         return ""
 
     monkeypatch.setattr(running, "_run", run)
@@ -189,7 +195,7 @@ def test_other_settings_begin_anew_and_the_newest_folder_counts(tmp_path, monkey
         (cell,) = grid.list_cells()
         assert run_cells([cell], tmp_path, lambda line: None) == 0
     assert calls == [None, None]
-    assert find_folder(cell, tmp_path).name == "huscf---seed0-2"
+    assert find_folder(cell, tmp_path).name == "huscf-seed0-2"
     assert is_done(cell, tmp_path)
     (other,) = Grid.load([write(tmp_path / "c.yaml")]).list_cells()
     assert not is_done(other, tmp_path), "it was asked for otherwise"
@@ -197,7 +203,7 @@ def test_other_settings_begin_anew_and_the_newest_folder_counts(tmp_path, monkey
 
 def test_a_run_that_fails_leaves_its_last_line():
     """A process of its own, which no other test starts."""
-    reason = running._run(["--nope=1"], None)
+    reason = running._run(["--nope=1"], None, running.Children())
     assert "nope" in reason and "\n" not in reason and not reason.startswith("huscf")
 
 
@@ -219,3 +225,134 @@ def test_figures_are_means_over_domains_and_curves_have_three_axes(tmp_path):
     assert curves["simulated seconds"][0] == [5, 10]
     fixed = make_run(tmp_path / "two-1", 40, rule="huscf.federation.OneCluster", **figures)
     assert "ARI" not in measure(cell, fixed).figures, "nobody looked for clusters"
+
+
+def test_a_configuration_of_a_run_is_a_bench_of_one_method(tmp_path):
+    options = {"trainer.max_epochs": "3", RATE: "1e-3"}
+    grid = Grid.load([Path(QUICKSTART), Path(MDGAN)], seeds=[4, 5], keys=options)
+    cells = grid.list_cells()
+    assert [cell.name for cell in cells] == ["mdgan-seed4", "mdgan-seed5"]
+    assert cells[0].options(tmp_path)[:4] == ["--config", QUICKSTART, "--config", MDGAN]
+    assert f"--{RATE}=1e-3" in cells[0].options(tmp_path)
+    assert grid.output.name == "bench-mdgan"
+    # What is given as an option wins over what a bench file sets for all, or for a method.
+    file = write(tmp_path / "b.yaml", methods={"m": {"set": {RATE: 5}}}, set={"a.b": 1})
+    (cell,) = Grid.load([file], keys={RATE: "7", "a.b": "2"}).list_cells()
+    assert dict(cell.keys) == {RATE: "7", "a.b": "2"}
+    with pytest.raises(HuscfError, match=r"options: run\.name is the bench's own"):
+        Grid.load([file], keys={"run.name": "x"})
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--a.b=1", "--c.d", "-2"], {"a.b": "1", "c.d": "-2"}),
+        (["--a.b="], {"a.b": ""}),
+        (["x"], "x: an option begins with --"),
+        (["--a.b"], "--a.b: its value is missing"),
+    ],
+)
+def test_options_of_fit_are_read(words, found):
+    if isinstance(found, dict):
+        assert parse_options(words) == found
+    else:
+        with pytest.raises(HuscfError, match=found):
+            parse_options(words)
+
+
+def test_fit_with_seeds_is_a_bench(tmp_path, capsys, monkeypatch):
+    """The command line of a user, up to where runs would start."""
+    asked = []
+    monkeypatch.setattr(running, "_run", lambda options, *_: asked.append(options) or "no")
+    monkeypatch.chdir(tmp_path)
+    command = ["fit", "--config", QUICKSTART, "--seeds", "3", "4", "--trainer.max_epochs", "2"]
+    assert main([*command, "--jobs=1"]) == 1
+    assert len(asked) == 2
+    assert {"--trainer.max_epochs=2", "--seed_everything=4"} <= set(asked[1])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "[1/2] quickstart-seed3: failed: no; 1 to go, about 0 s"
+    assert (tmp_path / "runs" / "bench-quickstart" / "table.md").is_file()
+
+
+def test_runs_go_side_by_side_and_each_is_reported(tmp_path, monkeypatch):
+    """Two runs that wait for each other would never end one after the other."""
+    both, threads = Barrier(2, timeout=20), []
+
+    def run(options, checkpoint, children, number):
+        threads.append(number)
+        both.wait()
+        return "" if "--seed_everything=0" in options else "bad"
+
+    monkeypatch.setattr(running, "_run", run)
+    cells = Grid.load([write(tmp_path / "b.yaml")], seeds=[0, 1]).list_cells()
+    said = []
+    assert run_cells(cells, tmp_path, said.append, jobs=2) == 1
+    assert sorted(line[:22] for line in said) == [
+        "[1/2] huscf-seed0: don",
+        "[2/2] huscf-seed1: fai",
+    ]
+    assert threads == [max(1, running.count_cores() // 2)] * 2
+    assert [is_done(cell, tmp_path) for cell in cells] == [True, False]
+
+
+def test_a_stop_ends_the_runs_and_begins_no_other(tmp_path, monkeypatch):
+    """Real processes, which would take a minute; whoever reports is interrupted."""
+    started = []
+
+    def run(options, checkpoint, children, threads):
+        if "--seed_everything=0" in options:
+            return ""
+        command = [sys.executable, "-c", "import time; time.sleep(60)"]
+        started.append(children.start(command, os.environ))
+        started[-1].communicate()
+        return "stopped"
+
+    def stop(line):
+        while not started:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "_run", run)
+    monkeypatch.setattr(running, "END_WITHIN_S", 0.1)
+    cells = Grid.load([write(tmp_path / "b.yaml")], seeds=list(range(5))).list_cells()
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(cells, tmp_path, stop, jobs=2)
+    assert all(child.wait(5) for child in started) and len(started) <= 2
+    ended = running.Children()
+    ended.end()
+    with pytest.raises(KeyboardInterrupt):
+        ended.start([sys.executable, "--version"], os.environ)
+
+
+def test_as_many_runs_as_the_cores_allow(monkeypatch):
+    monkeypatch.setattr(running, "count_cores", lambda: 8)
+    monkeypatch.setattr(running.torch.accelerator, "is_available", lambda: False)
+    two, all_cores = {"training": {"num_threads": 2}}, {"training": {"num_threads": 0}}
+    assert running.count_jobs([two]) == 4
+    assert running.count_jobs([two, {"training": {"num_threads": 3}}]) == 2
+    assert running.count_jobs([two, all_cores]) == running.count_jobs([{}]) == 1
+    monkeypatch.setattr(running.torch.accelerator, "is_available", lambda: True)
+    assert running.count_jobs([two]) == 1
+
+
+def test_the_table_has_mean_and_spread_and_marks_the_best_of_a_scenario(tmp_path):
+    figures = {("a", 0): 0.2, ("a", 1): 0.4, ("b", 0): 0.8, ("b", 1): 0.9}
+    path = write(tmp_path / "b.yaml", methods={"a": {}, "b": {}}, seeds=[0, 1])
+    cells = Grid.load([path]).list_cells()
+    measured = []
+    for cell in cells:
+        value = figures[cell.method, cell.seed]
+        scores = {"eval/d/label_accuracy": value, "eval/d/frechet_distance": 10 * value}
+        measured.append(measure(cell, make_run(tmp_path / f"{cell.name}-1", 40, **scores)))
+    rows = make_rows(cells, measured, lambda cell: "")
+    lines = make_figure_table(rows).to_markdown().splitlines()
+    assert lines[0] == (
+        "| method | seeds | label accuracy ↑ | Frechet ↓ | steps "
+        "| MB uplink per client ↓ | MB downlink per client ↓ |"
+    )
+    assert lines[2:] == [
+        "| a | 2 | 0.3 ± 0.14 | **3 ± 1.4** | 40 | 4 | 1.5 |",
+        "| b | 2 | **0.85 ± 0.071** | 8.5 ± 0.71 | 40 | 4 | 1.5 |",
+    ]
+    page = write_page(rows, measured, tmp_path).read_text()
+    assert "0.85 ± 0.071 *" in page and "the best of its column and scenario" in page

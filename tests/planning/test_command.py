@@ -90,8 +90,9 @@ def test_paper_figures_through_the_command(capsys):
 def test_table_names_profiles_stages_and_bound(capsys):
     assert main(["--config", str(DEVICES)]) == 0
     text = capsys.readouterr().out
-    for word in ("device7", "generator_forward", "latency 28.1453", "bound", "gap", "seed 0"):
+    for word in ("device7", "generator_forward", "latency 28.1453", "gap 0.0000%", "seed 0"):
         assert word in text
+    assert "(milp optimum, one set of cuts per group)" in text
 
 
 def test_outputs_are_written_and_never_overwritten_unasked(tmp_path, capsys):

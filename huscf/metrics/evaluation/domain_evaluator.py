@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ...errors import HuscfError
@@ -39,6 +40,7 @@ class DomainEvaluator:
         domain: The real data; a classifier is trained on it once and cached on disk.
         spectrogram_range_db: dB between -1 and 1 where samples are spectrograms, else None.
         plain_judge: Whether the judge is that of JudgeSettings.plain().
+        device: Where the judge and downstream classifiers are; None is where the data are.
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class DomainEvaluator:
         domain: RealDomain,
         spectrogram_range_db: float | None = None,
         plain_judge: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         self.domain = domain
         self.spectrogram_range_db = spectrogram_range_db
         self.plain_judge = plain_judge
+        self.device = device
 
     @cached_property
     def real(self) -> RealData:
@@ -69,7 +73,7 @@ class DomainEvaluator:
     def reference(self) -> RealReference:
         """The real data with its judge, and what evaluations have found out about them so far."""
         settings = JudgeSettings.plain() if self.plain_judge else JudgeSettings()
-        return RealReference(self.real, load_judge(self.real, settings))
+        return RealReference(self.real, load_judge(self.real, settings, None, self.device))
 
     def measure(
         self,
@@ -154,4 +158,4 @@ class DomainEvaluator:
         classes = self.domain.num_classes
         # As many as LabelledSamples.balanced leaves.
         count = classes * max(1, min(num_per_class, settings.max_downstream // classes))
-        return Yardsticks(self.real, settings.downstream, count, seed)
+        return Yardsticks(self.real, settings.downstream, count, seed, self.device)

@@ -1,10 +1,12 @@
 """Scores of one domain over several draws and single clients."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TypeVar
 
+from ...activity import doing
 from ...errors import check_count
 from .domain_evaluator import DomainEvaluator
 from .sampler import Sampler
@@ -103,21 +105,27 @@ def score_domain(
         effort: How many samples, seeds and single clients.
     """
     count, members = effort.num_per_class, [owner.client_id for owner in owners]
-    by_seed = {
-        seed: evaluator.measure(sampler, members, count, settings, seed)
-        | evaluator.measure_pooled(owners, count, settings, seed)
-        for seed in range(effort.num_seeds)
-    }
+    by_seed = {}
+    for seed in range(effort.num_seeds):
+        with (
+            doing(f"draw {seed + 1} of {effort.num_seeds}")
+            if effort.num_seeds > 1
+            else nullcontext()
+        ):
+            by_seed[seed] = evaluator.measure(sampler, members, count, settings, seed)
+            by_seed[seed] |= evaluator.measure_pooled(owners, count, settings, seed)
     quick, client_count = EvaluationSettings.quick(), min(count, CLIENT_NUM_PER_CLASS)
     singles = spread_out(owners, effort.num_clients)
-    by_client = {
-        owner.client_id: evaluator.measure(sampler, [owner.client_id], client_count, quick)
-        for owner in singles
-    }
+    by_client = {}
+    for owner in singles:
+        with doing(f"client {owner.client_id}"):
+            figures = evaluator.measure(sampler, [owner.client_id], client_count, quick)
+        by_client[owner.client_id] = figures
     num_yardsticks = effort.num_yardstick_clients if settings.downstream else 0
     for owner in spread_out(singles or owners, num_yardsticks):
         alone = owner.client_id in by_client  # else all together stand for single ones
-        figures = evaluator.measure_usefulness(sampler, owner, count, settings, alone)
+        with doing(f"usefulness to client {owner.client_id}"):
+            figures = evaluator.measure_usefulness(sampler, owner, count, settings, alone)
         by_client.setdefault(owner.client_id, {}).update(figures)
     name = evaluator.domain.name
     return DomainScores(name, by_seed, count, by_client, len(owners), client_count)

@@ -53,7 +53,7 @@ def evaluate_samples(
     settings = settings or EvaluationSettings()
     real, judge = reference.real, reference.judge
     check_alike(synthetic, real.test, "synthetic", "real")
-    synthetic = synthetic.to(real.train.samples.device)
+    synthetic = synthetic.to(real.test.samples.device)
     if (judge.shape, judge.num_classes) != (synthetic.shape, synthetic.num_classes):
         raise HuscfError(
             f"the judge is for {judge.num_classes} classes of shape {judge.shape}, "
@@ -114,7 +114,7 @@ def measure_nearest_real(
     """Return the NearestRealRatio of at most settings.max_nearest samples."""
     metric = reference.nearest_real_ratio(settings.max_nearest)
     rows = _rows_like_test(synthetic, reference, settings.max_nearest, seed)
-    metric.update(synthetic.samples[rows])
+    metric.update(synthetic.samples[rows].to(reference.judge.device))
     return metric.compute().item()
 
 
@@ -125,7 +125,7 @@ def measure_by_inception(
     rows = _rows_like_test(synthetic, reference, inception.max_samples, seed)
     if min(len(rows), len(reference.test(inception.max_samples))) < 2:
         return {}
-    features = inception.extract(synthetic.select(rows))
+    features = inception.extract(synthetic.select(rows).to(reference.judge.device))
     return compare_inception(reference.inception_features(inception), features)
 
 

@@ -8,7 +8,9 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from ...activity import doing
 from ...errors import HuscfError
+from ..classifier_training import fitting_threads
 from ..inception_distances import InceptionFeatures
 from .domain_evaluator import DomainEvaluator, RealDomain
 from .domain_scores import DomainScores, Effort, score_domain
@@ -130,17 +132,22 @@ class ScoreBook:
             HuscfError: Where the domain, or what is drawn of it, cannot be measured.
         """
         owners = [client for client in data.clients if client.domain.name == name]
-        with _full_precision():
-            return score_domain(sampler, self.evaluator(data, name), owners, settings, effort)
+        names, size = list(data.domains), data.domains[name].train_samples[0].numel()
+        what = f"measuring {name} {names.index(name) + 1}/{len(names)}"
+        with _full_precision(), fitting_threads(size), doing(what):
+            evaluator = self.evaluator(data, name, getattr(sampler, "device", None))
+            return score_domain(sampler, evaluator, owners, settings, effort)
 
-    def evaluator(self, data: EvaluatedData, name: str) -> DomainEvaluator:
-        """Return what measures a domain of these data; made once."""
+    def evaluator(
+        self, data: EvaluatedData, name: str, device: torch.device | None = None
+    ) -> DomainEvaluator:
+        """Return what measures a domain of these data on a device; made once."""
         domain = data.domains[name]
         known = self._evaluators.get(name)
-        if known is None or known.domain is not domain:
+        if known is None or known.domain is not domain or known.device != device:
             spectrogram = getattr(data, "spectrogram", None)
             range_db = spectrogram and spectrogram.range_db
-            known = DomainEvaluator(domain, range_db, self.plain_judge)
+            known = DomainEvaluator(domain, range_db, self.plain_judge, device)
             self._evaluators[name] = known
         return known
 

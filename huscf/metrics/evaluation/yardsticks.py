@@ -35,15 +35,22 @@ class Yardsticks:
         training: The classifier's; its epochs are those over the generated samples.
         num_generated: How many these are; they decide about the steps of all.
         seed: Of the classifier.
+        device: Where it is trained; None is where the samples are.
     """
 
     def __init__(
-        self, real: RealData, training: ClassifierTraining, num_generated: int, seed: int = 0
+        self,
+        real: RealData,
+        training: ClassifierTraining,
+        num_generated: int,
+        seed: int = 0,
+        device: torch.device | None = None,
     ) -> None:
         self.real = real
         self.training = training
         self.steps = training.count_steps(num_generated)
         self.seed = seed
+        self.device = device
 
     def measure_pooled(self, owners: Iterable[OwnData]) -> dict[str, float]:
         """Return the figures of all the clients' real data: what sharing them would give."""
@@ -76,12 +83,12 @@ class Yardsticks:
 
     def _measure_real(self, indices: np.ndarray) -> dict[str, float]:
         data = self._select(indices)
-        return load_downstream_utility(data, self.real.test, self.training, self.seed, self.steps)
+        how = self.training, self.seed, self.steps, self.device
+        return load_downstream_utility(data, self.real.test, *how)
 
     def _measure(self, data: LabelledSamples) -> dict[str, float]:
-        return measure_downstream_utility(
-            data, self.real.test, self.training, self.seed, self.steps
-        )
+        how = self.training, self.seed, self.steps, self.device
+        return measure_downstream_utility(data, self.real.test, *how)
 
     def _select(self, indices: np.ndarray) -> LabelledSamples:
         """Return these training samples, repeated until they fill a batch."""

@@ -29,7 +29,7 @@ def trained_on(monkeypatch):
     for place in ("huscf.metrics.utility_cache", "huscf.metrics.evaluation.yardsticks"):
         monkeypatch.setattr(
             f"{place}.measure_downstream_utility",
-            lambda data, test, training, seed, steps: (
+            lambda data, test, training, seed, steps, device: (
                 seen.append((data, steps)) or {"accuracy": len(data) / 1000, "f1": 0.5}
             ),
         )
@@ -166,7 +166,7 @@ def test_scores_of_a_domain_have_yardsticks_of_some_of_its_clients(evaluator, da
     seen = []
     measure = module.measure_downstream_utility
     monkeypatch.setattr(
-        module, "measure_downstream_utility", lambda *a: seen.append(a[-1]) or measure(*a)
+        module, "measure_downstream_utility", lambda *a: seen.append(a[4]) or measure(*a)
     )
     scores = score_domain(sampler, evaluator, owners, settings, effort)
     assert set(seen) == {1}  # one epoch of 12 samples of ten classes, 120 a step
