@@ -15,9 +15,9 @@ from .running import check_cells, find_folder, find_reason, is_done, run_cells
 from .tables import Measured, make_rows, measure, write_tables
 
 _EXAMPLES = """examples:
-  huscf bench --config configs/bench/digits.yaml
-  huscf bench --config configs/bench/digits.yaml --seeds 0 1 2
-  huscf bench --config configs/bench/digits.yaml \\
+  huscf bench --config bench/digits
+  huscf bench --config bench/digits --seeds 0 1 2
+  huscf bench --config bench/digits \\
     --grid model.method.init_args.generator_lr=1e-3,5e-4 --output runs/rates
 
 The same command goes on where it stopped, and tries again what failed."""
