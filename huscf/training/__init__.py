@@ -3,6 +3,7 @@
 from .lightning_compat import LinkingCheckpoint, install_step_loop, note_sigterm
 from .loop import UShapedLoop
 from .module import ENGINES, EngineName, SplitModule, build_networks, check_format
+from .quiet import silence_dependencies
 from .ranked_strategy import RankedStrategy, decide_first, find_rank, share_items
 
 __all__ = [
@@ -19,4 +20,7 @@ __all__ = [
     "install_step_loop",
     "note_sigterm",
     "share_items",
+    "silence_dependencies",
 ]
+
+silence_dependencies()
