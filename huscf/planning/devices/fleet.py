@@ -173,7 +173,7 @@ def scale_profile(profile: DeviceProfile, factors: Mapping[str, float]) -> Devic
 
 
 def load_mapping(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping, of a file or that comes with huscf; no key is repeated, 1e-3 is a number.
+    """Read a YAML file, or one that comes with huscf: no key is repeated, 1e-3 is a number.
 
     Raises:
         HuscfError: Naming the file, where it is missing, cannot be read or is not such a mapping.
