@@ -13,6 +13,7 @@ Print a script that lets a shell complete commands, keys, files and names of con
 bash: huscf completion bash > ~/.local/share/bash-completion/completions/huscf
 zsh:  huscf completion zsh > ~/.huscf-completion, and in ~/.zshrc: source ~/.huscf-completion"""
 
+_CHOICES = re.compile(r"  \{([\w,-]+)\}")
 _OPTION = re.compile(r"(?<![\w.\[-])--?[A-Za-z][\w.-]*")
 
 _SCRIPT = """\
@@ -29,7 +30,7 @@ OPTIONS
     esac
     if [[ $previous == --config || $previous == -c ]]; then
         COMPREPLY=($(compgen -W "CONFIGS" -- "$current") $(compgen -f -- "$current"))
-    elif [[ $current == -* ]]; then
+    elif [[ $current == -* || ($previous != -* && $options != -*) ]]; then
         COMPREPLY=($(compgen -W "$options" -- "$current"))
     else
         COMPREPLY=($(compgen -f -- "$current"))
@@ -61,13 +62,14 @@ def main(arguments: Sequence[str], commands: Iterable[str], show_help: Callable[
 
 
 def find_options(text: str) -> list[str]:
-    """Return the options that stand at the beginning of lines of a help."""
+    """Return the options that stand at the beginning of lines of a help, and choices of words."""
     found: dict[str, None] = {}
     for line in text.splitlines():
-        before = re.match(r"\s{0,6}-[^\n]*?(?=\s{2,}|$)", line)
-        if before is not None:
+        if words := _CHOICES.match(line):
+            found |= dict.fromkeys(words[1].split(","))
+        elif before := re.match(r"\s{0,6}-[^\n]*?(?=\s{2,}|$)", line):
             found |= dict.fromkeys(_OPTION.findall(before[0]))
-    return [option for option in found if option.startswith("--")]
+    return [option for option in found if not option.startswith("-") or option[:2] == "--"]
 
 
 def make_script(options: dict[str, list[str]], configs: Sequence[str]) -> str:

@@ -20,10 +20,9 @@ def offer(script, *words, cwd=None):
 
 @pytest.fixture(scope="module")
 def script():
-    return make_script(
-        {"fit": find_options(_show_help("fit")), "plan": find_options(_show_help("plan"))},
-        ["quickstart", "methods/fedgan"],
-    )
+    commands = ("fit", "plan", "init", "compare")
+    options = {command: find_options(_show_help(command)) for command in commands}
+    return make_script(options, ["quickstart", "methods/fedgan"])
 
 
 def test_it_offers_commands_and_their_options(script):
@@ -32,6 +31,8 @@ def test_it_offers_commands_and_their_options(script):
     assert "--federation.every_n_epochs" in offer(script, "huscf", "fit", "--federation.")
     assert offer(script, "huscf", "plan", "--strat") == ["--strategy"]
     assert offer(script, "huscf", "plan", "--trainer") == []
+    assert offer(script, "huscf", "init", "fo") == ["folder"]
+    assert offer(script, "huscf", "init", "--") == ["--help", "--data", "--output"]
 
 
 def test_it_offers_configurations_and_files(script, tmp_path):
@@ -39,13 +40,15 @@ def test_it_offers_configurations_and_files(script, tmp_path):
     for option in ("--config", "-c"):
         found = offer(script, "huscf", "fit", option, "qui", cwd=tmp_path)
         assert found == ["quickstart", "quiet.yaml"]
-    assert offer(script, "huscf", "fit", "--ckpt_path", "qui", cwd=tmp_path) == ["quiet.yaml"]
+    for words in (["fit", "--ckpt_path"], ["init", "folder", "--data"], ["compare"]):
+        assert offer(script, "huscf", *words, "qui", cwd=tmp_path) == ["quiet.yaml"]
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("fit", "plan")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("fit", "plan", "init")])
 def test_every_command_has_options_to_offer(command):
-    expected = {"completion": "--help", "compare": "--output", "init": "--data"}
-    assert expected.get(command, "--help") in find_options(_show_help(command)), command
+    needed = {"completion": "zsh", "compare": "--output", "report": "--help", "join": "--address"}
+    needed |= {"generate": "--num_samples", "export": "--client", "provision": "--sites"}
+    assert needed.get(command, "--config") in find_options(_show_help(command)), command
 
 
 def test_the_command_prints_a_script_that_bash_takes(capsys, monkeypatch):

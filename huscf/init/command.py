@@ -25,7 +25,7 @@ examples:
   huscf init medical --data /data/ct --output ct.yaml
   huscf init quickstart
 
---config takes the name of these, which come with huscf (a file of yours of that name wins):
+These come with huscf, and --config takes their names (a file of yours of that name wins):
 """
 
 
