@@ -73,6 +73,7 @@ def _write_for(kind: str, folder: Path | None, output: Path) -> str:
     name = output.stem if is_folder_name(output.stem) else kind
     if folder is None:
         return fill(kind, Found("my_data", {"north": "north", "south": "south"}), name, output)
+    print(f"looking at {folder}; what is decoded is kept for runs\n", flush=True)
     found = look(kind, folder)
     if found.data is not None:
         print_domains(found.data)

@@ -97,6 +97,20 @@ def test_medical_takes_patients_frames_and_the_middle_slice(tmp_path, capsys):
     assert len(data.clients) == 2 and data.sample_shape.num_classes == 2
 
 
+def test_of_volumes_the_middle_slice_is_taken(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    for number in range(12):
+        place = tmp_path / "mr" / ("ill", "well")[number % 2] / f"{number}.nii"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(number).random((16, 20, 12), np.float32)
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), place)
+    assert main(["init", "folder", "--data", "mr"]) == 0
+    given = read(tmp_path / "folder.yaml")["data"]["init_args"]
+    assert (given["frames"], given["image_size"], given["axis"]) == ("middle", 16, "axial")
+    data = read_datamodule([tmp_path / "folder.yaml"], [])
+    assert sum(len(client) for client in data.clients) == 10 and not any(data.bad_data.values())
+
+
 def test_recordings_get_a_spectrogram_of_their_length(tmp_path):
     for number in range(20):
         save_tone(tmp_path / "words" / ("no", "yes")[number % 2] / f"{number}.wav", 300 + number)
