@@ -3,4 +3,4 @@
 Source: Tawfilis, Amer, El-Aasser, Elshabrawy, arXiv:2507.12979 (HuSCF-GAN).
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

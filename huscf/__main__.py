@@ -1,12 +1,12 @@
 """The command `huscf`: says what there is without importing torch, and dispatches."""
 
+import contextlib
 import errno
 import gc
 import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib import import_module
 
 HELP = """\
@@ -17,54 +17,61 @@ each client holds the outer blocks of the networks, the server the middle, and c
 clients federate.
 
 commands:
+  init       a configuration of yours  huscf init folder --data my_pictures
   check-data look at data first        huscf check-data --config mine.yaml
-  fit        train                     huscf fit --config configs/quickstart.yaml
+  fit        train                     huscf fit --config quickstart
   validate   quick scores              huscf validate --ckpt_path runs/.../last.ckpt
   test       all scores                huscf test --ckpt_path runs/.../last.ckpt
   generate   draw samples as files     huscf generate --ckpt_path runs/.../last.ckpt --output out/
   export     a cluster's generator     huscf export --ckpt_path C --cluster 0 --output generator.pt
-  bench      many runs, one table      huscf bench --config configs/bench/digits.yaml --jobs 4
+  bench      many runs, one table      huscf bench --config bench/digits --jobs 4
   compare    runs side by side         huscf compare runs/one runs/two --output table.tex
   report     write report.html anew    huscf report runs/one
   predict    samples as batches        Lightning's own; to have files use generate
-  plan       choose the cuts           huscf plan --config configs/paper/devices.yaml
+  plan       choose the cuts           huscf plan --config paper/devices
   provision  keys for server and sites huscf provision --sites a b --host HOST --output kit
   serve      train with sites          huscf serve --config run.yaml --tls kit/server
   join       take part as a site       huscf join --config site.yaml --tls kit/a
+  completion for bash or zsh           huscf completion --help
 
-Every key of a configuration file can be given on the command line, later values win:
-  huscf fit --config configs/quickstart.yaml --trainer.max_epochs 10 --data.clients_per_domain 2
+A configuration is a file, or the name of one that comes with huscf: quickstart, mnist_fashion,
+methods/fedgan, ... (huscf init --help lists them). Every key of it can be given on the command
+line, later values win:
+  huscf fit --config quickstart --trainer.max_epochs 10 --data.clients_per_domain 2
 Show all keys, those of the method, or the configuration that would run:
   huscf fit --help
   huscf fit --model.method.help huscf.methods.HuscfGan
-  huscf fit --config configs/quickstart.yaml --print_config
+  huscf fit --config quickstart --print_config
 Log to Weights & Biases too, offline where there is no key:
-  huscf fit --config configs/quickstart.yaml --config configs/wandb.yaml
+  huscf fit --config quickstart --config wandb
 Use a checkpoint whose classes are of a package of yours (docs/security.md):
   huscf test --ckpt_path runs/.../last.ckpt --trust mine.networks
 Train with several seeds, side by side as the cores allow, into one table:
-  huscf fit --config configs/quickstart.yaml --seeds 0 1 2
+  huscf fit --config quickstart --seeds 0 1 2
 Measure as the paper does, beside its figures:
   huscf test --ckpt_path runs/.../last.ckpt --protocol paper
 Go on with the latest run:
-  huscf fit --config configs/quickstart.yaml --ckpt_path last
+  huscf fit --config quickstart --ckpt_path last
 Try a server and two sites on this machine (docs/deployment.md):
-  huscf serve --config configs/quickstart.yaml --local 2
+  huscf serve --config quickstart --local 2
 """
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 DEPLOY_COMMANDS = ("provision", "serve", "join")
 COMMANDS = (
     *(*TRAINER_COMMANDS, "generate", "export", "bench"),
-    *("compare", "report", "plan", "check-data"),
+    *("compare", "report", "plan", "init", "check-data"),
     *DEPLOY_COMMANDS,
+    "completion",
 )
 
 #: Commands whose options are read in a module of their own.
-OWN_MAINS = {"plan": ".planning.command", "check-data": ".check_data", "bench": ".bench.command"}
-
-#: The exit code of what a shell ends for that reason: 128 + SIGPIPE, which Windows has not.
-BROKEN_PIPE = 141
+OWN_MAINS = {
+    "plan": ".planning.command",
+    "init": ".init.command",
+    "check-data": ".check_data",
+    "bench": ".bench.command",
+}
 
 #: The exit code of what a shell ends for that reason: 128 + SIGPIPE, which Windows has not.
 BROKEN_PIPE = 141
@@ -124,7 +131,9 @@ def _run(command: str, arguments: list[str]) -> int:
         # A notebook leaves its own way of drawing to its children, which may lack it.
         os.environ["MPLBACKEND"] = "agg"
     try:
-        return _run_command(command, arguments)
+        from .named_configs import name_configs
+
+        return _run_command(command, name_configs(arguments))
     except HuscfError as error:
         return _refuse(str(error))
     except OSError as error:
@@ -138,6 +147,10 @@ def _run_command(command: str, arguments: list[str]) -> int:
         command = "bench"
     if command in OWN_MAINS:
         return import_module(OWN_MAINS[command], __package__).main(arguments[1:])
+    if command == "completion":
+        from .completion import main as complete
+
+        return complete(arguments[1:], COMMANDS, _show_help)
     if command in DEPLOY_COMMANDS:
         return _deploy(command, arguments[1:])
     if command not in TRAINER_COMMANDS:
@@ -149,6 +162,16 @@ def _run_command(command: str, arguments: list[str]) -> int:
 
     run(arguments)
     return 0
+
+
+def _show_help(command: str) -> str:
+    """Return a command's help, or "" where that needs an extra which is not installed."""
+    from .errors import HuscfError
+
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit, HuscfError):
+        _run_command(command, [command, "--help"])
+    return shown.getvalue()
 
 
 def _deploy(command: str, arguments: list[str]) -> int:
@@ -172,7 +195,7 @@ def _refuse(message: str) -> int:
     return 2
 
 
-@contextmanager
+@contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     """Import faster: a fifth of the time goes into looking for garbage that imports do not make."""
     was_enabled = gc.isenabled()

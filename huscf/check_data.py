@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     data = read_datamodule(options.config, others)
     is_fatal = data.on_bad_data == "fatal"
     data.on_bad_data = "skip"  # to count all
-    _print_domains(data)
+    print_domains(data)
     _print_clients(data)
     print("\nwhat is done to the samples")
     for line in data.explain():
@@ -131,7 +131,8 @@ def _find_refusal(error: BaseException) -> HuscfError:
     return found or HuscfError(f"the configuration is refused: {' '.join(str(error).split())}")
 
 
-def _print_domains(data: FederatedDataModule) -> None:
+def print_domains(data: FederatedDataModule) -> None:
+    """Print what every domain holds: samples, classes, sizes, patients, and what is bad."""
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         domains = data.domains

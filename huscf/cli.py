@@ -50,7 +50,7 @@ from .resuming import (
 )
 from .run_lock import is_open
 from .saved_config import check_same_model, complete_command
-from .training import RankedStrategy, SplitModule, find_rank
+from .training import RankedStrategy, SplitModule, find_rank, silence_dependencies
 from .trust import parsing
 from .user_paths import expand_path
 
@@ -363,6 +363,7 @@ def _spell_out(option: str) -> str:
 
 def _quieten() -> None:
     """Silence notes that tell a user of this tool nothing."""
+    silence_dependencies()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
     if find_rank():
@@ -370,7 +371,6 @@ def _quieten() -> None:
     for message in (
         ".*does not have many workers.*",
         ".*args parameter is intended to run from within Python.*",
-        ".*LeafSpec.*",
         ".*callbacks used to create the checkpoint need to be provided.*Checkpoint.*",
         ".*smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",

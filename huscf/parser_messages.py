@@ -29,7 +29,7 @@ def shorten(line: str) -> str:
     """
     if "the following arguments are required: fit.data" in line:
         return (
-            "the data are missing: give --config FILE, for instance configs/quickstart.yaml, or "
+            "the data are missing: give --config FILE, for instance --config quickstart, or "
             "--data CLASS; huscf fit --help shows all keys"
         )
     keys = re.findall(r'Parser key "([^"]+)"', line)

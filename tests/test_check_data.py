@@ -187,7 +187,7 @@ def test_recordings_and_dicom_are_described(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        (None, [], "config mine.yaml: cannot be read (No such file or directory)"),
+        (None, [], "config mine.yaml: there is no such file, and none of that name"),
         ("data: [1", [], "config mine.yaml: is no YAML"),
         ("just words", [], "config mine.yaml: needs keys such as data:"),
         ("model: {}", [], "required: data"),

@@ -52,7 +52,7 @@ def work(tmp_path, monkeypatch):
             "data.init_args.clients_per_domain is two, must be a whole number or a list of whole",
         ),
         (["--modle.engine", "serial"], "did you mean model.engine?"),
-        (["--config", "nothere.yaml"], "File does not exist: "),
+        (["--config", "nothere.yaml"], "config nothere.yaml: there is no such file"),
     ],
 )
 def test_options_are_refused_in_one_line(capsys, options, message):
@@ -99,7 +99,7 @@ def test_the_file_that_is_wrong_is_named(capsys, content, message, form):
 
 def test_fit_alone_says_what_is_missing(capsys):
     line = refuse(["fit"], capsys)
-    assert "the data are missing: give --config FILE, for instance configs/quickstart.yaml" in line
+    assert "the data are missing: give --config FILE, for instance --config quickstart" in line
 
 
 def test_a_message_of_an_unknown_kind_stays_as_it_is():

@@ -50,6 +50,9 @@ def test_the_script_trains_draws_and_exports(tmp_path):
         [sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if not line.startswith(("GPU ", "TPU "))]
+    assert said == ["Seed set to 0", "`Trainer.fit` stopped: `max_epochs=2` reached."]
+    assert "Params" not in done.stdout
     assert (
         "torch.Size([100, 1, 8, 8]) tensor([10, 10, 10, 10, 10, 10, 10, 10, 10, 10])" in done.stdout
     )

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 
 from tests.conftest import REPOSITORY
 
@@ -38,6 +39,14 @@ def test_every_link_between_documents_leads_to_a_file_and_a_heading():
                 broken.append(f"{document.name}: {name}#{anchor}")
     assert links > 20
     assert broken == []
+
+
+def test_tests_find_real_data_by_the_environment(monkeypatch, tmp_path):
+    path = str(REPOSITORY / "tests" / "conftest.py")
+    monkeypatch.setenv("HUSCF_DATA", str(tmp_path))
+    assert runpy.run_path(path)["SHARED_DATA"] == tmp_path
+    monkeypatch.delenv("HUSCF_DATA")
+    assert runpy.run_path(path)["SHARED_DATA"] == REPOSITORY.parent / "shared" / "data"
 
 
 def _find_anchors(document):

@@ -15,10 +15,10 @@ from .running import check_cells, count_jobs, find_folder, find_reason, is_done,
 from .tables import Measured, make_rows, measure, write_tables
 
 _EXAMPLES = """examples:
-  huscf bench --config configs/quickstart.yaml --seeds 0 1 2 --trainer.max_epochs 20
-  huscf bench --config configs/bench/digits.yaml
-  huscf bench --config configs/bench/digits.yaml --seeds 0 1 2
-  huscf bench --config configs/bench/digits.yaml \\
+  huscf bench --config quickstart --seeds 0 1 2 --trainer.max_epochs 20
+  huscf bench --config bench/digits
+  huscf bench --config bench/digits --seeds 0 1 2
+  huscf bench --config bench/digits \\
     --grid model.method.init_args.generator_lr=1e-3,5e-4 --output runs/rates
 
 --config takes bench files and configurations of runs; options of `huscf fit` hold for every run.

@@ -12,6 +12,7 @@ import yaml
 
 from ..bounded_files import MAX_YAML_BYTES, parse_yaml, read_bytes
 from ..errors import HuscfError
+from ..named_configs import find_config
 
 _KEYS = ("base", "methods", "scenarios", "seeds", "set", "grid", "output", "devices")
 
@@ -167,7 +168,7 @@ class Grid:
             _read_keys(values.get("set"), f"{owner}: set"),
             grid,
             output or Path(values.get("output") or default),
-            values.get("devices"),
+            find_config(str(values["devices"])) if values.get("devices") else None,
             _read_keys(keys, "options"),
         )
 
@@ -224,10 +225,10 @@ def _list_paths(values: Any, owner: str) -> tuple[str, ...]:
     paths = [values] if isinstance(values, str) else values
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise HuscfError(f"{owner}: must be a list of configuration files")
-    for path in paths:
-        if not Path(path).is_file():
-            raise HuscfError(f"{owner}: there is no file {path}")
-    return tuple(paths)
+    try:
+        return tuple(map(find_config, paths))
+    except HuscfError as error:
+        raise HuscfError(f"{owner}: {error}") from None
 
 
 def _read_keys(values: Any, owner: str) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def provision(arguments: Sequence[str]) -> int:
 def serve(arguments: Sequence[str]) -> int:
     """Train with sites that join over the network; the server has no data."""
     parser = _make_parser("serve", serve, "--config run.yaml --tls kit/server")
+    parser.add_argument("--config", "-c", action="append", default=[], help="keys as for fit")
     parser.add_argument("--listen", default=None, help="host:port (default 0.0.0.0:8443)")
     parser.add_argument("--tls", type=Path, help="the server's kit")
     parser.add_argument("--local", type=int, metavar="N", help="try it: N sites on this machine")
@@ -71,6 +72,7 @@ def serve(arguments: Sequence[str]) -> int:
     options, others = parser.parse_known_args(list(arguments))
     if (options.tls is None) == (options.local is None):
         raise HuscfError("serve: needs --tls kit/server, or --local 2 for a try on this machine")
+    others = [*(f"--config={path}" for path in options.config), *others]
     config = read_run_config(others)
     if not is_folder_name(config.name):
         raise HuscfError(f"run.name is {config.name!r}, must be the name of one folder")

@@ -23,10 +23,10 @@ from .search.strategies import STRATEGIES, search_plan
 PROOF_S = 2.0
 
 _EXAMPLES = """examples:
-  huscf plan --config configs/paper/devices.yaml
-  huscf plan --config configs/paper/devices.yaml --strategy milp --output plan.yaml
-  huscf plan --config configs/paper/devices.yaml --latency_model paper --json
-  huscf plan --config configs/paper/devices.yaml --min_discriminator_head 2 --picture plan.png
+  huscf plan --config paper/devices
+  huscf plan --config paper/devices --strategy milp --output plan.yaml
+  huscf plan --config paper/devices --latency_model paper --json
+  huscf plan --config paper/devices --min_discriminator_head 2 --picture plan.png
   huscf plan --calibrate here.yaml --uplink_mbit_per_s 40 --downlink_mbit_per_s 100
 
 Cuts are numbers of blocks that a client holds: generator head, generator tail, discriminator

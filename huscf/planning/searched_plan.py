@@ -27,7 +27,8 @@ class SearchedPlan(PlanSource):
     takes it, or where the file has none the default in brackets.
 
     Args:
-        devices: YAML file with profiles, server and assignment, or the same as a mapping.
+        devices: YAML file with profiles, server and assignment, or the name of one that comes with
+            huscf (paper/devices), or the same as a mapping.
         latency_model: "corrected", or "paper" for the published figures ("corrected").
         strategy: "uniform", "random", "genetic", "exact", "milp" or "decentralized" ("genetic").
         seed: Seed of the search and of who gets which profile; None takes the run's.

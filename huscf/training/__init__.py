@@ -5,6 +5,7 @@ from .federation import Federation
 from .lightning_compat import LinkingCheckpoint, install_step_loop, note_sigterm
 from .loop import UShapedLoop
 from .module import ENGINES, EngineName, SplitModule
+from .quiet import silence_dependencies
 from .ranked_strategy import RankedStrategy, decide_first, find_rank, share_items
 from .rounds import FederatedRun, RoundResult
 
@@ -25,4 +26,7 @@ __all__ = [
     "install_step_loop",
     "note_sigterm",
     "share_items",
+    "silence_dependencies",
 ]
+
+silence_dependencies()

@@ -92,7 +92,10 @@ def test_a_grid_is_every_method_scenario_value_and_seed(tmp_path):
     [
         ({"metods": {}}, "unknown key metods; known: base"),
         ({"methods": {}}, "methods is missing"),
-        ({"methods": {"m": {"configs": ["no.yaml"]}}}, "methods: m: configs: there is no file no"),
+        (
+            {"methods": {"m": {"configs": ["no.yaml"]}}},
+            "m: configs: config no.yaml: there is no such",
+        ),
         ({"methods": {"m": {"config": []}}}, "m: must have configs, a list of files, or set"),
         ({"seeds": ["a"]}, "seeds must be whole numbers"),
         ({"grid": {"a": 1}}, "grid: a must be a list"),

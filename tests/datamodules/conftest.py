@@ -1,7 +1,5 @@
-import os
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from tests.conftest import REPOSITORY, SHARED_DATA
 @pytest.fixture
 def shared_data():
     """The small real sets beside the checkout, or those of HUSCF_DATA."""
-    root = Path(os.environ.get("HUSCF_DATA") or SHARED_DATA)
+    root = SHARED_DATA
     if not (root / "MNIST").is_dir():
         pytest.skip(f"no real data in {root}")
     return root

@@ -1,14 +1,11 @@
 """Real data for the metrics' tests, and a judge of the digits that is trained once."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from huscf.metrics import LabelledSamples, RealData, load_judge
-
-SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+from tests.conftest import SHARED_DATA
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -114,7 +114,7 @@ def test_outputs_are_written_and_never_overwritten_unasked(tmp_path, capsys):
     ("flags", "message"),
     [
         ([], "--config is missing"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["--config", "nowhere.yaml"], "config nowhere.yaml: there is no such file"),
         (["--config", str(DEVICES), "--forbid", "head=1"], "--forbid head=1"),
         (["--config", str(DEVICES), "--output", "no/folder/plan.yaml"], "does not exist"),
         (["--config", str(DEVICES), "--max_latency_s", "0.1"], "max_latency_s"),

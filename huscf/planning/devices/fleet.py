@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from ...errors import PlanError
+from ...named_configs import find_config
 from ...text_files import read_text
 from ...user_paths import expand_path
 from .profiles import (
@@ -172,11 +173,12 @@ def scale_profile(profile: DeviceProfile, factors: Mapping[str, float]) -> Devic
 
 
 def load_mapping(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping in which no key is repeated; 1e-3 is a number.
+    """Read a YAML file, or one that comes with huscf: no key is repeated, 1e-3 is a number.
 
     Raises:
-        PlanError: Naming the file, where it cannot be read or is not such a mapping.
+        HuscfError: Naming the file, where it is missing, cannot be read or is not such a mapping.
     """
+    path = find_config(str(path))
     try:
         values = yaml.load(read_text(expand_path(path)), _Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -1,20 +1,27 @@
-"""Every example of CONTRIBUTING.md is saved as printed, and trains a round through the real CLI."""
+"""The pages of docs/extending: what they say is to be written is; every example trains a round."""
 
+import ast
 import csv
+import importlib
+import inspect
 import re
 
 import pytest
 
 from huscf.__main__ import main
+from huscf.split import CutPlan
 from tests.conftest import REPOSITORY
 
-GUIDE = (REPOSITORY / "CONTRIBUTING.md").read_text()
+PAGES = sorted((REPOSITORY / "docs" / "extending").glob("*.md"))
+GUIDE = "".join(page.read_text() for page in PAGES)
 FILES = {
     name: text
     for text, name in re.findall(
         r"```(?:python|yaml)\n(# (my_\w+\.(?:py|yaml))\n.*?)```", GUIDE, re.DOTALL
     )
+    if name != "my_shapes.py"  # which shows shapes only
 }
+SIGNATURES = re.findall(r"```python\n# signatures\n(.*?)```", GUIDE, re.DOTALL)
 OVERLAYS = [name for name in FILES if name.endswith(".yaml")]
 
 
@@ -47,7 +54,7 @@ def fit(tmp_path, monkeypatch, overlays, options=()):
 
 
 def test_every_python_file_has_an_overlay():
-    assert len(OVERLAYS) == 5
+    assert len(OVERLAYS) == 7
     assert sorted(FILES) == sorted(OVERLAYS + [f"{name[:-5]}.py" for name in OVERLAYS])
 
 
@@ -68,8 +75,37 @@ def test_the_network_trains(tmp_path, monkeypatch):
     assert float(row["traffic/mbytes"]) > 0
 
 
-def test_rules_wire_and_callback_train_together(tmp_path, monkeypatch):
-    row = fit(tmp_path, monkeypatch, ["my_rules.yaml", "my_wire.yaml", "my_callback.yaml"])
+def test_rules_wire_loss_plan_and_callback_train_together(tmp_path, monkeypatch):
+    parts = ("rules", "wire", "loss", "plan", "callback")
+    row = fit(tmp_path, monkeypatch, [f"my_{part}.yaml" for part in parts])
     assert float(row["federation/num_clusters"]) == 2
     assert float(row["mine/uplink_mbytes"]) > 0
-    assert float(row["train/discriminator_loss"]) > 0
+    # Of targets of 0.9 and 0.1 no logit gives less than their entropy, twice.
+    assert float(row["train/discriminator_loss"]) > 2 * 0.325
+    (path,) = tmp_path.glob("runs/*/plan.yaml")
+    assert [c.cuts.as_list() for c in CutPlan.load(path).clients] == [[2, 1, 1, 1]] * 4
+
+
+@pytest.mark.parametrize("block", SIGNATURES, ids=lambda text: text.split("import ")[1].split()[0])
+def test_the_methods_that_a_page_shows_are_those_of_the_base_class(block):
+    tree = ast.parse(block)
+    (line,) = (node for node in tree.body if isinstance(node, ast.ImportFrom))
+    base = getattr(importlib.import_module(line.module), line.names[0].name)
+    (shown,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    assert ast.unparse(shown.bases[0]) == base.__name__
+    methods = {n.name: n for n in shown.body if isinstance(n, ast.FunctionDef)}
+    assert set(base.__abstractmethods__ if hasattr(base, "__abstractmethods__") else ()) <= set(
+        methods
+    )
+    for name, method in methods.items():
+        wanted = list(inspect.signature(getattr(base, name)).parameters)
+        assert [argument.arg for argument in method.args.args] == wanted, name
+    for node in shown.body:
+        if isinstance(node, ast.Assign):
+            assert getattr(base, node.targets[0].id) == ast.literal_eval(node.value)
+
+
+def test_every_extension_point_of_the_readme_has_a_page():
+    readme = (REPOSITORY / "README.md").read_text()
+    named = set(re.findall(r"\]\(docs/extending/(\w+)\.md\)", readme))
+    assert named == {page.stem for page in PAGES if page.stem != "README"}

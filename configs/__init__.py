@@ -1,0 +1,1 @@
+"""Configurations that come with huscf; `huscf fit --config quickstart` finds them by name."""
