@@ -23,6 +23,7 @@ commands:
   test       all scores                huscf test --ckpt_path runs/.../last.ckpt
   generate   draw samples as files     huscf generate --ckpt_path runs/.../last.ckpt --output out/
   export     a cluster's generator     huscf export --ckpt_path C --cluster 0 --output generator.pt
+  audit      what attacks find         huscf audit --ckpt_path runs/one
   bench      a grid of runs           huscf bench --config configs/bench/digits.yaml
   compare    runs side by side         huscf compare runs/one runs/another --output curves.png
   report     write report.html anew    huscf report runs/one
@@ -53,7 +54,7 @@ Try a server and two sites on this machine (docs/deployment.md):
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 DEPLOY_COMMANDS = ("provision", "serve", "join")
 COMMANDS = (
-    *(*TRAINER_COMMANDS, "generate", "export", "bench"),
+    *(*TRAINER_COMMANDS, "generate", "export", "audit", "bench"),
     *("compare", "report", "plan", "check-data"),
     *DEPLOY_COMMANDS,
 )

@@ -1,4 +1,4 @@
-"""The commands that need no trainer: generate, export, compare, report."""
+"""The commands that need no trainer: generate, export, audit, compare, report."""
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
@@ -81,6 +81,37 @@ def export(options: Namespace) -> None:
     script, state = export_generator(saved, members, options.output)
     print(f"generator of clients {' '.join(map(str, members))}, TorchScript: {script}")
     print(f"its tensors by name: {state}")
+
+
+def audit(options: Namespace) -> None:
+    """Attack a run as its server, its clients and anybody would, and say what they find."""
+    import dataclasses
+
+    from rich.console import Console
+
+    from . import privacy
+    from .callbacks.run_folder import find_run_folder
+    from .sampling import load_gan
+
+    names = [field.name for field in dataclasses.fields(privacy.AuditSettings)]
+    settings = privacy.AuditSettings(**{name: getattr(options, name) for name in names})
+    path = _find_checkpoint(options.ckpt_path)
+    if (folder := options.output or find_run_folder(path)) is None:
+        raise HuscfError(f"checkpoint {path}: lies in no run's folder: say where with --output")
+    data = privacy.load_data(path, options.trust, options.data_root)
+    saved = load_gan(path, options.trust, engine="serial")
+    found = privacy.audit_run(saved, data, settings, lambda line: print(line, flush=True))
+    Console(width=max(150, Console().width)).print(privacy.make_table(found))
+    for attack, reason in found.not_applicable.items():
+        print(f"not applicable: {attack}: {reason}")
+    of_run = {"checkpoint": str(path), "round": saved.module.num_rounds}
+    folder.mkdir(parents=True, exist_ok=True)
+    if found.pictures:
+        write_bytes(folder / "audit.png", privacy.draw_pictures(found))
+        print(f"originals beside what was made of them: {folder / 'audit.png'}")
+    content = privacy.write_json(found, of_run | {"settings": dataclasses.asdict(settings)})
+    write_bytes(folder / "audit.json", content.encode())
+    print(f"figures: {folder / 'audit.json'}")
 
 
 def compare(options: Namespace) -> None:
@@ -189,6 +220,19 @@ def _add_export(parser: ArgumentParser) -> None:
     who.add_argument("--client", type=int, nargs=1, help="needs run.share_generator in the config")
 
 
+def _add_audit(parser: ArgumentParser) -> None:
+    _add_checkpoint(parser)
+    add = parser.add_argument
+    add("--output", type=Path, help="a folder; by default the run's own")
+    add("--data_root", type=Path, help="where the run's data lie, if they have moved")
+    add("--seed", type=int, default=0, help="of all attacks (default 0)")
+    add("--num_auxiliary", type=int, default=1000, help="what attackers know (%(default)s)")
+    add("--inversion_steps", type=int, default=2000, help="of the optimisation (%(default)s)")
+    add("--decoder_steps", type=int, default=1000, help="of the decoder's training (%(default)s)")
+    add("--num_generated", type=int, default=2000, help="published, of each domain (%(default)s)")
+    add("--num_judged", type=int, default=2000, help="members of each domain (%(default)s)")
+
+
 def _add_compare(parser: ArgumentParser) -> None:
     _add_runs(parser)
     parser.add_argument("--output", type=Path, help="draw the curves to this PNG")
@@ -202,6 +246,7 @@ def _add_runs(parser: ArgumentParser) -> None:
 COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], None], str]] = {
     "generate": (_add_generate, generate, "--ckpt_path last --num_samples 100 --output out"),
     "export": (_add_export, export, "--ckpt_path last --cluster 0 --output generator.pt"),
+    "audit": (_add_audit, audit, "--ckpt_path runs/quickstart-1"),
     "compare": (_add_compare, compare, "runs/quickstart-1 runs/quickstart-2 --output curves.png"),
     "report": (_add_runs, report, "runs/quickstart-1"),
 }

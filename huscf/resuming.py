@@ -146,11 +146,13 @@ def check_same_config(
     return [_describe(key, old, new) for key in differing]
 
 
-def check_same_data(saved: dict[str, Any], digests: Mapping[int, str], owner: str) -> None:
+def check_same_data(
+    saved: Mapping[int, str] | None, digests: Mapping[int, str], owner: str
+) -> None:
     """Raise a CheckpointError that names the clients whose data a run did not begin with.
 
     Args:
-        saved: What a checkpoint says of its data.
+        saved: Digests of the data that the run began with; None where nobody knows.
         digests: The present clients', from `FederatedDataModule.client_digests`.
         owner: The checkpoint's path.
     """
@@ -161,9 +163,9 @@ def check_same_data(saved: dict[str, Any], digests: Mapping[int, str], owner: st
         )
 
 
-def find_changed_clients(saved: dict[str, Any], digests: Mapping[int, str]) -> list[int]:
+def find_changed_clients(saved: Mapping[int, str] | None, digests: Mapping[int, str]) -> list[int]:
     """Return the clients whose data are not those that a run began with; see check_same_data."""
-    before = saved.get("client_digests", digests)
+    before = digests if saved is None else saved
     return [c for c in sorted(before.keys() | digests.keys()) if before.get(c) != digests.get(c)]
 
 

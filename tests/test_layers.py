@@ -39,6 +39,7 @@ LAYERS = [
     "sampling",
     "reporting",
     "callbacks",
+    "privacy",
     "commands",
     "check_data",
     "deploy",
