@@ -1,8 +1,9 @@
 """What a run gives away, measured: attacks by the server, by cluster members and by anybody."""
 
 from .attacked_run import AttackedRun, Seen
-from .audit import Audit, AuditSettings, Finding, audit_run
+from .audit import audit_run
 from .audit_report import draw_pictures, make_table, write_json
+from .findings import Audit, AuditSettings, Finding
 from .run_data import load_data
 
 __all__ = [

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from ..parties import Segment
 from ..randomness import make_rng
 from ..training import SplitModule
 from ..wire import SERVER, Message, PartyId, Wire
-from .inversion import SoftHead, mixing_labels
+from .inversion import SoftHead, mixing_labels, reads_labels
 
 #: The private tensor that holds a client's real samples.
 SAMPLES = "samples"
@@ -72,6 +73,8 @@ class AttackedRun:
         module: The run, with a serial engine; a copy of it makes the steps.
         item: The pass in which the server compares clients by what they send, if there is one.
     """
+
+    way: ClassVar[str] = "trained"
 
     module: SplitModule
     item: Pass | None = None
@@ -148,6 +151,10 @@ class AttackedRun:
             return {name: made[name] for name in names}
 
         return run
+
+    def reads_labels(self, client_id: int) -> bool:
+        """Return whether a client's head has an embedding, through which labels can be found."""
+        return reads_labels(self.head(client_id))
 
     def head(self, client_id: int) -> Segment:
         """Return a client's head in the pass that is attacked."""

@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ..models import to_uint8
-from .audit import Audit
+from .findings import Audit
 
 #: What figures are called, and to how many digits they are shown.
 FIGURES = {

@@ -36,6 +36,7 @@ class SavedGAN:
         num_classes: By client, the classes that its data may have; of those beyond it never saw
             any.
         channels: By client, the channels of its own data: grey stays grey in a run in colour.
+        are_compared: Whether clients send activations of blocks that never train, to be compared.
     """
 
     module: SplitModule
@@ -44,6 +45,7 @@ class SavedGAN:
     spectrogram: LogMel | None
     num_classes: dict[int, int]
     channels: dict[int, int] = field(default_factory=dict)
+    are_compared: bool = False
 
     @classmethod
     def from_training(cls, module: SplitModule, data: FederatedDataModule) -> "SavedGAN":
@@ -123,7 +125,16 @@ def load_gan(
     every = dict.fromkeys(module.clusters, module.sample_shape.num_classes)
     num_classes = data.get("num_classes", every)
     channels = data.get("channels", {})
-    return SavedGAN(module, config, class_names, spectrogram, num_classes, channels)
+    federation = checkpoint.get("callbacks", {}).get("ClusteredFederation", {})
+    return SavedGAN(
+        module,
+        config,
+        class_names,
+        spectrogram,
+        num_classes,
+        channels,
+        federation.get("observer") is not None,
+    )
 
 
 def check_known(wanted: Sequence[int], known: Sequence[int], kind: str) -> None:

@@ -4,13 +4,16 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from huscf.callbacks.observation import observe_batch, start_observer
 from huscf.datamodules import DigitsDataModule
 from huscf.methods import FedGan, FlowMatching, PooledGan, Vae
 from huscf.models import SampleShape, UNet, to_float
 from huscf.privacy import AttackedRun
 from huscf.privacy.class_presence import attack_presence, measure_moves
+from huscf.privacy.reference_view import ReferenceView
 from huscf.wire import MemoryWire
 from tests.conftest import make_batch, make_gan
+from tests.engines.cases import Recorder
 
 CUTS = {0: [1, 1, 1, 1], 1: [2, 1, 2, 1], 2: [1, 1, 1, 1]}
 
@@ -74,6 +77,22 @@ def test_the_server_s_own_run_of_a_head_is_the_client_s():
     made = run.soft_head(1)(to_float(samples), mixture)
     seen = run.observe(1, samples, labels, 6)
     assert torch.allclose(made["x"], seen.activations["x"], atol=1e-6)
+
+
+@pytest.mark.parametrize("client", [0, 1])
+def test_it_sees_what_clients_send_to_be_compared(client):
+    wire = Recorder()
+    run = make_run(wire=wire)
+    batch = make_batch([client])
+    observe_batch(start_observer(run.module, 6), run.module, batch)
+    (sent,) = wire.messages
+    view = ReferenceView(make_run())
+    seen = view.observe(client, *batch[client], 6)
+    assert sent.kind == "activations" and sent.tensors.keys() == seen.activations.keys()
+    assert all(torch.equal(seen.activations[name], t) for name, t in sent.tensors.items())
+    made = view.soft_head(client)(to_float(batch[client][0]), torch.zeros(6, 3))
+    assert torch.allclose(made["x"], seen.activations["x"], atol=1e-6)
+    assert not seen.gradients and not view.reads_labels(client)
 
 
 def test_a_client_of_every_depth_is_attacked():

@@ -17,6 +17,8 @@ QUICK = [
     *("--num_judged", "40", "--num_auxiliary", "40"),
 ]
 
+OPTIMISED = "inversion by optimisation"
+
 
 def fit(folder, *options):
     (folder / "mini.yaml").write_text(MINI)
@@ -48,6 +50,12 @@ def test_it_leaves_figures_and_pictures_in_the_run_s_folder(run, audited):
             (attack, place, origin)
             for origin in ("held-out digits", "negatives")
             for attack in attacks
+        ),
+        ("inversion by optimisation", f"{place}, when compared", ""),
+        *(
+            (attack, f"{place}, when compared", origin)
+            for origin in ("held-out digits", "negatives")
+            for attack in attacks[:2]
         ),
         ("classes from averaged blocks", "generator", ""),
         ("classes from averaged blocks", "discriminator", ""),
@@ -113,9 +121,8 @@ def test_a_run_s_wire_defends_it_in_the_audit_too(tmp_path):
     run = fit(tmp_path, *wire)
     options = [*QUICK, "--inversion_steps", "300"]
     assert main(["audit", "--ckpt_path", str(run), *options]) == 0
-    found = {e["attack"]: e for e in json.loads((run / "audit.json").read_text())["attacks"]}
-    blurred = found["inversion by optimisation"]
-    assert blurred["trained"]["ssim"] < 0.3
+    found = json.loads((run / "audit.json").read_text())["attacks"]
+    assert all(each["trained"]["ssim"] < 0.3 for each in found if each["attack"] == OPTIMISED)
 
 
 def test_data_that_have_changed_are_refused_before_anything(run, tmp_path, capsys):
