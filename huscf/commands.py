@@ -101,7 +101,9 @@ def audit(options: Namespace) -> None:
     data = privacy.load_data(path, options.trust, options.data_root)
     saved = load_gan(path, options.trust, engine="serial")
     found = privacy.audit_run(saved, data, settings, lambda line: print(line, flush=True))
-    Console(width=max(150, Console().width)).print(privacy.make_table(found))
+    console = Console(width=max(115, Console().width))
+    for table in privacy.make_tables(found):
+        console.print(table)
     for attack, reason in found.not_applicable.items():
         print(f"not applicable: {attack}: {reason}")
     of_run = {"checkpoint": str(path), "round": saved.module.num_rounds}

@@ -2,7 +2,7 @@
 
 from .attacked_run import AttackedRun, Seen
 from .audit import audit_run
-from .audit_report import draw_pictures, make_table, write_json
+from .audit_report import draw_pictures, make_tables, write_json
 from .findings import Audit, AuditSettings, Finding
 from .run_data import load_data
 
@@ -15,6 +15,6 @@ __all__ = [
     "audit_run",
     "draw_pictures",
     "load_data",
-    "make_table",
+    "make_tables",
     "write_json",
 ]

@@ -21,7 +21,9 @@ T = TypeVar("T")
 class View(Protocol):
     """One way in which the server sees clients' samples."""
 
-    way: str
+    @property
+    def way(self) -> str:
+        """Return which."""
 
     def observe(self, client_id: int, samples: Tensor, labels: Tensor, batch_size: int) -> Seen:
         """Return what the server is sent of samples."""

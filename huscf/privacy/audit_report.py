@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from ..models import to_uint8
@@ -27,23 +28,31 @@ FIGURES = {
 SHOWN = 12
 
 
-def make_table(audit: Audit) -> Table:
-    """Return a table of the findings, a row for each of their figures."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("attack", "by", "where", "knowing", "figure"):
-        table.add_column(name, no_wrap=True)
-    for name in ("this run", "untrained", "chance"):
-        table.add_column(name, justify="right")
+def make_tables(audit: Audit) -> list[Table]:
+    """Return a table for every place that is attacked, a row for each figure."""
+    tables: dict[str, Table] = {}
     for finding in audit.findings:
-        owner: tuple[str, ...] = (finding.attack, finding.adversary, finding.place, finding.knowing)
+        owner = f"{finding.adversary}: {finding.place}"
+        table = tables.setdefault(owner, _make_table(owner))
+        names: tuple[str, ...] = (finding.attack, finding.knowing)
         for name in finding.trained:
             title, digits = FIGURES[name]
             each = (finding.trained, finding.untrained, finding.chance)
             values = [f"{figures[name]:.{digits}f}" for figures in each]
             if error := finding.chance.get(f"{name}_standard_error"):
                 values[-1] += f" +- {error:.{digits}f}"
-            table.add_row(*owner, title, *values)
-            owner = ("", "", "", "")
+            table.add_row(*map(Text, names), title, *values)
+            names = ("", "")
+    return list(tables.values())
+
+
+def _make_table(owner: str) -> Table:
+    title = Text(owner, "bold")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name, width in (("attack", 28), ("knowing", 20), ("figure", 14)):
+        table.add_column(name, width=width)
+    for name, width in (("this run", 9), ("untrained", 9), ("chance", 16)):
+        table.add_column(name, width=width, justify="right")
     return table
 
 
@@ -58,7 +67,9 @@ def draw_pictures(audit: Audit) -> bytes:
     from matplotlib.figure import Figure
 
     rows = list(audit.pictures.items())
-    figure = Figure(figsize=(SHOWN * 0.8, 1.15 * len(rows)), layout="constrained")
+    height = 1.1 * len(rows)
+    figure = Figure(figsize=(SHOWN * 0.8, height))
+    figure.subplots_adjust(0.01, 0.1 / height, 0.99, 1 - 0.35 / height, 0.06, 0.4)
     FigureCanvasAgg(figure)
     all_axes = figure.subplots(len(rows), SHOWN, squeeze=False)
     for axes, (title, samples) in zip(all_axes, rows, strict=True):

@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from huscf.__main__ import main
 from huscf.errors import HuscfError
+from huscf.nested_values import flatten
 from huscf.wire import SERVER, DefendedWire, Message
 from huscf.wire.defended_wire import round_rows
 from tests.conftest import make_batch, make_gan, run_step
+from tests.test_security import MINI
 
 
 def draw(*shape, seed=0):
@@ -146,3 +149,24 @@ def test_half_precision_and_integers_pass():
 def test_what_cannot_be_is_one_line(options, message):
     with pytest.raises(HuscfError, match="^" + message):
         DefendedWire(**options)
+
+
+def test_a_run_that_is_resumed_draws_the_noise_that_it_would_have_drawn(tmp_path):
+    (tmp_path / "mini.yaml").write_text(MINI)
+    wire = ["--model.wire=huscf.wire.DefendedWire"]
+    wire += ["--model.wire.noise={activations: 0.3, gradients: 0.3, blocks: 0.01}"]
+    wire += ["--model.wire.bits={activations: 8, gradients: 8, blocks: 8}"]
+    found = {}
+    for name, parts in {"whole": ["2"], "halves": ["1", "2"]}.items():
+        root = f"--trainer.default_root_dir={tmp_path / name}"
+        for number, epochs in enumerate(parts):
+            resumed = ["--ckpt_path=last"] if number else []
+            options = [*wire, root, f"--trainer.max_epochs={epochs}", *resumed]
+            assert main(["fit", "--config", str(tmp_path / "mini.yaml"), *options]) == 0
+        path = tmp_path / name / "run-1" / "checkpoints" / "last.ckpt"
+        found[name] = torch.load(path, weights_only=True)
+    one, other = (flatten(each["state_dict"]) for each in found.values())
+    assert one.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    traffic = [each["huscf"]["engine"]["traffic"] for each in found.values()]
+    assert traffic[0] == traffic[1]
