@@ -58,8 +58,11 @@ class _Auditor:
     def choose_victims(self) -> None:
         """Take one client for every depth of a head, and what the server knows beside it."""
         self.victims = self.runs["trained"].find_depths()
+        are_bare = self.victims.pop(0, None) is not None
         if not self.victims:
             reason = "no activations of real samples leave a client in this method"
+            if are_bare:
+                reason = "samples and labels cross as they are: nothing is left to attack"
             for attack in ("inversion", "labels from activations", "labels from gradients"):
                 self.audit.not_applicable[attack] = reason
         settings = self.settings

@@ -17,7 +17,7 @@ def infer_labels(known: Tensor, known_labels: Tensor, unknown: Tensor, num_class
         unknown: (M, ...) of the client's samples.
         num_classes: Labels that there are.
     """
-    known, unknown = known.float().flatten(1), unknown.float().flatten(1)
+    known, unknown = (each.float().reshape(len(each), -1) for each in (known, unknown))
     mean, std = known.mean(0), known.std(0)
     std = std.clamp(min=1e-6 * std.max().clamp(min=1e-30).item())
     known, unknown = (known - mean) / std, (unknown - mean) / std

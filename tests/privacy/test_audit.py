@@ -94,26 +94,33 @@ def test_the_same_command_gives_the_same_figures(run, audited, tmp_path, capsys)
     )
 
 
-def test_what_does_not_apply_to_a_method_is_named(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("FedGan", "no activations of real samples leave a client in this method"),
+        ("PooledGan", "samples and labels cross as they are: nothing is left to attack"),
+    ],
+)
+def test_what_does_not_apply_to_a_method_is_named(tmp_path, capsys, method, reason):
     run = fit(
         tmp_path,
-        "--model.method=huscf.methods.FedGan",
+        f"--model.method=huscf.methods.{method}",
         "--federation.rule=huscf.federation.OneCluster",
         "--federation.weighting=samples",
     )
     assert main(["audit", "--ckpt_path", str(run), *QUICK]) == 0
     found = json.loads((run / "audit.json").read_text())
-    assert found["not_applicable"] == dict.fromkeys(
-        ("inversion", "labels from activations", "labels from gradients"),
-        "no activations of real samples leave a client in this method",
+    skipped = ("inversion", "labels from activations", "labels from gradients")
+    assert {name: found["not_applicable"][name] for name in skipped} == dict.fromkeys(
+        skipped, reason
     )
-    assert {each["attack"] for each in found["attacks"]} == {
-        "classes from averaged blocks",
-        "membership by samples",
-        "membership by logits",
-    }
+    attacks = {each["attack"] for each in found["attacks"]}
+    blocks = "classes from averaged blocks"
+    assert attacks - {blocks} == {"membership by samples", "membership by logits"}
+    # Where the clients hold no block, there is none of theirs to look at.
+    assert (blocks in attacks) == (method == "FedGan") != (blocks in found["not_applicable"])
     assert not (run / "audit.png").exists()
-    assert "not applicable: inversion: no activations" in capsys.readouterr().out
+    assert f"not applicable: inversion: {reason}" in capsys.readouterr().out
 
 
 def test_a_run_s_wire_defends_it_in_the_audit_too(tmp_path):
