@@ -9,6 +9,8 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from ..bounded_files import MAX_YAML_BYTES, parse_yaml, read_bytes
+from ..checkpoint_io import read_checkpoint
 from ..errors import CheckpointError, HuscfError, check_complete
 from ..planning import SearchedPlan
 from ..provenance import note_start
@@ -18,6 +20,9 @@ from ..training import RoundResult, SplitModule
 from ..whole_files import write_table, write_text
 from .base import RoundCallback
 from .training_clock import TrainingClock
+
+#: Hashes of the clients' data, by which a run that goes on is known to have its own.
+DIGESTS = "data_digests.yaml"
 
 
 class RunFolder(RoundCallback):
@@ -96,7 +101,9 @@ class RunFolder(RoundCallback):
         assert isinstance(pl_module, SplitModule) and self.path is not None
         if self.config is not None:
             write_yaml(self.path / "config.yaml", self.config)
-        write_yaml(self.path / "partition.yaml", trainer.datamodule.make_manifest())  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        write_yaml(self.path / "partition.yaml", data.make_manifest())
+        write_yaml(self.path / DIGESTS, data.client_digests)
         # A resumed run's cuts may be others than those that it began with.
         if pl_module.num_rounds == 0 or not (self.path / "plan.yaml").exists():
             source = pl_module.plan_source
@@ -170,7 +177,6 @@ class RunFolder(RoundCallback):
             "domains": data.client_domains,
             "domain_class_names": {n: list(d.class_names) for n, d in data.domains.items()},
             "spectrogram": data.spectrogram and asdict(data.spectrogram),
-            "client_digests": data.client_digests,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -258,6 +264,34 @@ def find_run_folder(checkpoint: str | Path) -> Path | None:
     if checkpoints.name != "checkpoints" or not all((folder / name).exists() for name in files):
         return None
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
+def read_digests(checkpoint: str | Path) -> dict[int, str] | None:
+    """Return what tells whether a checkpoint's clients have the data that they began with.
+
+    It lies in the run's folder, not in the checkpoint: with it, whoever holds data could find out
+    whether a client has the same. Checkpoints of earlier versions have it.
+
+    Returns:
+        A digest by client, or None where the checkpoint lies elsewhere.
+
+    Raises:
+        HuscfError: Where the file is damaged.
+    """
+    saved = (read_checkpoint(checkpoint).get("huscf_data") or {}).get("client_digests")
+    if saved is not None:
+        return saved
+    folder = find_run_folder(checkpoint)
+    if folder is None or not (folder / DIGESTS).exists():
+        return None
+    path = folder / DIGESTS
+    try:
+        found = parse_yaml(read_bytes(path, folder, MAX_YAML_BYTES), path)
+    except yaml.YAMLError as error:
+        raise HuscfError(f"{path}: not YAML: remove it to go on without") from error
+    if not isinstance(found, dict):
+        raise HuscfError(f"{path}: needs a digest for each client: remove it to go on without")
+    return found
 
 
 def write_yaml(path: Path, values: object) -> None:

@@ -20,7 +20,7 @@ from ..reporting.run_record import find_tests
 from ..resuming import find_changed_clients
 from ..training import SplitModule
 from ..whole_files import write_text
-from .run_folder import find_run_folder
+from .run_folder import find_run_folder, read_digests
 
 
 class ScoreTable(Callback):
@@ -105,7 +105,7 @@ def warn_of_other_data(trainer: Trainer) -> bool:
     """Return whether clients have other data than in the checkpoint's run, naming them if so."""
     if trainer.ckpt_path is None:
         return False
-    saved = read_checkpoint(trainer.ckpt_path).get("huscf_data") or {}
+    saved = read_digests(trainer.ckpt_path)
     changed = find_changed_clients(saved, trainer.datamodule.client_digests)  # type: ignore[attr-defined]
     if changed:
         names = ", ".join(map(str, changed[:12])) + (", ..." if len(changed) > 12 else "")

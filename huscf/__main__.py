@@ -24,6 +24,7 @@ commands:
   test       all scores                huscf test --ckpt_path runs/.../last.ckpt
   generate   draw samples as files     huscf generate --ckpt_path runs/.../last.ckpt --output out/
   export     a cluster's generator     huscf export --ckpt_path C --cluster 0 --output generator.pt
+  audit      what attacks find         huscf audit --ckpt_path runs/one
   bench      many runs, one table      huscf bench --config bench/digits --jobs 4
   compare    runs side by side         huscf compare runs/one runs/two --output table.tex
   report     write report.html anew    huscf report runs/one
@@ -59,7 +60,7 @@ Try a server and two sites on this machine (docs/deployment.md):
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 DEPLOY_COMMANDS = ("provision", "serve", "join")
 COMMANDS = (
-    *(*TRAINER_COMMANDS, "generate", "export", "bench"),
+    *(*TRAINER_COMMANDS, "generate", "export", "audit", "bench"),
     *("compare", "report", "plan", "init", "check-data"),
     *DEPLOY_COMMANDS,
     "completion",

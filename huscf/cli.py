@@ -35,7 +35,7 @@ from .callbacks import (
     SplitTraining,
     WandbLog,
 )
-from .callbacks.run_folder import find_run_folder
+from .callbacks.run_folder import find_run_folder, read_digests
 from .checkpoint_io import SafeCheckpointIO, read_checkpoint
 from .checkpoint_parts import check_kept_files
 from .datamodules import FederatedDataModule
@@ -247,12 +247,13 @@ class HuscfCLI(LightningCLI):
             checkpoint = read_checkpoint(path)
             check_complete(checkpoint, RESUMED_KEYS)
             check_kept_files(checkpoint, path)
-            saved, data = checkpoint.get("huscf_config"), checkpoint.get("huscf_data")
+            saved, began_with = checkpoint.get("huscf_config"), read_digests(path)
             run = self._get(self.config_init, "run")
             if saved is not None:
                 run.changes = check_same_config(saved, self.config_dump, path, self.allowed)
-            if data is not None:
-                check_same_data(data, self.datamodule.client_digests, path)
+            check_same_data(began_with, self.datamodule.client_digests, path, may_join=True)
+            if began_with is None:
+                print(f"{path}: lies in no run's folder, so nothing tells whether the data changed")
             folder = find_run_folder(path)
             is_unclosed = folder is not None and is_open(folder)
             check_unfinished(checkpoint, self.trainer, path, is_unclosed)

@@ -1,4 +1,4 @@
-"""The commands that need no trainer: generate, export, compare, report."""
+"""The commands that need no trainer: generate, export, audit, compare, report."""
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .errors import CheckpointError, HuscfError
 from .user_paths import expand_path
+from .whole_files import write_bytes
 
 if TYPE_CHECKING:
     from .reporting.card_facts import CardFacts
@@ -96,6 +97,39 @@ def export(options: Namespace) -> None:
     print(f"generator of clients {' '.join(map(str, members))}:")
     for form, path in files.items():
         print(f"{EXPORTED[form]}: {path}")
+
+
+def audit(options: Namespace) -> None:
+    """Attack a run as its server, its clients and anybody would, and say what they find."""
+    import dataclasses
+
+    from rich.console import Console
+
+    from . import privacy
+    from .callbacks.run_folder import find_run_folder
+    from .sampling import load_gan
+
+    names = [field.name for field in dataclasses.fields(privacy.AuditSettings)]
+    settings = privacy.AuditSettings(**{name: getattr(options, name) for name in names})
+    path = _find_checkpoint(options.ckpt_path)
+    if (folder := options.output or find_run_folder(path)) is None:
+        raise HuscfError(f"checkpoint {path}: lies in no run's folder: say where with --output")
+    data = privacy.load_data(path, options.trust, options.data_root)
+    saved = load_gan(path, options.trust, engine="serial")
+    found = privacy.audit_run(saved, data, settings, lambda line: print(line, flush=True))
+    console = Console(width=max(115, Console().width))
+    for table in privacy.make_tables(found):
+        console.print(table)
+    for attack, reason in found.not_applicable.items():
+        print(f"not applicable: {attack}: {reason}")
+    of_run = {"checkpoint": str(path), "round": saved.module.num_rounds}
+    folder.mkdir(parents=True, exist_ok=True)
+    if found.pictures:
+        write_bytes(folder / "audit.png", privacy.draw_pictures(found))
+        print(f"originals beside what was made of them: {folder / 'audit.png'}")
+    content = privacy.write_json(found, of_run | {"settings": dataclasses.asdict(settings)})
+    write_bytes(folder / "audit.json", content.encode())
+    print(f"figures: {folder / 'audit.json'}")
 
 
 def compare(options: Namespace) -> None:
@@ -253,6 +287,19 @@ def _add_export(parser: ArgumentParser) -> None:
     _add_licence(parser)
 
 
+def _add_audit(parser: ArgumentParser) -> None:
+    _add_checkpoint(parser)
+    add = parser.add_argument
+    add("--output", type=Path, help="a folder; by default the run's own")
+    add("--data_root", type=Path, help="where the run's data lie, if they have moved")
+    add("--seed", type=int, default=0, help="of all attacks (default 0)")
+    add("--num_auxiliary", type=int, default=1000, help="what attackers know (%(default)s)")
+    add("--inversion_steps", type=int, default=2000, help="of the optimisation (%(default)s)")
+    add("--decoder_steps", type=int, default=1000, help="of the decoder's training (%(default)s)")
+    add("--num_generated", type=int, default=2000, help="published, of each domain (%(default)s)")
+    add("--num_judged", type=int, default=2000, help="members of each domain (%(default)s)")
+
+
 def _add_compare(parser: ArgumentParser) -> None:
     _add_runs(parser)
     parser.add_argument(
@@ -283,6 +330,7 @@ def _add_runs(parser: ArgumentParser) -> None:
 COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], None], str]] = {
     "generate": (_add_generate, generate, "--ckpt_path last --num_samples 100 --output out"),
     "export": (_add_export, export, "--ckpt_path last --cluster 0 --output generator.pt"),
+    "audit": (_add_audit, audit, "--ckpt_path runs/quickstart-1"),
     "compare": (_add_compare, compare, "runs/one runs/two --output table.md table.tex curves.png"),
     "report": (_add_runs, report, "runs/quickstart-1"),
 }

@@ -146,29 +146,33 @@ def check_same_config(
     return [_describe(key, old, new) for key in differing]
 
 
-def check_same_data(saved: dict[str, Any], digests: Mapping[int, str], owner: str) -> None:
+def check_same_data(
+    saved: Mapping[int, str] | None,
+    digests: Mapping[int, str],
+    owner: str,
+    may_join: bool = False,
+) -> None:
     """Raise a CheckpointError that names the clients whose data a run did not begin with.
 
-    Clients that it did not begin with join; they are named.
-
     Args:
-        saved: What a checkpoint says of its data.
+        saved: Digests of the data that the run began with; None where nobody knows.
         digests: The present clients', from `FederatedDataModule.client_digests`.
         owner: The checkpoint's path.
+        may_join: Whether clients that it did not begin with join; they are named then.
     """
-    before = saved.get("client_digests", digests)
-    if new := sorted(digests.keys() - before.keys()):
+    new = [] if saved is None or not may_join else sorted(digests.keys() - saved.keys())
+    if new:
         print(f"clients that join the run: {', '.join(map(str, new))}", flush=True)
-    if changed := find_changed_clients(saved, {c: digests[c] for c in digests if c in before}):
+    if changed := find_changed_clients(saved, {c: digests[c] for c in digests if c not in new}):
         raise CheckpointError(
             f"checkpoint {owner} belongs to other data: that of {len(changed)} clients has "
             f"changed, of client {changed[0]} first; give the run's own data, or begin a new run"
         )
 
 
-def find_changed_clients(saved: dict[str, Any], digests: Mapping[int, str]) -> list[int]:
+def find_changed_clients(saved: Mapping[int, str] | None, digests: Mapping[int, str]) -> list[int]:
     """Return the clients whose data are not those that a run began with; see check_same_data."""
-    before = saved.get("client_digests", digests)
+    before = digests if saved is None else saved
     return [c for c in sorted(before.keys() | digests.keys()) if before.get(c) != digests.get(c)]
 
 

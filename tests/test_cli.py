@@ -18,6 +18,7 @@ import yaml
 from lightning.pytorch import Callback
 
 from huscf.__main__ import COMMANDS, main
+from huscf.nested_values import flatten
 from huscf.randomness import make_rng
 from huscf.reporting.federation_history import by_round, read_federation
 from tests.conftest import REPOSITORY
@@ -81,6 +82,7 @@ def test_a_run_leaves_its_folder(two_rounds):
     found = {str(p.relative_to(two_rounds)) for p in two_rounds.rglob("*") if p.is_file()}
     assert {
         "config.yaml",
+        "data_digests.yaml",
         "partition.yaml",
         "plan.yaml",
         "metrics.csv",
@@ -334,6 +336,12 @@ def test_resuming_with_other_data_names_the_clients(tmp_path, capsys):
     assert fit(root, *options, "--trainer.max_epochs=1", small=small) == 0
     manifest = root / "quickstart-1" / "partition.yaml"
     before = manifest.read_bytes()
+    saved = checkpoint(root / "quickstart-1" / "checkpoints" / "last.ckpt")
+    digests = yaml.safe_load((root / "quickstart-1" / "data_digests.yaml").read_text())
+    assert digests.keys() == {0, 1} and len(set(digests.values())) == 2
+    # Whoever has a checkpoint and data cannot find out by a hash whether they belong together.
+    assert "client_digests" not in saved["huscf_data"]
+    assert not set(digests.values()) & set(map(str, flatten(saved).values()))
     save_pictures(tmp_path / "ours.npz", seed=1)
     resume = [*options, "--trainer.max_epochs=2", "--ckpt_path=last"]
     assert fit(root, *resume, small=small) == 2
@@ -380,6 +388,33 @@ def test_a_domain_that_is_added_joins_the_run_that_goes_on(tmp_path, capsys):
     assert train(both, "--trainer.max_epochs=5", "--ckpt_path=last") == 0
     assert train(one, "--trainer.max_epochs=6", "--ckpt_path=last", "--allow_changed", "data") == 2
     assert "of client 2 first" in capsys.readouterr().err
+
+
+def test_where_nothing_tells_whether_data_changed_that_is_said(two_rounds, tmp_path, capsys):
+    (tmp_path / "saved").mkdir()
+    last = shutil.copy(two_rounds / "checkpoints" / "last.ckpt", tmp_path / "saved")
+    assert fit(tmp_path / "runs", "--trainer.max_epochs=3", f"--ckpt_path={last}") == 0
+    note = "last.ckpt: lies in no run's folder, so nothing tells whether the data changed"
+    assert note in capsys.readouterr().out
+
+
+def test_digests_in_checkpoints_of_earlier_versions_still_count(two_rounds, tmp_path, capsys):
+    saved = checkpoint(two_rounds / "checkpoints" / "last.ckpt")
+    saved["huscf_data"]["client_digests"] = {client: "other" for client in range(4)}
+    torch.save(saved, tmp_path / "older.ckpt")
+    options = ["--trainer.max_epochs=3", f"--ckpt_path={tmp_path / 'older.ckpt'}"]
+    assert fit(tmp_path / "runs", *options) == 2
+    assert "other data: that of 4 clients has changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "{1: "])
+def test_damaged_digests_are_one_line(two_rounds, tmp_path, capsys, content):
+    run = tmp_path / "runs" / "quickstart-1"
+    shutil.copytree(two_rounds, run)
+    (run / "data_digests.yaml").write_text(content)
+    assert fit(tmp_path / "runs", "--trainer.max_epochs=3", "--ckpt_path=last") == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert "data_digests.yaml: " in line and line.endswith("remove it to go on without")
 
 
 class Payload:

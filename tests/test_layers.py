@@ -43,6 +43,7 @@ LAYERS = [
     "sampling",
     "reporting",
     "callbacks",
+    "privacy",
     "commands",
     "check_data",
     "init",

@@ -74,7 +74,7 @@ class LocalEngine(Engine):
         self.shape = shape
         self.client_sizes = dict(client_sizes)
         self.wire = wire or MemoryWire()
-        self.wire.kinds = method.kinds
+        self.wire.kinds, self.wire.run_seed = method.kinds, seed
         self.server_gradient = server_gradient
         self.on_nonfinite = on_nonfinite
         self.seed = seed

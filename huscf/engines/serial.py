@@ -51,7 +51,7 @@ class SerialEngine(LocalEngine):
         for client_id in active:
             try:
                 with self._undo_if_broken(client_id):
-                    losses[client_id], gradients[client_id] = self._run_client(phase, client_id)
+                    losses[client_id], gradients[client_id] = self.run_client(phase, client_id)
             except NonFiniteError:
                 if self.on_nonfinite == "stop":
                     raise
@@ -65,7 +65,7 @@ class SerialEngine(LocalEngine):
         torch.clear_autocast_cache()  # weights that it has cast are no longer what they were
         return sum(losses.values()) / len(losses) if losses else float("nan")
 
-    def _run_client(self, phase: Phase, client_id: int) -> tuple[float, Gradients]:
+    def run_client(self, phase: Phase, client_id: int) -> tuple[float, Gradients]:
         """Run all passes of a phase for one client: forward, loss, and back.
 
         Returns:

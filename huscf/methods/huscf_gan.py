@@ -1,7 +1,7 @@
 """HuSCF-GAN: both networks cut in three, the middle at the server."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from ..errors import HuscfError
+from ..errors import HuscfError, check_number
 from ..models import (
     LABELS,
     MAIN,
@@ -27,11 +27,15 @@ from ..models import (
 )
 from .augmentation import DiscriminatorAugmentation
 from .base import Forward, Method, Streams
+from .distance_correlation import distance_correlation
 from .mismatch import mismatch_labels
 from .phases import Change, Pass, Phase
 
 #: The private tensors that decide about a step's augmentation.
 AUGMENTATION_INPUTS = ("augmentation_draws", "augmentation_strength")
+
+#: The private tensor of labels that are drawn from a public distribution.
+FAKE_LABELS = "fake_labels"
 
 
 class HuscfGan(Method):
@@ -59,6 +63,12 @@ class HuscfGan(Method):
             that samples are drawn from, with a warm-up; 0 draws from the trained generator.
         augmentation: Random changes of reals and fakes in front of every client's discriminator;
             None is none.
+        fake_label_weights: A public distribution over all classes, not all 0, from which a client
+            draws the labels of its fakes, so that these tell nothing of its data; None takes the
+            labels of its own batch.
+        head_penalty: Weight, >= 0, of the distance correlation between a client's real samples and
+            what its discriminator's head sends of them, which the client adds to its loss (NoPeek):
+            the head learns to send less of the samples. 0 leaves it out.
     """
 
     exported = "generator"
@@ -77,11 +87,14 @@ class HuscfGan(Method):
         weight_std: float | None = 0.02,
         ema_decay: float = 0.98,
         augmentation: DiscriminatorAugmentation | None = None,
+        fake_label_weights: Sequence[float] | None = None,
+        head_penalty: float = 0.0,
     ) -> None:
         for name, value in (
             ("generator_lr", generator_lr),
             ("discriminator_lr", discriminator_lr),
             ("mismatched_weight", mismatched_weight),
+            ("head_penalty", head_penalty),
             ("weight_std", weight_std),
         ):
             if value is not None and not (value >= 0 and math.isfinite(value)):
@@ -104,10 +117,18 @@ class HuscfGan(Method):
         self.weight_std = weight_std
         self.ema_decay = ema_decay
         self.augmentation = augmentation
+        self.fake_label_weights = _check_weights(fake_label_weights)
+        self.head_penalty = head_penalty
         self.averaged = ("generator",) if ema_decay else ()
 
     def build_networks(self, shape: SampleShape) -> dict[str, Network]:
         """Return generator and discriminator, refusing what is no pair of a GAN."""
+        weights = self.fake_label_weights
+        if weights is not None and len(weights) != shape.num_classes:
+            raise HuscfError(
+                f"method.fake_label_weights has {len(weights)} numbers, needs one for each of the "
+                f"{shape.num_classes} classes"
+            )
         networks = {
             "generator": self.generator(shape, self.latent_dim),
             "discriminator": self.discriminator(shape),
@@ -136,6 +157,11 @@ class HuscfGan(Method):
         private = {"samples": to_float(samples), LABELS: labels, "noise": noise.to(samples.device)}
         if self.weigh_mismatched(step) > 0:
             private["wrong_labels"] = mismatch_labels(labels, streams("wrong labels"))
+        if (weights := self.fake_label_weights) is not None:
+            drawn_labels = torch.tensor(weights, dtype=torch.float64).multinomial(
+                len(labels), replacement=True, generator=streams("labels of fakes")
+            )
+            private[FAKE_LABELS] = drawn_labels.to(labels.device)
         if self.augmentation is not None:
             drawn = self.augmentation.draw(len(labels), streams("discriminator augmentation"))
             private |= {name: tensor.to(samples.device) for name, tensor in drawn.items()}
@@ -150,28 +176,31 @@ class HuscfGan(Method):
 
         Source: docs/architecture.md, a step.
         """
-        fakes = Pass("fakes", "generator", {MAIN: "noise", LABELS: LABELS})
+        fake_labels = LABELS if self.fake_label_weights is None else FAKE_LABELS
+        fakes = Pass("fakes", "generator", {MAIN: "noise", LABELS: fake_labels})
         augmentation, change, learn = self.augmentation, None, None
         if augmentation is not None:
             change = Change(AUGMENTATION_INPUTS, augmentation.apply)
             learn = self._adapt_augmentation if augmentation.adaptive else None
         judge = partial(Pass, network="discriminator", change=change)
+        penalty = self._penalise_head if self.head_penalty else None
         passes = [
             fakes,
-            judge("fake", inputs={MAIN: "fakes", LABELS: LABELS}, loss=self._judge_fakes),
+            judge("fake", inputs={MAIN: "fakes", LABELS: fake_labels}, loss=self._judge_fakes),
             judge(
                 "real",
                 inputs={MAIN: "samples", LABELS: LABELS},
                 loss=self._judge_reals,
                 observe=True,
                 learn=learn,
+                head_loss=penalty,
             ),
         ]
         if weight := self.weigh_mismatched(step):
             inputs = {MAIN: "samples", LABELS: "wrong_labels"}
             loss = partial(self._judge_mismatched, weight)
-            passes.append(judge("mismatched", inputs=inputs, loss=loss))
-        fooled = judge("fooled", inputs={MAIN: "fakes", LABELS: LABELS}, loss=self._fool)
+            passes.append(judge("mismatched", inputs=inputs, loss=loss, head_loss=penalty))
+        fooled = judge("fooled", inputs={MAIN: "fakes", LABELS: fake_labels}, loss=self._fool)
         return Phase(("discriminator",), tuple(passes)), Phase(("generator",), (fakes, fooled))
 
     def weigh_mismatched(self, step: int) -> float:
@@ -213,6 +242,9 @@ class HuscfGan(Method):
         share = is_wrong.float().mean()
         return weight * share * self._discriminator_loss(logits[is_wrong], is_real=False)
 
+    def _penalise_head(self, sent: Carry, private: Mapping[str, Tensor]) -> Tensor:
+        return self.head_penalty * distance_correlation(private["samples"], sent[MAIN])
+
     def _adapt_augmentation(self, outputs: Carry, private: Mapping[str, Tensor]) -> Carry:
         """Return the strength of the next step, from how sure real samples are told."""
         assert self.augmentation is not None
@@ -227,6 +259,17 @@ class HuscfGan(Method):
     def _discriminator_loss(self, logits: Tensor, is_real: bool) -> Tensor:
         value = self.loss.discriminator(logits, is_real)
         return check_scalar(f"{type(self.loss).__name__}.discriminator", value)
+
+
+def _check_weights(weights: Sequence[float] | None) -> list[float] | None:
+    """Return the weights of a distribution over classes, refusing what is none."""
+    if weights is None:
+        return None
+    for weight in weights:
+        check_number("method.fake_label_weights: one", weight)
+    if not sum(weights) > 0:
+        raise HuscfError("method.fake_label_weights: at least one must be > 0")
+    return [float(weight) for weight in weights]
 
 
 def _logits(outputs: Carry) -> Tensor:

@@ -49,6 +49,8 @@ class MdGan(HuscfGan):
 
     def __init__(self, num_batches: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if self.fake_label_weights is not None:
+            raise HuscfError("method.fake_label_weights: here the server draws labels evenly")
         if num_batches is not None and num_batches < 1:
             raise HuscfError(f"method.num_batches is {num_batches}, must be >= 1")
         self.num_batches = num_batches

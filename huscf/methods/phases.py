@@ -52,6 +52,8 @@ class Pass:
         change: What the client does to the main input before its head, or None.
         learn: What the client remembers of the outputs, or None; it fills the private tensors of
             the same names in its next step.
+        head_loss: What the client adds to its loss in phases that train the network, from what its
+            head sends, by name; or None. It trains the head alone.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Pass:
     drawn: bool = False
     change: Change | None = None
     learn: Learn | None = None
+    head_loss: Loss | None = None
 
     def read_inputs(self, private: Mapping[str, Tensor], outputs: Mapping[str, Carry]) -> Carry:
         """Return what enters, by name.
@@ -107,6 +110,10 @@ class Phase:
     def name(self) -> str:
         """Return the names of what is trained."""
         return "+".join(self.trains)
+
+    def has_head_loss(self, item: Pass) -> bool:
+        """Return whether a client's head has a loss of its own in this phase's run of a pass."""
+        return item.head_loss is not None and item.network in self.trains
 
     def sources(self, item: Pass) -> list[str]:
         """Return the names of the phase's passes whose outputs enter a pass."""

@@ -83,6 +83,7 @@ class Client(Party):
         self.outputs: dict[str, Carry] = {}
         self._gradients: dict[str, dict[str, Tensor]] = {}
         self._losses: dict[str, Tensor] = {}
+        self._head_losses: dict[str, Tensor] = {}
         self.forget_runs()
 
     # A pass, as the serial engine runs it
@@ -130,6 +131,9 @@ class Client(Party):
         loss = item.loss(self.outputs[item.name], self.private)
         self.learn(item, self.outputs[item.name])
         value = check_scalar(f"loss of pass {item.name}", loss).item()
+        if (head_loss := self._measure_head_loss(item, phase)) is not None:
+            self._head_losses[item.name] = head_loss
+            value += head_loss.item()
         if not math.isfinite(value):
             raise NonFiniteError(self.client_id, f"{phase.name} loss is NaN or Inf")
         self._losses[item.name] = loss
@@ -155,9 +159,10 @@ class Client(Party):
         gradients = dict(self._home)
         for name, gradient in arrived.items():
             gradients[name] = gradients[name] + gradient if name in gradients else gradient
+        losses = [self._head_losses.pop(item.name)] if item.name in self._head_losses else []
         parameters = self._trained_parameters(item, phase, "head")
         key = self._key(item, "head")
-        at_inputs, found = self.go_back(key, gradients, parameters=parameters)
+        at_inputs, found = self.go_back(key, gradients, losses, parameters)
         self._add(found)
         for name, source in item.inputs.items():
             giver, _, which = source.partition(".")
@@ -166,6 +171,16 @@ class Client(Party):
                 which = which or "x"
                 known = at_giver.get(which)
                 at_giver[which] = at_inputs[name] if known is None else known + at_inputs[name]
+
+    def _measure_head_loss(self, item: Pass, phase: Phase) -> Tensor | None:
+        """Return what the head adds to the loss of a pass, where it sends anything."""
+        names = self.crossings[item.network].up
+        if item.head_loss is None or not names or not phase.has_head_loss(item):
+            return None
+        at_head = self._runs[self._key(item, "head")].outputs
+        loss = item.head_loss({name: at_head[name] for name in names}, self.private)
+        loss = check_scalar(f"head's loss of pass {item.name}", loss)
+        return loss if loss.requires_grad else None
 
     def _change_and_run(
         self, item: Pass, head: Segment, carry: Carry, indices: Iterable[int]

@@ -1,5 +1,6 @@
 """A trained GAN out of its checkpoint alone: no data, no trainer, no configuration file."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,9 @@ from ..errors import CheckpointError, HuscfError
 from ..methods import Method
 from ..models import SampleShape
 from ..split import CutPlan, PlanRequest, PlanSource, check_plan_fits
-from ..training import SplitModule
+from ..training import EngineName, SplitModule
 from ..trust import Trust, find_denied, parsing, refuse
+from ..wire import Wire
 
 #: What building a network raises where a checkpoint's values do not fit together.
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArgumentError)
@@ -36,6 +38,7 @@ class SavedGAN:
         channels: By client, the channels of its own data: grey stays grey in a run in colour.
         domains: By client, the name of its domain, or {} where that is not known.
         domain_class_names: By domain, its own names of labels; () where it has none.
+        are_compared: Whether clients send activations of blocks that never train, to be compared.
     """
 
     module: SplitModule
@@ -46,6 +49,7 @@ class SavedGAN:
     channels: dict[int, int] = field(default_factory=dict)
     domains: dict[int, str] = field(default_factory=dict)
     domain_class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    are_compared: bool = False
 
     @classmethod
     def from_training(cls, module: SplitModule, data: FederatedDataModule) -> "SavedGAN":
@@ -67,6 +71,14 @@ class SavedGAN:
         names = own if label < len(own) else self.class_names
         return names[label] if label < len(names) else str(label)
 
+    def make_untrained(self) -> SplitModule:
+        """Return a serial module of the same configuration, with the weights that it began with."""
+        module = self.module
+        ones = dict.fromkeys(module.plan.client_ids, 1)
+        plan, wire = _CheckpointPlan(module.plan), copy.deepcopy(module.wire)
+        shape, method = module.sample_shape, module.method
+        return SplitModule(shape, ones, ones, method, plan, wire, "serial", seed=module.seed).eval()
+
     def select_clients(
         self, clients: Sequence[int] | None = None, clusters: Sequence[int] | None = None
     ) -> list[int]:
@@ -85,12 +97,16 @@ class SavedGAN:
         return list(assignment)
 
 
-def load_gan(path: str | Path, trusted: Sequence[str] = ()) -> SavedGAN:
+def load_gan(
+    path: str | Path, trusted: Sequence[str] = (), engine: EngineName | None = None
+) -> SavedGAN:
     """Load a trained GAN.
 
     Args:
         path: The checkpoint.
         trusted: Packages, beside huscf, whose networks the checkpoint may name.
+        engine: Runs steps, over the run's own wire; None is for drawing alone, where nothing
+            crosses.
 
     Raises:
         CheckpointError: Naming the file, where it is damaged, untrained or not of a run, or names
@@ -103,10 +119,13 @@ def load_gan(path: str | Path, trusted: Sequence[str] = ()) -> SavedGAN:
     check_trained(checkpoint, path)
     trust = Trust(tuple(trusted))
     # Nothing else of the configuration is made.
-    trust.check({"model": {"method": config["model"]["method"]}}, f"checkpoint {path}")
+    model = config["model"]
+    named = {"method": model["method"], "wire": engine and model.get("wire")}
+    trust.check({"model": named}, f"checkpoint {path}")
     try:
         with parsing(trust):
-            module = _build_module(config["model"], SampleShape(**data["sample_shape"]), checkpoint)
+            shape = SampleShape(**data["sample_shape"])
+            module = _build_module({**model, **named}, shape, checkpoint, engine or "stacked")
         spectrogram = data["spectrogram"] and LogMel(**data["spectrogram"])
         names = tuple(data["class_names"])
     except _MALFORMED as error:
@@ -117,6 +136,7 @@ def load_gan(path: str | Path, trusted: Sequence[str] = ()) -> SavedGAN:
     # Checkpoints of earlier versions do not tell.
     every = dict.fromkeys(module.clusters, module.sample_shape.num_classes)
     num_classes = data.get("num_classes", every)
+    federation = checkpoint.get("callbacks", {}).get("ClusteredFederation", {})
     return SavedGAN(
         module,
         config,
@@ -126,6 +146,7 @@ def load_gan(path: str | Path, trusted: Sequence[str] = ()) -> SavedGAN:
         data.get("channels", {}),
         data.get("domains", {}),
         {name: tuple(own) for name, own in data.get("domain_class_names", {}).items()},
+        federation.get("observer") is not None,
     )
 
 
@@ -148,7 +169,7 @@ class _CheckpointPlan(PlanSource):
 
 
 def _build_module(
-    model: dict[str, Any], shape: SampleShape, checkpoint: dict[str, Any]
+    model: dict[str, Any], shape: SampleShape, checkpoint: dict[str, Any], engine: EngineName
 ) -> SplitModule:
     plan = CutPlan.from_dict(checkpoint["huscf"]["engine"]["plan"])
     # Batches and sizes matter in training only.
@@ -158,8 +179,10 @@ def _build_module(
             shape,
             ones,
             ones,
-            _build_method(model["method"]),
+            _build(Method, model["method"]),
             plan=_CheckpointPlan(plan),
+            wire=model["wire"] and _build(Wire, model["wire"]),
+            engine=engine,
             seed=model["seed"],
         )
         module.on_load_checkpoint(checkpoint)
@@ -167,10 +190,11 @@ def _build_module(
     return module.eval()
 
 
-def _build_method(method: Any) -> Method:
+def _build(kind: Any, section: Any) -> Any:
+    """Return the object that a section of the configuration describes."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--method", type=Method)
-    return parser.instantiate_classes(parser.parse_object({"method": method})).method
+    parser.add_argument("--built", type=kind)
+    return parser.instantiate_classes(parser.parse_object({"built": section})).built
 
 
 def _join(numbers: Sequence[int]) -> str:

@@ -1,5 +1,6 @@
 """Messages, the wires that carry them, and the count of their bytes. Plain torch."""
 
+from .defended_wire import DefendedWire
 from .message import KINDS, SERVER, Direction, Kind, Message, PartyId, describe
 from .traffic import Traffic, TrafficKey
 from .wire import MemoryWire, Wire
@@ -7,6 +8,7 @@ from .wire import MemoryWire, Wire
 __all__ = [
     "KINDS",
     "SERVER",
+    "DefendedWire",
     "Direction",
     "Kind",
     "MemoryWire",

@@ -17,11 +17,13 @@ class Wire(ABC):
 
     Attributes:
         kinds: What may cross; the run's method says it.
-        traffic: What has crossed so far.
+        run_seed: The run's, for what a wire draws.
+        traffic: What has crossed so far; it goes on where a run is resumed.
     """
 
     def __init__(self) -> None:
         self.kinds: frozenset[Kind] = frozenset(KINDS)
+        self.run_seed = 0
         self.traffic = Traffic()
 
     @abstractmethod

@@ -45,16 +45,6 @@ def test_each_script_prints_one_object(script, options, keys):
     assert all(value > 0 for row in rows for key, value in row.items() if key in keys)
 
 
-def test_labels_and_pixels_are_read_out_of_a_head_of_one_block():
-    script = str(REPOSITORY / "benchmarks" / "leakage.py")
-    options = ["--heads", "1", "--noise", "0", "--batch_size", "4", "--width", "8", "--json"]
-    command = [sys.executable, script, *options, "--steps", "600"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    (row,) = json.loads(output).values()
-    assert row["labels"] == 1.0
-    assert row["pixels"] < 0.8 * row["blind_guess"]
-
-
 def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkeypatch):
     monkeypatch.setenv("HUSCF_CACHE", str(tmp_path / "cache"))
     script = str(REPOSITORY / "benchmarks" / "federation.py")

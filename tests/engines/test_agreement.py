@@ -9,6 +9,7 @@ from torch import nn
 from huscf.methods import DiscriminatorAugmentation
 from huscf.models import ConditionalDiscriminator, Network
 from huscf.models.conditional_discriminator import DiscriminatorStem
+from huscf.wire import DefendedWire
 from tests.conftest import ENGINES, make_batch, make_gan, run_step
 from tests.engines.cases import (
     SgdGan,
@@ -76,6 +77,15 @@ CASES = {
     "a first block that draws": {"discriminator": drawing_discriminator},
     "spectral norms": {"discriminator": spectral_discriminator},
     "channels last": {"discriminator": channels_last_discriminator},
+    "a wire that clips, blurs and rounds": {
+        "wire": DefendedWire(
+            clip={"gradients": 0.5},
+            noise={"activations": 0.2, "gradients": 0.2},
+            bits={"activations": 8},
+        )
+    },
+    "a penalty on heads": {"head_penalty": 0.5, "mismatched_weight": 1.0},
+    "labels of fakes from a public distribution": {"fake_label_weights": [1.0, 2.0, 0.0]},
 }
 
 

@@ -64,6 +64,7 @@ class PhaseRun:
         self.shares = [sums.shares[c] for c in microbatch.client_ids]
         self.passes: dict[str, SplitForward] = {}
         self.losses: dict[str, Tensor] = {}
+        self.head_losses: dict[str, Tensor] = {}
         self.gradients: dict[str, dict[str, Tensor]] = {}
 
     def run(self) -> None:
@@ -196,10 +197,26 @@ class PhaseRun:
             values.append(check_scalar(f"loss of pass {item.name}", value))
         each = torch.stack(values)
         self.losses[item.name] = each.sum()
+        if (at_heads := self._measure_head_losses(item)) is not None:
+            self.head_losses[item.name] = at_heads.sum()
+            each = each + at_heads
         for client_id, value in zip(self.microbatch.client_ids, each.tolist(), strict=True):
             if not math.isfinite(value):
                 raise NonFiniteError(client_id, f"{self.phase.name} loss is NaN or Inf")
             self.sums.losses[client_id] += value
+
+    def _measure_head_losses(self, item: Pass) -> Tensor | None:
+        """Return what every client's head adds to its loss, (K,), where it sends anything."""
+        made = self.passes[item.name]
+        if item.head_loss is None or not made.at_server or not self.phase.has_head_loss(item):
+            return None
+        values = []
+        for position, client_id in enumerate(self.microbatch.client_ids):
+            sent = {name: made.head[name][:, position] for name in made.crossing.up}
+            value = item.head_loss(sent, self.engine.client(client_id).private)
+            values.append(check_scalar(f"head's loss of pass {item.name}", value))
+        each = torch.stack(values)
+        return each if each.requires_grad else None
 
     def _go_back(self, item: Pass) -> None:
         """Go back through a pass, and hand gradients on to those that its inputs came from."""
@@ -214,7 +231,8 @@ class PhaseRun:
             return
         collected = None if kind == "inputs" else self.sums.gradients
         wanted = [n for n in item.inputs if made.inputs[n].requires_grad]
-        found = made.go_back(ends, gradients, collected, self.shares, wanted)
+        at_head = self.head_losses.pop(item.name, None)
+        found = made.go_back(ends, gradients, collected, self.shares, wanted, at_head)
         del self.passes[item.name]
         for name, gradient in found.items():
             giver, _, which = item.inputs[name].partition(".")

@@ -92,6 +92,7 @@ class SplitForward:
         collected: GradientSum | None,
         shares: Sequence[float],
         wanted: Sequence[str] = (),
+        head_loss: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Go back from ends of the tails' graph.
 
@@ -103,6 +104,7 @@ class SplitForward:
             shares: Of every client, the factor on what it adds to the server's gradients. Its
                 own gradients are not scaled.
             wanted: Names of inputs whose gradients are returned.
+            head_loss: A further end, in the heads' graph.
         """
         at_tail = _differentiate(ends, gradients, self.at_tail, collected is not None)
         at_heads = {name: at_tail[name] for name in self.crossing.home if name in at_tail}
@@ -111,12 +113,16 @@ class SplitForward:
             arrived = self.send("gradients", True, up)
             for name, gradient in self._through_server(arrived, collected, shares).items():
                 at_heads[name] = at_heads[name] + gradient if name in at_heads else gradient
-        ends_of_heads = [n for n in at_heads if self.head[n].requires_grad]
+        names = [n for n in at_heads if self.head[n].requires_grad]
+        ends_of_heads = [self.head[name] for name in names]
+        at_ends: list[Tensor | None] = [at_heads[name] for name in names]
+        if head_loss is not None:
+            ends_of_heads, at_ends = [*ends_of_heads, head_loss], [*at_ends, None]
         if not ends_of_heads:  # heads may have no parameters, or frozen ones
             return {}
         found = _differentiate(
-            [self.head[name] for name in ends_of_heads],
-            [at_heads[name] for name in ends_of_heads],
+            ends_of_heads,
+            at_ends,
             {name: self.inputs[name] for name in wanted},
             collected is not None,
         )
