@@ -51,10 +51,8 @@ class SiteData:
     clients: list[Any]
     data: FederatedDataModule
 
-    @property
-    def spectrogram(self) -> Any:
-        """Return how samples became pictures, None where they are."""
-        return self.data.spectrogram
+    def __post_init__(self) -> None:
+        self.spectrogram = self.data.spectrogram
 
     @property
     def domains(self) -> dict[str, Any]:

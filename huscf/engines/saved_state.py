@@ -5,6 +5,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, check_complete
+from ..parties import Client
 from ..split import CutPlan
 from .moving import move_over_wire
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 def get_state(engine: "LocalEngine") -> dict[str, Any]:
     """Return what is not in the parties' parameters, by party."""
+    parties = engine.all_parties()
+    clients = {p.client_id: p for p in parties.values() if isinstance(p, Client)}
     return {
         "plan": engine.plan.to_dict(),
         "clusters": engine.clusters,
@@ -23,8 +26,8 @@ def get_state(engine: "LocalEngine") -> dict[str, Any]:
         "guard": engine.server.guard.state_dict(),
         "traffic": engine.wire.traffic.state_dict(),
         "num_dropped": engine.num_dropped,
-        "remembered": {int(c): dict(p.remembered) for c, p in engine.parties.clients.items()},
-        "optimizers": {n: p.get_optimizer_state() for n, p in engine.all_parties().items()},
+        "remembered": {c: dict(client.remembered) for c, client in clients.items()},
+        "optimizers": {n: p.get_optimizer_state() for n, p in parties.items()},
     }
 
 

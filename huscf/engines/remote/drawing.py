@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...methods import Forward
 from ...models import Carry
-from ...parties import Segment
+from ...parties import ClientBlocks, Segment
 from ...wire import SERVER, Message
 from ...wire.frames import Frame, FrameError
 
@@ -43,7 +43,7 @@ def forward_through(half: "SiteHalf", client_id: int, ask: "Ask") -> Forward:
 def _run_part(half: "SiteHalf", client_id: int, network: str, inputs: Carry, ask: "Ask") -> Carry:
     client, crossings = half.clients[client_id], half.crossings[client_id]
     blocks = client.average if network in half.method.averaged else client.trained
-    assert blocks is not None
+    assert isinstance(blocks, ClientBlocks)
     head, tail = blocks.segment(network, "head"), blocks.segment(network, "tail")
     crossing = crossings.crossings[network]
     count = len(next(iter(inputs.values())))
@@ -88,8 +88,8 @@ def _count(
 ) -> None:
     topic, kind = engine.crossings[client_id].name(network, "activations", is_up)
     engine.wire.check_kind(kind, topic)
-    ends = (client_id, SERVER) if is_up else (SERVER, client_id)
-    message = Message(*ends, kind, topic, tensors)
+    sender, receiver = (client_id, SERVER) if is_up else (SERVER, client_id)
+    message = Message(sender, receiver, kind, topic, tensors)
     engine.wire.count(message, message.num_bytes)
 
 
