@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from huscf.callbacks.observation import observe_batch, start_observer
 from huscf.datamodules import DigitsDataModule
 from huscf.methods import FedGan, FlowMatching, PooledGan, Vae
 from huscf.models import SampleShape, UNet, to_float
 from huscf.privacy import AttackedRun
 from huscf.privacy.class_presence import attack_presence, measure_moves
 from huscf.privacy.reference_view import ReferenceView
+from huscf.training.observation import observe_batch, start_observer
 from huscf.wire import MemoryWire
 from tests.conftest import make_batch, make_gan
 from tests.engines.cases import Recorder
