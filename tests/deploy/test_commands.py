@@ -122,7 +122,7 @@ def test_a_try_on_this_machine_trains_and_says_where_everything_is(tmp_path, mon
     folder = tmp_path / "runs" / "tiny-1"
     assert sorted(path.name for path in folder.iterdir()) == [
         *("checkpoints", "config.yaml", "federation.csv", "metrics.csv", "plan.yaml"),
-        *("sites", "sites.csv"),
+        *("provenance.json", "sites", "sites.csv"),
     ]
     assert len(list(folder.glob("sites/site-*/*/step-*.ckpt"))) == 4
     out = capsys.readouterr().out
