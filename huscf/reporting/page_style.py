@@ -41,8 +41,7 @@ td:first-child { white-space: nowrap; }
   background: var(--paper); }
 tr, figure, .cards div { break-inside: avoid; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; }
-.panels { display: grid; gap: 1.2rem 2rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
+.panels { display: grid; gap: 1.2rem 2rem; grid-template-columns: minmax(0, 1fr); }
 .panel { min-width: 0; max-width: 36rem; break-inside: avoid; }
 .panels > .wide { grid-column: 1 / -1; max-width: none; }
 .panels > figure { max-width: 36rem; }
@@ -60,6 +59,9 @@ details { margin-top: .6rem; }
 summary { cursor: pointer; color: var(--accent); font-size: .92rem; }
 pre { background: var(--back); padding: 1rem; border-radius: 6px; overflow-x: auto;
   font-size: .8rem; line-height: 1.45; }
+@media (min-width: 700px) {
+  .panels { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+}
 @media (max-width: 600px) {
   header { padding: 1rem; }
   main { padding: .6rem; }

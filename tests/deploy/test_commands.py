@@ -118,6 +118,7 @@ def test_a_try_on_this_machine_trains_and_says_where_everything_is(tmp_path, mon
     ):
         monkeypatch.setattr(owner, name, one_by_one(lock, getattr(owner, name)))
     monkeypatch.setattr("huscf.deploy.local.subprocess.Popen", Thread)
+    monkeypatch.setattr("huscf.provenance.find_commit", lambda package: "")  # it runs git
     config = write_config(tmp_path / "run.yaml")
     assert main(["serve", "--config", str(config), "--local", "2"]) == 0
     folder = tmp_path / "runs" / "tiny-1"

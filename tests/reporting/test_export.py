@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from argparse import ArgumentParser
 from functools import partial
 from pathlib import Path
 
@@ -12,11 +13,14 @@ import torch
 import yaml
 
 from huscf.__main__ import main
+from huscf.commands import COMMANDS, EXPORTED
 from huscf.datamodules.shapes import make_grey
 from huscf.errors import HuscfError
 from huscf.methods import FlowMatching
 from huscf.models import Network, SampleShape, UNet
+from huscf.reporting.card_facts import FORMS
 from huscf.sampling import SavedGAN, export_generator, load_gan, merge_cluster, name_files
+from huscf.sampling.export_formats import FORMATS
 from huscf.split import ExplicitPlan
 from huscf.training import SplitModule
 from tests.conftest import make_gan
@@ -218,6 +222,14 @@ def test_safetensors_hold_the_tensors_and_what_they_are(tmp_path):
 )
 def test_files_are_named_after_the_output(output, formats, names):
     assert [str(path) for path in name_files(Path(output), formats).values()] == names
+
+
+def test_the_command_and_cards_know_all_forms():
+    parser = ArgumentParser()
+    COMMANDS["export"][0](parser)
+    (option,) = (action for action in parser._actions if action.dest == "format")
+    assert list(option.choices) == list(FORMATS)
+    assert set(EXPORTED) == {*FORMATS, "state", "card"} == {*FORMS, "card"}
 
 
 def test_a_new_folder_gets_all_forms_and_a_card(checkpoint, tmp_path, capsys):

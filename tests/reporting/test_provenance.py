@@ -43,8 +43,9 @@ def test_a_resumed_run_adds_an_entry_and_the_page_shows_both(run, tmp_path):
     assert (first["from_round"], second["from_round"]) == ("0", "2")
     html = (folder / "report.html").read_text()
     section = html.partition("<h2>Provenance</h2>")[2].partition("</section>")[0]
-    assert section.count("<td>from round</td>") == 2
-    assert f"<td>{torch.__version__}</td>" in section
+    assert "<th>start 1</th><th>start 2</th>" in section
+    assert "<td>from round</td><td>0</td><td>2</td>" in section
+    assert f"<td>torch</td><td>{torch.__version__}</td><td>{torch.__version__}</td>" in section
 
 
 @pytest.mark.parametrize(
