@@ -85,13 +85,25 @@ class RoundProgressBar(TQDMProgressBar):
         """Show the step, or say it."""
         self._show(trainer)
 
-    def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Show no number of the data loader; what is measured says which domain it is."""
-        self.val_progress_bar.total = int(sum(trainer.num_val_batches))
+    def init_test_tqdm(self) -> "Tqdm":
+        """Return a bar that gives way to the tables."""
+        bar = super().init_test_tqdm()
+        bar.leave = False
+        return bar
 
-    def on_test_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
         """Show no number of the data loader; what is measured says which domain it is."""
-        self.test_progress_bar.total = int(sum(trainer.num_test_batches))
+        bar = self.val_progress_bar
+        bar.n, bar.total = batch_idx, int(sum(trainer.num_val_batches))
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Show no number of the data loader; what is measured says which domain it is."""
+        bar = self.test_progress_bar
+        bar.n, bar.total = batch_idx, int(sum(trainer.num_test_batches))
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule

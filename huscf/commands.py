@@ -49,9 +49,10 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
         run(options)
     except FileNotFoundError as error:
         output = getattr(options, "output", None)
-        if output is None or not str(error.filename).startswith(str(output)):
-            raise
-        raise HuscfError(f"output {output}: cannot be made ({error.strerror})") from error
+        for path in output if isinstance(output, list) else [output]:
+            if path is not None and str(error.filename).startswith(str(path)):
+                raise HuscfError(f"output {path}: cannot be made ({error.strerror})") from error
+        raise
     return 0
 
 

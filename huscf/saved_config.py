@@ -94,7 +94,13 @@ def complete_command(arguments: Sequence[str]) -> Command:
     if lender is None:
         return Command(own, allowed=allowed)
     path, config = lender
-    trust.check(config, f"checkpoint {path}")
+    # The trainer's section is not lent, so that its loggers and callbacks are not made.
+    parts = (
+        {k: v for k, v in config.items() if k != "trainer"}
+        if isinstance(config, Mapping)
+        else config
+    )
+    trust.check(parts, f"checkpoint {path}")
     lent = {key: config[key] for key in LENT_KEYS if key in config}
     # As one line of YAML: JSON would turn numbers that are keys into strings.
     text = yaml.safe_dump(lent, default_flow_style=True, width=sys.maxsize)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from lightning.pytorch.loggers import CSVLogger, Logger
 
+from huscf.__main__ import main
 from huscf.callbacks.media_log import find_loggers, find_media
 from huscf.reporting.logger_media import send_media
 from tests.reporting.conftest import fit
@@ -105,6 +106,9 @@ def test_csv_gets_figures_and_is_asked_for_nothing_that_it_cannot(tmp_path):
     losses = [float(row["train/generator_loss"]) for row in rows]
     assert losses == [float(row["train/generator_loss"]) for row in read_rows(run)]
     assert yaml.safe_load((logged.parent / "hparams.yaml").read_text())["seed_everything"] == 0
+    # A logger is the trainer's, which no checkpoint lends: nobody has to trust it.
+    checkpoint = f"--ckpt_path={run}/checkpoints/last.ckpt"
+    assert main(["predict", checkpoint, "--trainer.enable_progress_bar=false"]) == 0
 
 
 def test_packages_of_loggers_are_imported_by_nobody_else():
