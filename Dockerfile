@@ -1,6 +1,6 @@
 # CPU only, without root:
 #   docker build -t huscf .
-#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" huscf fit --config quickstart
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/workspace" huscf fit --config quickstart
 FROM python:3.12-slim
 
 COPY . /src
@@ -13,10 +13,10 @@ RUN apt-get update \
     && pip install --no-cache-dir "/src[dicom,nifti,deploy]" \
     && rm -rf /src \
     && useradd --create-home huscf \
-    && install --directory --owner huscf /work
+    && install --directory --owner huscf /workspace
 
 USER huscf
-WORKDIR /work
-ENV HOME=/tmp HUSCF_DATA=/work/data HUSCF_CACHE=/work/.huscf-cache MPLCONFIGDIR=/tmp/matplotlib
+WORKDIR /workspace
+ENV HOME=/tmp HUSCF_DATA=/workspace/data HUSCF_CACHE=/workspace/.huscf-cache MPLCONFIGDIR=/tmp/matplotlib
 ENTRYPOINT ["huscf"]
 CMD ["--help"]
