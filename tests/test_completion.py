@@ -48,6 +48,7 @@ def test_it_offers_configurations_and_files(script, tmp_path):
 def test_every_command_has_options_to_offer(command):
     needed = {"completion": "zsh", "compare": "--output", "report": "--help", "join": "--address"}
     needed |= {"generate": "--num_samples", "export": "--client", "provision": "--sites"}
+    needed |= {"audit": "--data_root"}
     assert needed.get(command, "--config") in find_options(_show_help(command)), command
 
 

@@ -67,14 +67,18 @@ NEEDED = {
 #: How a number is put into options that are no plain number.
 WRAPPED = {
     "betas": lambda x: (x, 0.9),
+    "bits": lambda x: {"activations": x},
+    "clip": lambda x: {"activations": x},
     "clients": lambda x: {0: [x, 1, 1, 1]},
     "clients_per_domain": lambda x: [x],
     "cuts": lambda x: [1, x, 1, 1],
+    "fake_label_weights": lambda x: [x, 1.0, 1.0],
     "first_epochs": lambda x: {0: x},
     "forbidden_cuts": lambda x: {"generator_head": [x]},
     "label_from": lambda x: {"a": x},
     "last_epochs": lambda x: {0: x},
     "missing_classes": lambda x: {x: 1.0},
+    "noise": lambda x: {"activations": x},
     "profiles": lambda x: {"a": [1, 1, x, 1]},
     "shares": lambda x: {x: 1.0},
     "window": lambda x: (x, 5.0),

@@ -265,7 +265,7 @@ def test_a_run_that_was_ended_before_its_page_is_closed_later(work, capsys, monk
         def fail(*arguments, **options):
             raise OSError(28, "No space left on device")
 
-        patched.setattr("torchvision.utils.save_image", fail)
+        patched.setattr("huscf.callbacks.sample_grid.draw_picture_grid", fail)
         assert fit(*options, "--samples.every_n_rounds=0") == 2
     run = work / "runs" / "run-1"
     assert (run / NAME).exists() and not (run / "report.html").exists()
