@@ -17,9 +17,8 @@ def make_media(path: Path) -> Any:
 def make_tables(run: RunRecord) -> dict[str, Any]:
     """Return the plan, the clients (clusters, weights, places) and their traffic as tables."""
     plan = [[str(c["client"]), c["profile"], *c["cuts"]] for c in run.plan["clients"]]
-    tables = {
-        "plan": _make_table(("client", "profile", "G head", "G tail", "D head", "D tail"), plan)
-    }
+    ends = [f"{network} {end}" for network in run.plan["blocks"] for end in ("head", "tail")]
+    tables = {"plan": _make_table(("client", "profile", *ends), plan)}
     if run.clients and "uplink_mbytes" in run.clients[0]:
         columns = ("uplink_mbytes", "downlink_mbytes")
         traffic = [[c["client"], *(float(c[name]) for name in columns)] for c in run.clients]

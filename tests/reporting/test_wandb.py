@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from huscf.callbacks import WandbLog
 from huscf.reporting.federation_history import FederationRow, by_round, read_federation
+from huscf.reporting.wandb_media import make_tables
 from tests.conftest import REPOSITORY
 from tests.reporting.conftest import OPTIONS, fit
 from tests.reporting.wandb_file import read_records, to_dict
@@ -160,3 +162,10 @@ def test_offline_unless_there_is_a_key(monkeypatch):
     assert WandbLog(offline=True)._is_offline()
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert WandbLog(offline=False)._is_offline()
+
+
+def test_the_plan_of_a_method_with_one_network_is_a_table_too():
+    plan = {"blocks": {"denoiser": 5}, "clients": [{"client": 0, "profile": "a", "cuts": [1, 2]}]}
+    (table,) = make_tables(SimpleNamespace(plan=plan, clients=[])).values()
+    assert table.columns == ["client", "profile", "denoiser head", "denoiser tail"]
+    assert table.data == [["0", "a", 1, 2]]
