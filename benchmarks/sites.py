@@ -113,11 +113,11 @@ class Run:
             sites[name].wait()
             kills += 1
             sites[name] = self._join(name)
-        codes = [process.wait(60) for process in (server, *sites.values())]
         row = self._read_rows("served")[-1]
         return {
             "steps": int(row["step"]),
-            "exit_codes": codes,
+            "exit_code": server.wait(),
+            "sites_that_heard_of_the_end": sum(map(_has_ended, sites.values())),
             "kills_of_sites": kills,
             "kills_of_the_server": num_server_kills - left,
             "dropped_steps": int(row["dropped_steps"]),
@@ -186,6 +186,16 @@ class Run:
     def _read_rows(self, root: str) -> list[dict[str, str]]:
         (table,) = (self.folder / root).glob("*/metrics.csv")
         return list(csv.DictReader(table.read_text().splitlines()))
+
+
+def _has_ended(site: subprocess.Popen[bytes]) -> bool:
+    """Return whether a site has ended in order; one that came after the server's end waits on."""
+    try:
+        return site.wait(60) == 0
+    except subprocess.TimeoutExpired:
+        site.kill()
+        site.wait()
+        return False
 
 
 def _resident_mib(pid: int) -> float:
