@@ -252,6 +252,8 @@ def test_what_is_not_finite_is_dropped_or_stops_the_run(on_nonfinite):
             return
         result = server.engine.run_step([0, 1], 0)
         assert result.dropped == (1,)
+        # A step does not wait for who was dropped; a round asks those that are there.
+        assert server.sessions.wait_for(lambda: "b" in server.sessions.present(), 30)
         assert server.engine.observe().diverged == {1}
         before = {c: t.clone() for c, t in half.state_dict().items()}
         server.engine.mix(Mixture({0: 0, 1: 0}, {0: 1.0, 1: 0.0}, moments="keep"))
