@@ -98,6 +98,7 @@ class ServerRun:
                     self._set_up({n: own["clients"] for n, own in self._joined.items()})
                 else:
                     self._go_on(self._saved)
+            self._saved = None  # a whole checkpoint, which nobody needs any more
             self._train()
         except Stopped as stop:
             self._close(str(stop))

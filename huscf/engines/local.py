@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import PlanError
 from ..federation import ActivationSummary
 from ..methods import Forward, Method, trace_inputs
-from ..models import Carry, Network, SampleShape, run_blocks
+from ..models import Carry, Network, SampleShape, evaluating, run_blocks, run_in_parts
 from ..parties import (
     Client,
     Party,
@@ -263,14 +263,13 @@ class LocalEngine(Engine):
 
         def run(name: str, inputs: Carry) -> Carry:
             network = self.sampling_network(name, client_id)
-            modes = [(module, module.training) for module in network.modules()]
-            network.eval()
-            try:
-                with torch.no_grad():
-                    return _run_in_chunks(network, inputs, device)
-            finally:
-                for module, mode in modes:
-                    module.training = mode
+            blocks = dict(enumerate(network))
+
+            def run_part(part: Carry) -> Carry:
+                return run_blocks(blocks, {n: t.to(device) for n, t in part.items()})
+
+            with evaluating(network):
+                return run_in_parts(run_part, inputs, DRAWN_AT_ONCE)
 
         return run
 
@@ -373,16 +372,6 @@ def name_cut(
     elif kind == "activations" and not is_up and not has_tail:
         kind = "outputs"
     return f"{network}_{'head' if is_head_cut else 'tail'}", kind
-
-
-def _run_in_chunks(network: Network, inputs: Carry, device: torch.device) -> Carry:
-    blocks = dict(enumerate(network))
-    count = len(next(iter(inputs.values())))
-    drawn: list[Carry] = []
-    for start in range(0, count, DRAWN_AT_ONCE):
-        part = {n: t[start : start + DRAWN_AT_ONCE].to(device) for n, t in inputs.items()}
-        drawn.append(run_blocks(blocks, part))
-    return {name: torch.cat([each[name] for each in drawn]) for name in drawn[0]}
 
 
 def _divide_tensors(segments: Iterable[Segment]) -> tuple[list[Tensor], list[Tensor]]:

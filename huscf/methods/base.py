@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..models import LABELS, MAIN, Carry, Network, SampleShape, run_blocks, to_float
+from ..models import LABELS, MAIN, Carry, Network, SampleShape, evaluating, run_blocks, to_float
 from ..split import CutPlan, Placement, check_cuts
 from ..wire import Kind
 from .phases import Phase
@@ -199,11 +199,5 @@ def trace_inputs(
 
 def run_whole(network: Network, inputs: Carry) -> Carry:
     """Run an uncut network in evaluation mode, without gradients; its modes stay as they were."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            return run_blocks(dict(enumerate(network)), inputs)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(network):
+        return run_blocks(dict(enumerate(network)), inputs)

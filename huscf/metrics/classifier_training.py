@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import HuscfError
-from ..models import to_float
+from ..models import evaluating, to_float
 from .labelled_samples import LabelledSamples
 
 #: Values of a sample up to which several threads are no faster than one. Where other programs run
@@ -105,18 +105,11 @@ def train_classifier(
     network.eval()
 
 
-@torch.no_grad()
 def apply_in_batches(network: nn.Module, data: LabelledSamples) -> Tensor:
     """Return the network's outputs, (N, ...), in evaluation mode; its modes are restored."""
     device = next(network.parameters()).device
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        outputs = [network(_channels_last(batch.to(device))) for batch in data.batches()]
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return torch.cat(outputs)
+    with evaluating(network):
+        return torch.cat([network(_channels_last(batch.to(device))) for batch in data.batches()])
 
 
 def _shuffled_batches(count: int, batch_size: int, steps: int) -> Iterator[Tensor]:

@@ -4,6 +4,7 @@ from .checks import check_network, initialize_weights
 from .conditional_discriminator import ConditionalDiscriminator
 from .conditional_encoder import ConditionalEncoder
 from .conditional_generator import ConditionalGenerator
+from .evaluating import evaluating, run_in_parts
 from .layers import LabelledBlock, SqueezeLogit
 from .losses import (
     AdversarialLoss,
@@ -46,6 +47,7 @@ __all__ = [
     "UNet",
     "check_network",
     "check_scalar",
+    "evaluating",
     "find_spectral_norms",
     "initialize_weights",
     "inputs_of",
@@ -54,6 +56,7 @@ __all__ = [
     "renew_spectral_norms",
     "run_block",
     "run_blocks",
+    "run_in_parts",
     "to_float",
     "to_uint8",
 ]

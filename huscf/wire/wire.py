@@ -47,6 +47,15 @@ class Wire(ABC):
                 f"{', '.join(sorted(self.kinds))}"
             )
 
+    def note(self, message: Message) -> None:
+        """Check and count a message that a network carries, as it is.
+
+        Raises:
+            HuscfError: Where its kind may not cross.
+        """
+        self.check_kind(message.kind, message.topic)
+        self.count(message, message.num_bytes)
+
     def count(self, message: Message, num_bytes: int) -> None:
         """Count what a message takes on the wire; between two clients both of them count it."""
         key = TrafficKey(message.client_id, message.kind, message.topic, message.direction)

@@ -1,15 +1,14 @@
 """Drawing samples between a site and the server: noise and samples stay at the site."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from ...methods import Forward
-from ...models import Carry
-from ...parties import ClientBlocks, Segment
+from ...models import Carry, evaluating, run_in_parts
+from ...parties import ClientBlocks
 from ...wire import SERVER, Message
 from ...wire.frames import Frame, FrameError
 
@@ -31,23 +30,20 @@ def forward_through(half: "SiteHalf", client_id: int, ask: "Ask") -> Forward:
     """
 
     def run(network: str, inputs: Carry) -> Carry:
-        parts: list[Carry] = []
-        for start in range(0, len(next(iter(inputs.values()))), DRAWN_AT_ONCE):
-            part = {n: t[start : start + DRAWN_AT_ONCE] for n, t in inputs.items()}
-            parts.append(_run_part(half, client_id, network, part, ask))
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        run_part = partial(_run_part, half, client_id, network, ask)
+        return run_in_parts(run_part, inputs, DRAWN_AT_ONCE)
 
     return run
 
 
-def _run_part(half: "SiteHalf", client_id: int, network: str, inputs: Carry, ask: "Ask") -> Carry:
+def _run_part(half: "SiteHalf", client_id: int, network: str, ask: "Ask", inputs: Carry) -> Carry:
     client, crossings = half.clients[client_id], half.crossings[client_id]
     blocks = client.average if network in half.method.averaged else client.trained
     assert isinstance(blocks, ClientBlocks)
     head, tail = blocks.segment(network, "head"), blocks.segment(network, "tail")
     crossing = crossings.crossings[network]
     count = len(next(iter(inputs.values())))
-    with _evaluating([head, tail]):
+    with evaluating(head, tail):
         at_head = head(inputs, head.indices)
         arrived: Mapping[str, Tensor] = {}
         if up := {name: at_head[name] for name in crossing.up}:
@@ -76,7 +72,7 @@ def answer_draw(engine: "RemoteEngine", frame: Frame) -> dict[str, Tensor]:
     blocks = server.average if network in engine.method.averaged else server.trained
     assert blocks is not None
     segment = blocks.segment(network, client_id)
-    with engine.drawing, _evaluating([segment]):
+    with engine.drawing, evaluating(segment):
         written = segment(arrived, server.server_range(network, client_id))
     down = {name: written[name] for name in crossings.crossings[network].down}
     _count(engine, client_id, network, down, is_up=False)
@@ -87,21 +83,5 @@ def _count(
     engine: "RemoteEngine", client_id: int, network: str, tensors: Mapping[str, Tensor], is_up: bool
 ) -> None:
     topic, kind = engine.crossings[client_id].name(network, "activations", is_up)
-    engine.wire.check_kind(kind, topic)
     sender, receiver = (client_id, SERVER) if is_up else (SERVER, client_id)
-    message = Message(sender, receiver, kind, topic, tensors)
-    engine.wire.count(message, message.num_bytes)
-
-
-@contextmanager
-def _evaluating(segments: Sequence[Segment]) -> Iterator[None]:
-    """Run segments as in use, not as in training: they follow nothing."""
-    modes = [(module, module.training) for segment in segments for module in segment.modules()]
-    for segment in segments:
-        segment.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    engine.wire.note(Message(sender, receiver, kind, topic, tensors))

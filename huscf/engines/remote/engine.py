@@ -11,7 +11,7 @@ from ...errors import HuscfError
 from ...federation import ReferenceObserver
 from ...parties import Client
 from ...split import CutPlan
-from ...wire import SERVER, Message
+from ...wire import SERVER, Kind, Message
 from ...wire.frames import Frame, FrameError
 from ..base import Batches, Mixture, Move, Observation, StepResult
 from ..local import LocalEngine
@@ -144,10 +144,8 @@ class RemoteEngine(LocalEngine):
             cut = crossings.cuts.head(network)
             names = self.observer.blocks.names_needed(cut)
             arrived = frame.take_tensors({n: expected[n] for n in names})
-            kind = "activations" if cut else "inputs"
-            self.wire.check_kind(kind, f"{network}_head")  # type: ignore[arg-type]
-            message = Message(client_id, SERVER, kind, f"{network}_head", arrived)  # type: ignore[arg-type]
-            self.wire.count(message, message.num_bytes)
+            kind: Kind = "activations" if cut else "inputs"
+            self.wire.note(Message(client_id, SERVER, kind, f"{network}_head", arrived))
             if all(bool(tensor.isfinite().all()) for tensor in arrived.values()):
                 self.observer.take(client_id, arrived, cut)
         return {"kind": "ok"}, {}
@@ -263,9 +261,7 @@ class RemoteEngine(LocalEngine):
     def _count_block(self, ref: BlockRef, sender: Any, state: Mapping[str, Tensor]) -> None:
         receiver = ref.client_id if sender == SERVER else SERVER
         topic = block_topic(ref.network, ref.holding)
-        message = Message(sender, receiver, "blocks", topic, state)
-        self.wire.check_kind("blocks", topic)
-        self.wire.count(message, message.num_bytes)
+        self.wire.note(Message(sender, receiver, "blocks", topic, state))
 
 
 def _read_ids(values: object) -> list[int]:

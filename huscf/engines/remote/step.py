@@ -206,9 +206,7 @@ class RemoteStep:
     def _admit(self, client_id: int, kind: Kind, item: Pass, tensors: dict[str, Tensor]) -> None:
         """Count what has arrived, and look at it before it is used."""
         topic, kind = self.engine.crossings[client_id].name(item.network, kind, True)
-        self.engine.wire.check_kind(kind, topic)
-        message = Message(client_id, SERVER, kind, topic, tensors)
-        self.engine.wire.count(message, message.num_bytes)
+        self.engine.wire.note(Message(client_id, SERVER, kind, topic, tensors))
         guard = self.engine.server.guard
         try:
             for tensor in tensors.values():
@@ -221,9 +219,7 @@ class RemoteStep:
         self, client_id: int, kind: Kind, item: Pass, tensors: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         topic, kind = self.engine.crossings[client_id].name(item.network, kind, False)
-        self.engine.wire.check_kind(kind, topic)
-        message = Message(SERVER, client_id, kind, topic, tensors)
-        self.engine.wire.count(message, message.num_bytes)
+        self.engine.wire.note(Message(SERVER, client_id, kind, topic, tensors))
         return tensors
 
     def _fail(self, error: NonFiniteError) -> None:

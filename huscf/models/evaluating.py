@@ -1,0 +1,31 @@
+"""Running networks as they are used, not as they are trained."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from .network import Carry
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Hold networks in evaluation mode, without gradients; their modes are restored."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    for network in networks:
+        network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def run_in_parts(run: Callable[[Carry], Carry], inputs: Carry, size: int) -> Carry:
+    """Run samples in parts of at most `size`, and join what comes out, (N, ...) each by name."""
+    count = len(next(iter(inputs.values())))
+    starts = range(0, count, size)
+    parts = [run({n: t[start : start + size] for n, t in inputs.items()}) for start in starts]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
