@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from lightning.pytorch import LightningDataModule
 
-from ..errors import DataError, check_count, check_number
+from ..errors import CheckpointError, DataError, check_count, check_number
 from ..models import SampleShape
 from ..randomness import make_rng
 from ..user_paths import expand_path
@@ -283,12 +283,14 @@ class FederatedDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> ClientBatches:
         """Return the endless batches of all clients, from the present or saved position on."""
-        position = self.state_dict() or self._position
+        position = self.state_dict() or self._position or {}
+        # An epoch stays as long as it was, though clients with more data may have joined.
+        length = position.get("steps_per_epoch")
         self._batches = ClientBatches(
             self.clients,
             self.batch_size,
             self.seed,
-            self.steps_per_epoch,
+            length if self.steps_per_epoch is None else self.steps_per_epoch,
             self.augmentation,
             self.label_sampling,
             self.participation,
@@ -303,15 +305,27 @@ class FederatedDataModule(LightningDataModule, ABC):
         return self._batches
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position in the clients' data.
+        """Return the position in the clients' data, and the length of an epoch.
 
         Lightning saves the loader's own state too, but drops it when the checkpoint was made
         between two epochs.
         """
-        return {} if self._batches is None else self._batches.state_dict()
+        if self._batches is None:
+            return {}
+        return {**self._batches.state_dict(), "steps_per_epoch": len(self._batches)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let the next training go on from a saved position."""
+        """Let the next training go on from a saved position.
+
+        Raises:
+            CheckpointError: Where it is none.
+        """
+        length = state_dict.get("steps_per_epoch", 1)
+        if type(length) is not int or length < 1:
+            raise CheckpointError(
+                f"the checkpoint is damaged: steps_per_epoch of the data is {length!r:.40}, must "
+                "be a whole number >= 1"
+            )
         self._batches, self._position = None, state_dict or None
 
     def val_dataloader(self) -> list[str]:

@@ -43,6 +43,7 @@ from .errors import CheckpointError, DataError, HuscfError, check_complete
 from .one_line_parser import OneLineParser
 from .resuming import (
     NothingLeft,
+    check_joining,
     check_same_config,
     check_same_data,
     check_unfinished,
@@ -252,6 +253,8 @@ class HuscfCLI(LightningCLI):
             if saved is not None:
                 run.changes = check_same_config(saved, self.config_dump, path, self.allowed)
             check_same_data(began_with, self.datamodule.client_digests, path, may_join=True)
+            clients = checkpoint["huscf"].get("engine", {}).get("clusters", {})
+            check_joining(began_with, clients, self.datamodule.client_digests, path)
             if began_with is None:
                 print(f"{path}: lies in no run's folder, so nothing tells whether the data changed")
             folder = find_run_folder(path)

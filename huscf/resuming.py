@@ -1,7 +1,7 @@
 """Whether a run can go on from a checkpoint, and from which: configuration, data, what is left."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,27 @@ def check_same_data(
         raise CheckpointError(
             f"checkpoint {owner} belongs to other data: that of {len(changed)} clients has "
             f"changed, of client {changed[0]} first; give the run's own data, or begin a new run"
+        )
+
+
+def check_joining(
+    saved: Mapping[int, str] | None, trained: Iterable[int], present: Iterable[int], owner: str
+) -> None:
+    """Refuse clients that join where nothing tells who the others are: numbers may have shifted.
+
+    Args:
+        saved: Digests of the data that the run began with; None where nobody knows.
+        trained: The checkpoint's clients.
+        present: Those that are here.
+        owner: The checkpoint's path.
+
+    Raises:
+        CheckpointError: Naming those that would join.
+    """
+    if saved is None and (new := sorted({*present} - {*trained})):
+        raise CheckpointError(
+            f"checkpoint {owner} lies in no run's folder, so nothing tells that clients "
+            f"{', '.join(map(str, new))} are the new ones: go on from the run's own folder"
         )
 
 

@@ -417,6 +417,58 @@ def test_damaged_digests_are_one_line(two_rounds, tmp_path, capsys, content):
     assert "data_digests.yaml: " in line and line.endswith("remove it to go on without")
 
 
+def test_clients_that_left_stay_away_when_one_with_more_data_joins(tmp_path):
+    save_pictures(tmp_path / "a.npz", seed=0)
+    save_pictures(tmp_path / "b.npz", seed=1)
+    small = [option for option in SMALL if not option.startswith("--data")]
+
+    def train(files, epochs, *options):
+        arguments = {"root": str(tmp_path), "files": files, "last_epochs": {1: 1}}
+        arguments |= {"batch_size": 6, "clients_per_domain": [2, 1][: len(files)]}
+        data = {"class_path": "huscf.datamodules.NpzDataModule", "init_args": arguments}
+        (tmp_path / "data.yaml").write_text(yaml.safe_dump({"data": data}))
+        given = ["--config", str(tmp_path / "data.yaml"), f"--trainer.max_epochs={epochs}"]
+        return fit(tmp_path / "runs", *given, *options, small=small)
+
+    assert train({"a": "a.npz"}, 4) == 0
+    on = ["--ckpt_path=last", "--allow_changed", "data"]
+    assert train({"a": "a.npz", "b": "b.npz"}, 6, *on) == 0
+    run = tmp_path / "runs" / "quickstart-1"
+    # Client 2 has twice the data, and an epoch has the steps that it had.
+    steps = [int(row["step"]) for row in rows(run)]
+    assert steps == [steps[0] * number for number in range(1, 7)]
+    rounds = by_round(read_federation(run / "federation.csv"))
+    weights = [{row.client: row.weight for row in each} for each in rounds.values()]
+    assert [each[1] > 0 for each in weights] == [True, True, False, False, False, False]
+    assert weights[5][2] > 0
+
+
+def test_clients_join_only_where_it_is_known_who_the_others_are(tmp_path, capsys):
+    save_pictures(tmp_path / "a.npz", seed=0)
+    save_pictures(tmp_path / "b.npz", seed=1)
+    small = [option for option in SMALL if not option.startswith("--data")]
+
+    def train(files, *options):
+        arguments = {"root": str(tmp_path), "files": files, "batch_size": 6}
+        arguments["clients_per_domain"] = 2
+        data = {"class_path": "huscf.datamodules.NpzDataModule", "init_args": arguments}
+        (tmp_path / "data.yaml").write_text(yaml.safe_dump({"data": data}, sort_keys=False))
+        given = ["--config", str(tmp_path / "data.yaml"), *options]
+        return fit(tmp_path / "runs", *given, small=small)
+
+    assert train({"a": "a.npz"}, "--trainer.max_epochs=1") == 0
+    last = tmp_path / "runs" / "quickstart-1" / "checkpoints" / "last.ckpt"
+    (tmp_path / "saved").mkdir()
+    alone = shutil.copy(last, tmp_path / "saved")
+    on = ["--trainer.max_epochs=2", "--allow_changed", "data.files"]
+    for files in ({"b": "b.npz", "a": "a.npz"}, {"a": "a.npz", "b": "b.npz"}):
+        assert train(files, *on, f"--ckpt_path={alone}") == 2
+        assert "nothing tells that clients 2, 3 are the new ones" in capsys.readouterr().err
+    # In the run's own folder a domain that is put before the others is refused by its data.
+    assert train({"b": "b.npz", "a": "a.npz"}, *on, f"--ckpt_path={last}") == 2
+    assert "of client 0 first" in capsys.readouterr().err
+
+
 class Payload:
     """Would write a file when unpickled."""
 

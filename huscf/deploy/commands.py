@@ -44,7 +44,7 @@ def provision(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     names = options.sites or options.add
     if len(set(names)) < len(names):
-        raise HuscfError("--sites: a name is given twice")
+        raise HuscfError(f"--{'sites' if options.sites else 'add'}: a name is given twice")
     if options.add:
         roster = add_kits(options.output, names)
         print(f"{len(roster)} sites now: start the server anew with --ckpt_path last; new kits:")

@@ -147,6 +147,8 @@ def add_kits(output: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
         HuscfError: Where a name is no folder's or has a kit, or there is no authority.
     """
     _check_names(output, names)
+    if len(set(names)) < len(names):
+        raise HuscfError("a site is named twice; nothing was written")
     roster = read_roster(output / "server")
     authority = _Authority.read(output)
     first = sum(map(len, roster.values()))

@@ -21,7 +21,7 @@ from ..parties import Server
 from ..provenance import note_start
 from ..split import CutPlan
 from ..training import FORMAT
-from ..training.checkpoint_checks import add_fresh
+from ..training.checkpoint_checks import add_fresh, check_same_network
 from ..wire.frames import Frame
 from .halves import Folder
 from .run_config import RunConfig
@@ -44,6 +44,7 @@ class ServerRun:
 
     Attributes:
         sessions: What answers the sites.
+        have_saved: Sites that have a half of this run; others begin.
         engine: Made once all sites have said how much data they have.
     """
 
@@ -64,6 +65,8 @@ class ServerRun:
         self._said = time.monotonic()
         self._joined: dict[str, dict[str, Any]] = {}
         self._is_set_up = threading.Event()
+        self.steps_per_epoch: int | None = None
+        self.have_saved: set[str] = set()
         self.sessions = Sessions(
             roster, lambda name, frame: self._answer(name, frame), self._welcome, self._note
         )
@@ -73,6 +76,7 @@ class ServerRun:
             self.shape = SampleShape(*saved["huscf"]["server"]["shape"])
             if not self.newcomers:
                 self._go_on(saved)
+                self._open()
 
     @property
     def method(self) -> Method:
@@ -98,7 +102,7 @@ class ServerRun:
                     self._set_up({n: own["clients"] for n, own in self._joined.items()})
                 else:
                     self._go_on(self._saved)
-            self._saved = None  # a whole checkpoint, which nobody needs any more
+                self._open()
             self._train()
         except Stopped as stop:
             self._close(str(stop))
@@ -157,14 +161,19 @@ class ServerRun:
         self.engine.sessions = self.sessions
         self.engine.server.train()
         longest = max(-(-size // batch_sizes[c]) for c, size in client_sizes.items())
-        self.steps_per_epoch = config.sites.steps_per_epoch or longest
+        # An epoch stays as long as it was, though sites with more data may have joined.
+        self.steps_per_epoch = config.sites.steps_per_epoch or self.steps_per_epoch or longest
         config.federation.begin(self)
         self.engine.observer = config.federation.observer
         least = config.sites.min_clients
         self.min_clients = min(2 if least is None else least, len(every))
-        write_yaml(self.folder / "config.yaml", config.values)
-        plan.save(self.folder / "plan.yaml")
+
+    def _open(self) -> None:
+        """Write what is to be trained, and welcome the sites."""
+        write_yaml(self.folder / "config.yaml", self.config.values)
+        self.engine.plan.save(self.folder / "plan.yaml")
         note_start(self.folder, self.num_rounds)
+        self._saved = None  # a whole checkpoint, which nobody needs any more
         self._is_set_up.set()
         self.sessions.wake()
 
@@ -189,7 +198,7 @@ class ServerRun:
             "cuts": [[c, plan.by_client[c].cuts.as_list()] for c in self.roster[name]],
             "weights": self.weights,
             "step": self.step,
-            "new": name in self.newcomers,
+            "new": name not in self.have_saved,
         }
 
     def _check_join(self, name: str, header: dict[str, Any]) -> tuple[list[int], list[list[int]]]:
@@ -223,7 +232,7 @@ class ServerRun:
                 "image_size"
             )
         if shape[2] > known.num_classes:
-            if self._is_set_up.is_set():
+            if self._is_set_up.is_set() or self._saved is not None:
                 raise HuscfError(f"it has {shape[2]} classes, the run {known.num_classes}")
             self.shape = known = SampleShape(shape[0], shape[1], shape[2])
         return [known.channels, known.image_size, known.num_classes], sizes
@@ -328,6 +337,7 @@ class ServerRun:
         present = self.sessions.present()
         commands = {name: {"kind": "save", "step": self.step} for name in present}
         answers = self.sessions.call(commands, self.config.sites.step_timeout_s)
+        self.have_saved |= answers.keys()
         if missing := [name for name in present if name not in answers]:
             self.say(f"step {self.step}: not saved by {', '.join(missing)}")
         Folder(self.folder / "checkpoints").write(self.step, self._get_state(), last=True)
@@ -341,6 +351,8 @@ class ServerRun:
             "roster": {name: list(own) for name, own in self.roster.items()},
             "step": self.step,
             "epoch": self.epoch,
+            "steps_per_epoch": self.steps_per_epoch,
+            "have_saved": sorted(self.have_saved),
             **self.report.get_state(),
             "federation": self.config.federation.state_dict(),
         }
@@ -364,7 +376,8 @@ class ServerRun:
         huscf = saved["huscf"]
         run = huscf["server"]
         self.run_id, self.step, self.epoch = run["run_id"], run["step"], run["epoch"]
-        self.num_rounds = huscf["num_rounds"]
+        self.num_rounds, self.steps_per_epoch = huscf["num_rounds"], run["steps_per_epoch"]
+        self.have_saved = set(run["have_saved"])
         self.report.set_state(run)
         self.config.federation.load_state_dict(run["federation"])
         sizes = run["sizes"] | {name: self._joined[name]["clients"] for name in self.newcomers}
@@ -372,7 +385,9 @@ class ServerRun:
         fresh = self.engine.set_structure(huscf["engine"], may_join=True)
         tensors = {n.removeprefix("parties."): t for n, t in saved["state_dict"].items()}
         parties = self.engine.parties
-        parties.load_state_dict(add_fresh(tensors, parties.state_dict(), fresh))
+        tensors = add_fresh(tensors, parties.state_dict(), fresh)
+        check_same_network(tensors, parties.state_dict())
+        parties.load_state_dict(tensors)
         self.engine.make_optimizers()
         self.engine.set_optimizers(huscf["engine"]["optimizers"])
         torch.set_rng_state(huscf["torch_rng"])
@@ -399,7 +414,8 @@ def _check_saved(saved: Mapping[str, Any], roster: Mapping[str, tuple[int, ...]]
     if "server" not in huscf:
         raise CheckpointError("the checkpoint is of a run in one process: huscf fit goes on")
     run = huscf["server"]
-    check_complete(run, ("run_id", "sizes", "shape", "roster", "step", "epoch", "federation"))
+    expected = ("run_id", "sizes", "shape", "roster", "step", "epoch", "steps_per_epoch")
+    check_complete(run, (*expected, "have_saved", "federation"))
     for name, own in run["roster"].items():
         if roster.get(name) != tuple(own):
             raise CheckpointError(

@@ -51,9 +51,9 @@ def set_structure(
         CheckpointError: Where it is of other networks, or of other clients.
     """
     check_complete(state, engine.get_state().keys() - {"remembered"})  # what is older has none
-    # What is loaded is written in place.
-    for party in engine.all_parties().values():
-        party.own_memory()
+    parties = engine.all_parties()
+    for party in parties.values():
+        party.own_memory()  # what is loaded is written in place
     saved = CutPlan.from_dict(state["plan"])
     new = [client for client in engine.plan.client_ids if client not in saved.client_ids]
     plan = CutPlan(
@@ -67,6 +67,8 @@ def set_structure(
             f"{dict(saved.blocks)}, {saved.client_ids}, here {dict(engine.plan.blocks)}, "
             f"{engine.plan.client_ids}"
         )
+    named = [name for name in parties if name not in map(str, new)]
+    check_complete(state["optimizers"], named)
     if plan != engine.plan:
         move_over_wire(engine, plan)
         engine.plan = plan

@@ -18,7 +18,7 @@ from huscf.datamodules import (
     Partitioner,
     scale_samples,
 )
-from huscf.errors import DataError, HuscfError
+from huscf.errors import CheckpointError, DataError, HuscfError
 
 
 class TwoDomains(FederatedDataModule):
@@ -382,3 +382,10 @@ def test_participants_change_between_shortened_epochs_only(limit, length):
         assert len(epoch) == length and all(each == epoch[0] for each in epoch)
         present.append(frozenset(epoch[0]))
     assert len(set(present)) > 1
+
+
+@pytest.mark.parametrize("length", [0, -1, True, 2.0, "many", None])
+def test_a_saved_length_of_an_epoch_that_is_none_is_refused(length):
+    data = TwoDomains()
+    with pytest.raises(CheckpointError, match="steps_per_epoch of the data is"):
+        data.load_state_dict({"step": 3, "steps_per_epoch": length})

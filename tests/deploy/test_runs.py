@@ -1,12 +1,15 @@
 """A server and sites over gRPC: the run of one process, resumed, with sites that come and go."""
 
+import copy
 import csv
 import re
+import shutil
 import threading
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from huscf.__main__ import main
 from huscf.callbacks import Evaluation, SampleGrid
@@ -16,7 +19,8 @@ from huscf.deploy import site_run
 from huscf.deploy.kits import Tls, add_kits
 from huscf.deploy.server_report import read_figures
 from huscf.deploy.server_run import Stopped
-from huscf.errors import CheckpointError
+from huscf.engines.remote import PROTOCOL
+from huscf.errors import CheckpointError, HuscfError
 from huscf.provenance import read_provenance
 from huscf.wire.frames import Frame, FrameError, pack
 from tests.deploy import cases
@@ -227,6 +231,76 @@ def test_a_site_that_comes_later_joins_the_run_that_goes_on(deployment):
     deployment.roster = {"site-a": (0,), "site-c": (1,)}
     with pytest.raises(CheckpointError, match="there site-b has clients"):
         deployment.start_server(saved=saved)
+
+
+def finish_with_two(deployment):
+    """Train two sites to their end; the server's half."""
+    deployment.start_server()
+    deployment.finish(*[deployment.start_site(name) for name in ROSTER])
+    deployment.roster = add_kits(deployment.kit, ["site-c"])
+    return read_checkpoint(deployment.folder / "served" / "checkpoints" / "last.ckpt")
+
+
+def test_a_new_site_with_more_classes_is_refused_and_changes_nothing(deployment):
+    server = deployment.start_server("--trainer.max_epochs=4", saved=finish_with_two(deployment))
+    joining = {"protocol": PROTOCOL, "version": "x", "clients": [[40, 8]], "shape": [1, 8, 12]}
+    with pytest.raises(HuscfError, match="it has 12 classes, the run 10"):
+        server._welcome("site-c", joining)
+    assert server.shape.num_classes == 10 and not server._joined
+    sites = [deployment.start_site(name) for name in ROSTER]
+    sites.append(deployment.start_site("site-c", chosen=(0,)))
+    deployment.finish(*sites)
+    assert deployment.errors == [] and server.num_rounds == 4
+
+
+def test_an_epoch_stays_as_long_as_it_was_when_a_site_with_more_data_joins(deployment):
+    saved = finish_with_two(deployment)
+    assert saved["huscf"]["server"]["steps_per_epoch"] == 2
+    config = yaml.safe_load(deployment.config.read_text())
+    del config["data"]["init_args"]["steps_per_epoch"]
+    deployment.config.write_text(yaml.safe_dump(config))
+    server = deployment.start_server("--trainer.max_epochs=4", saved=saved)
+    sites = [deployment.start_site(name) for name in (*ROSTER,)]
+    sites.append(deployment.start_site("site-c", chosen=(0,)))
+    deployment.finish(*sites)
+    rows = read_rows(deployment.folder / "served" / "metrics.csv")
+    assert [row["step"] for row in rows] == ["2", "4", "6", "8"] and server.steps_per_epoch == 2
+
+
+def test_a_site_that_has_saved_nothing_begins_and_one_that_has_needs_its_half(deployment):
+    server = deployment.start_server("--trainer.max_epochs=4", saved=finish_with_two(deployment))
+    sites = [deployment.start_site(name) for name in ROSTER]
+    sites.append(deployment.start_site("site-c", chosen=(0,)))
+    deployment.finish(*sites)
+    assert server.have_saved == {"site-a", "site-b", "site-c"}
+    saved = read_checkpoint(deployment.folder / "served" / "checkpoints" / "last.ckpt")
+    shutil.rmtree(deployment.folder / "site-c")
+    # It was killed before its first save: it begins, as it would have with the server running on.
+    saved["huscf"]["server"]["have_saved"] = ["site-a", "site-b"]
+    deployment.start_server("--trainer.max_epochs=5", saved=copy.deepcopy(saved))
+    sites = [deployment.start_site(name) for name in ROSTER]
+    sites.append(deployment.start_site("site-c", chosen=(0,)))
+    deployment.finish(*sites)
+    assert deployment.errors == [] and deployment.server.num_rounds == 5
+    # One that has saved and lost it may not begin anew without a word.
+    shutil.rmtree(deployment.folder / "site-c")
+    saved["huscf"]["server"]["have_saved"] = sorted(deployment.roster)
+    options = ["--trainer.max_epochs=5", "--sites.wait_timeout_s=1", "--sites.min_clients=3"]
+    deployment.start_server(*options, saved=saved)
+    site = deployment.start_site("site-c", chosen=(0,))
+    deployment.finish(site)
+    assert any("has no half of this site" in str(error) for error in deployment.errors)
+
+
+def test_a_half_that_lacks_a_tensor_is_refused_before_anything_is_written(deployment):
+    saved = finish_with_two(deployment)
+    del deployment.roster["site-c"]
+    name = next(n for n in saved["state_dict"] if ".server.trained.generator." in n)
+    del saved["state_dict"][name]
+    (deployment.folder / "served" / "config.yaml").unlink()
+    with pytest.raises(CheckpointError, match=r"server\.trained\.generator.* is none"):
+        deployment.start_server(saved=saved)
+    assert not (deployment.folder / "served" / "config.yaml").exists()
 
 
 def test_a_site_that_dies_is_left_out_and_returns_with_its_half(deployment):

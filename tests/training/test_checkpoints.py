@@ -202,6 +202,16 @@ def test_clients_that_a_checkpoint_does_not_know_join(engine, per_cluster):
     assert differences(save(again), save(joined)) == []
 
 
+@pytest.mark.parametrize("party", ["server", "0"])
+def test_optimisers_of_a_party_that_was_there_may_not_be_missing(party):
+    saved = save(make("stacked"))
+    del saved["huscf"]["engine"]["optimizers"][party]
+    assert f"it lacks {party}" in refusal(saved)
+    more = make_gan(JOINED, depth=5, mismatched_weight=1.0)
+    with pytest.raises(CheckpointError, match=f"it lacks {party}"):
+        more.engine.set_structure(saved["huscf"]["engine"], may_join=True)
+
+
 def test_only_a_run_that_goes_on_takes_in_clients_and_none_may_be_missing():
     first = make("stacked")
     saved = save(first)
