@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from ..errors import PlanError
 from ..federation import ActivationSummary
 from ..methods import Forward, Method, trace_inputs
-from ..models import Carry, Network, SampleShape, evaluating, run_blocks, run_in_parts
+from ..models import (
+    DRAWN_AT_ONCE,
+    DRAWN_AT_ONCE_ELSEWHERE,
+    Carry,
+    Network,
+    SampleShape,
+    evaluating,
+    run_blocks,
+    run_in_parts,
+)
 from ..parties import (
     Client,
     Party,
@@ -26,9 +35,6 @@ from .base import Batches, Engine, Mixture, Move, Observation, OnNonFinite, Serv
 from .mixing import mix_over_wire
 from .moving import move_over_wire
 from .saved_state import get_state, set_structure
-
-#: Samples that go through a network at once when drawing.
-DRAWN_AT_ONCE = 1024
 
 
 class Parties(nn.Module):
@@ -260,6 +266,7 @@ class LocalEngine(Engine):
 
     def forward_of(self, client_id: int, device: torch.device) -> Forward:
         """Return what runs a client's networks for drawing; it changes no state."""
+        size = DRAWN_AT_ONCE if device.type == "cpu" else DRAWN_AT_ONCE_ELSEWHERE
 
         def run(name: str, inputs: Carry) -> Carry:
             network = self.sampling_network(name, client_id)
@@ -269,7 +276,7 @@ class LocalEngine(Engine):
                 return run_blocks(blocks, {n: t.to(device) for n, t in part.items()})
 
             with evaluating(network):
-                return run_in_parts(run_part, inputs, DRAWN_AT_ONCE)
+                return run_in_parts(run_part, inputs, size)
 
         return run
 

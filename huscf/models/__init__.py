@@ -4,7 +4,7 @@ from .checks import check_network, initialize_weights
 from .conditional_discriminator import ConditionalDiscriminator
 from .conditional_encoder import ConditionalEncoder
 from .conditional_generator import ConditionalGenerator
-from .evaluating import evaluating, run_in_parts
+from .evaluating import DRAWN_AT_ONCE, DRAWN_AT_ONCE_ELSEWHERE, evaluating, run_in_parts
 from .layers import LabelledBlock, SqueezeLogit
 from .losses import (
     AdversarialLoss,
@@ -30,6 +30,8 @@ from .spectral_norms import find_spectral_norms, renew_spectral_norms
 from .unet import UNet
 
 __all__ = [
+    "DRAWN_AT_ONCE",
+    "DRAWN_AT_ONCE_ELSEWHERE",
     "LABELS",
     "MAIN",
     "AdversarialLoss",

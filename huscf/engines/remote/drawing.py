@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ...methods import Forward
-from ...models import Carry, evaluating, run_in_parts
+from ...models import DRAWN_AT_ONCE, Carry, evaluating, run_in_parts
 from ...parties import ClientBlocks
 from ...wire import SERVER, Message
 from ...wire.frames import Frame, FrameError
@@ -15,9 +15,6 @@ from ...wire.frames import Frame, FrameError
 if TYPE_CHECKING:
     from .engine import RemoteEngine
     from .site import Ask, SiteHalf
-
-#: Samples that cross in one frame.
-DRAWN_AT_ONCE = 256
 
 
 def forward_through(half: "SiteHalf", client_id: int, ask: "Ask") -> Forward:
