@@ -59,23 +59,28 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
 def generate(options: Namespace) -> None:
     """Draw balanced samples: a PNG or WAV of each in a folder per domain and class, a table."""
     from .reporting.card_facts import check_licence, describe_samples
-    from .sampling import draw_sample_set, load_gan, write_sample_set
+    from .sampling import draw_sample_set, load_gan, measure_drawing, write_sample_set
     from .sampling.sample_set import check_empty, check_room
 
     licence = check_licence(options.license)
     check_empty(options.output)
     checkpoint = _find_checkpoint(options.ckpt_path)
-    saved = load_gan(checkpoint, options.trust)
+    saved = load_gan(checkpoint, options.trust, drawing=_read_drawing(options.draw))
     clients = saved.select_clients(options.client, options.cluster)
     classes = options.classes and _number_classes(options.classes, saved.class_names)
     check_room(saved.module, options.num_samples, options.output)
-    drawn = draw_sample_set(saved, options.num_samples, clients, classes, options.seed)
+    with _showing_activity():
+        drawn = draw_sample_set(saved, options.num_samples, clients, classes, options.seed)
     card = _make_card(describe_samples(drawn, saved, licence), saved, checkpoint)
     write_sample_set(drawn, options.output, saved.spectrogram, card)
     who = f"{len(drawn.client.unique())} of {len(saved.module.clusters)} clients"
     count = len(drawn.labels.unique())
     print(f"{len(drawn.labels)} samples of {count} classes, drawn by {who}, in {options.output}")
     print(f"what they are: {options.output / 'README.md'}")
+    sent, got = measure_drawing(saved.module, drawn.client.tolist())
+    if sent + got:
+        sizes = f"{sent / 1e6:.1f} MB up, {got / 1e6:.1f} MB down"
+        print(f"drawn at sites, through the server, these would take {sizes}")
 
 
 def export(options: Namespace) -> None:
@@ -85,7 +90,7 @@ def export(options: Namespace) -> None:
 
     licence = check_licence(options.license)
     checkpoint = _find_checkpoint(options.ckpt_path)
-    saved = load_gan(checkpoint, options.trust)
+    saved = load_gan(checkpoint, options.trust, drawing=_read_drawing(options.draw))
     members = saved.select_clients(options.client, options.cluster)
     if options.client is not None and not saved.config["run"].get("share_generator"):
         raise HuscfError(
@@ -159,6 +164,25 @@ def report(options: Namespace) -> None:
         run = RunRecord.read(folder)
         with _showing(folder):
             print(write_page(run))
+
+
+@contextmanager
+def _showing_activity() -> Iterator[None]:
+    """Show on a terminal what goes on."""
+    from rich.console import Console
+
+    from .activity import Activity, unwatch, watch
+
+    with Console(stderr=True).status("") as status:
+
+        def show(running: tuple[Activity, ...]) -> None:
+            status.update(running[-1].text if running else "")
+
+        watch(show)
+        try:
+            yield
+        finally:
+            unwatch(show)
 
 
 @contextmanager
@@ -245,6 +269,25 @@ def _add_checkpoint(parser: ArgumentParser) -> None:
     )
 
 
+def _add_drawing(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--draw",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="how the run's method draws, as num_steps=50 guidance=2 for flow matching",
+    )
+
+
+def _read_drawing(options: Sequence[str]) -> dict[str, str]:
+    pairs = [option.partition("=") for option in options]
+    for name, sign, _ in pairs:
+        if not (name and sign):
+            raise HuscfError(f"--draw {name}{sign}: needs NAME=VALUE, as num_steps=50")
+    return {name: value for name, _, value in pairs}
+
+
 def _add_licence(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--license",
@@ -262,6 +305,7 @@ def _add_generate(parser: ArgumentParser) -> None:
     who.add_argument("--cluster", type=int, nargs="+", help="only these clusters' clients draw")
     parser.add_argument("--classes", nargs="+", help="only these classes, by name or number")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+    _add_drawing(parser)
     _add_licence(parser)
 
 
@@ -285,6 +329,7 @@ def _add_export(parser: ArgumentParser) -> None:
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--cluster", type=int, nargs=1, help=f"whose generator; {WHO_IS_WHO}")
     who.add_argument("--client", type=int, nargs=1, help="needs run.share_generator in the config")
+    _add_drawing(parser)
     _add_licence(parser)
 
 

@@ -36,6 +36,8 @@ class Method(ABC):
             choose.
         averaged: Networks of which parties keep a moving average over steps, to sample from.
         exported: The network that `huscf export` writes, inside of `make_sampler`, or None.
+        drawing: Arguments of the class, kept under their names, that change how samples are drawn
+            and nothing that is trained: `huscf generate` and `export` take other values.
     """
 
     kinds: frozenset[Kind] = frozenset({"activations", "gradients", "blocks", "moved_blocks"})
@@ -44,6 +46,7 @@ class Method(ABC):
     moments: Literal["keep", "average", "reset"] | None = None
     averaged: tuple[str, ...] = ()
     exported: str | None = None
+    drawing: tuple[str, ...] = ()
 
     @abstractmethod
     def build_networks(self, shape: SampleShape) -> dict[str, Network]:

@@ -52,6 +52,7 @@ class FlowMatching(Method):
 
     public = frozenset({TIME})
     exported = "denoiser"
+    drawing = ("guidance", "num_steps")
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..activity import doing
 from ..datamodules.shapes import make_grey
 from ..errors import HuscfError, make_printable
 from ..randomness import make_generator
@@ -74,10 +75,12 @@ def draw_sample_set(
     check_known(chosen, known, "class")
     labels, client = _share_out(saved, num_samples, clients, chosen)
     samples, cluster = torch.empty(num_samples, *_sample_size(module)), torch.empty_like(client)
-    for client_id in client.unique().tolist():
+    drawing = client.unique().tolist()
+    for place, client_id in enumerate(drawing, 1):
         mine = client == client_id
         stream = make_generator(seed, "generate", client_id)
-        samples[mine] = module.sample(client_id, labels[mine], stream)
+        with doing(f"drawing: client {place} of {len(drawing)}"):
+            samples[mine] = module.sample(client_id, labels[mine], stream)
         if not samples[mine].isfinite().all():
             raise HuscfError(f"client {client_id} draws NaN or Inf: its training diverged")
         if saved.channels.get(client_id) == 1 < samples.shape[1]:

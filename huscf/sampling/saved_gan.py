@@ -1,9 +1,10 @@
 """A trained GAN out of its checkpoint alone: no data, no trainer, no configuration file."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -98,7 +99,10 @@ class SavedGAN:
 
 
 def load_gan(
-    path: str | Path, trusted: Sequence[str] = (), engine: EngineName | None = None
+    path: str | Path,
+    trusted: Sequence[str] = (),
+    engine: EngineName | None = None,
+    drawing: Mapping[str, str] = MappingProxyType({}),
 ) -> SavedGAN:
     """Load a trained GAN.
 
@@ -107,10 +111,13 @@ def load_gan(
         trusted: Packages, beside huscf, whose networks the checkpoint may name.
         engine: Runs steps, over the run's own wire; None is for drawing alone, where nothing
             crosses.
+        drawing: Other values, as text, for those arguments of the method that change how samples
+            are drawn.
 
     Raises:
         CheckpointError: Naming the file, where it is damaged, untrained or not of a run, or names
             code that is not trusted.
+        HuscfError: Where the method has no such argument, or refuses its value.
     """
     checkpoint = read_checkpoint(path)
     config, data = checkpoint.get("huscf_config"), checkpoint.get("huscf_data")
@@ -133,6 +140,8 @@ def load_gan(
         if denied := find_denied(" ".join(str(error).split())):
             reason = refuse(denied)
         raise CheckpointError(f"checkpoint {path}: cannot be rebuilt: {reason}") from error
+    with parsing(trust):
+        _draw_otherwise(module.method, model["method"], drawing)
     # Checkpoints of earlier versions do not tell.
     every = dict.fromkeys(module.clusters, module.sample_shape.num_classes)
     num_classes = data.get("num_classes", every)
@@ -188,6 +197,22 @@ def _build_module(
         module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
     return module.eval()
+
+
+def _draw_otherwise(method: Method, section: dict[str, Any], drawing: Mapping[str, str]) -> None:
+    """Give a method other values for how samples are drawn, checked by its class."""
+    for name in drawing:
+        if name not in method.drawing:
+            known = ", ".join(method.drawing) or "nothing that can be chosen"
+            raise HuscfError(f"--draw {name}: {type(method).__name__} draws by {known}")
+    arguments = {**(section.get("init_args") or {}), **drawing}
+    try:
+        other = _build(Method, {**section, "init_args": arguments})
+    except (*_MALFORMED, HuscfError) as error:
+        given = " ".join(f"{name}={value}" for name, value in drawing.items())
+        raise HuscfError(f"--draw {given}: {' '.join(str(error).split()):.200}") from error
+    for name in drawing:
+        setattr(method, name, getattr(other, name))
 
 
 def _build(kind: Any, section: Any) -> Any:

@@ -45,6 +45,11 @@ class TensorSpec(NamedTuple):
     dtype: torch.dtype
     shape: tuple[int, ...]
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 def pack(header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> bytes:
     """Return a frame.
@@ -90,7 +95,7 @@ class Frame:
         body = memoryview(data)[start:]
         for entry in described:
             name, spec, order = _read_description(entry)
-            size = math.prod(spec.shape) * spec.dtype.itemsize
+            size = spec.num_bytes
             if name in self._found or size > len(body):
                 raise FrameError(f"tensor {name!r:.40} repeats or is cut off")
             self._found[name] = spec, order, body[:size]
