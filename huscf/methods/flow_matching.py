@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,22 +26,40 @@ from .phases import Pass, Phase
 TIME = "time"
 
 
-class FlowMatching(Method):
-    """Conditional flow matching with straight paths, on a U-Net that is cut for every client.
+def follow_straight(noise: Tensor, clean: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the place on a line and the velocity there; all three broadcast."""
+    return (1 - time) * noise + time * clean, clean - noise
 
-    The network learns the velocity x1 - x0 at x_t = (1 - t) x0 + t x1, with x0 noise and x1 a
-    sample; sampling follows it from t = 0 to 1. Skips between a client's head and its own tail
+
+def follow_cosine(noise: Tensor, clean: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the place on a quarter of a circle and the velocity there; all three broadcast."""
+    angle = time * (math.pi / 2)
+    sine, cosine = angle.sin(), angle.cos()
+    return cosine * noise + sine * clean, (math.pi / 2) * (cosine * clean - sine * noise)
+
+
+PATHS = {"straight": follow_straight, "cosine": follow_cosine}
+
+
+class FlowMatching(Method):
+    """Conditional flow matching or diffusion, on a U-Net that is cut for every client.
+
+    The network learns the velocity of a path from noise, at t = 0, to a sample, at t = 1; sampling
+    follows it. Skips between a client's head and its own tail
     stay there; activations of one network cross in one phase, which is about half of what a GAN
     of that size sends. Noise, noised samples and labels never leave a client; the time does.
 
     Source: Lipman et al. 2023; times from a logit-normal, Esser et al. 2024; guidance, Ho and
-        Salimans 2022.
+        Salimans 2022; the cosine path, Nichol and Dhariwal 2021, and its velocity, Salimans and
+        Ho 2022.
 
     Args:
         denoiser: Class or function that returns the network's blocks: (x, labels, time) in, as
             large as x out. Label num_classes stands for no label.
         lr: Adam's learning rate, >= 0.
         betas: Adam's decay rates, from 0 to below 1.
+        path: From noise x0 to a sample x1: "straight", (1 - t) x0 + t x1, of flow matching, or
+            "cosine", cos(a) x0 + sin(a) x1 with a = t pi / 2, of diffusion that keeps variance.
         label_dropout: Share of samples trained without their label, from 0 to below 1; 0 makes
             guidance impossible.
         guidance: How far samples follow their label: 1 as trained; above 1 more, at twice the
@@ -59,6 +78,7 @@ class FlowMatching(Method):
         denoiser: Callable[[SampleShape], Network] = UNet,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.99),
+        path: Literal["straight", "cosine"] = "straight",
         label_dropout: float = 0.1,
         guidance: float = 1.5,
         num_steps: int = 20,
@@ -78,11 +98,14 @@ class FlowMatching(Method):
                 f"method.guidance {guidance} needs a network that was trained without labels too: "
                 "set label_dropout above 0, or guidance to 1"
             )
+        if path not in PATHS:
+            raise HuscfError(f"method.path is {path!r}, must be one of {', '.join(PATHS)}")
         if num_steps < 1:
             raise HuscfError(f"method.num_steps is {num_steps}, must be >= 1")
         self.denoiser = denoiser
         self.lr = lr
         self.betas = betas
+        self.path = path
         self.label_dropout = label_dropout
         self.guidance = guidance
         self.num_steps = num_steps
@@ -110,12 +133,12 @@ class FlowMatching(Method):
         noise = torch.randn(clean.shape, generator=stream).to(device)
         time = torch.randn(len(labels), generator=stream).sigmoid().to(device)
         is_dropped = torch.rand(len(labels), generator=stream).to(device) < self.label_dropout
-        share = time.view(-1, 1, 1, 1)
+        noised, velocity = PATHS[self.path](noise, clean, time.view(-1, 1, 1, 1))
         return {
             LABELS: labels,
             "condition": labels.masked_fill(is_dropped, self._shape.num_classes),
-            "noised": (1 - share) * noise + share * clean,
-            "velocity": clean - noise,
+            "noised": noised,
+            "velocity": velocity,
             TIME: time,
         }
 

@@ -166,9 +166,54 @@ def test_guidance_follows_the_label_and_one_pass_is_enough_without():
     assert calls == [[0, 1]] * 3
 
 
+@pytest.mark.parametrize("path", ["straight", "cosine"])
+def test_samples_are_trained_along_a_path_from_noise_to_them(path):
+    method = make_flow(path=path)
+    method.build_networks(SHAPE)
+    side = SHAPE.image_size
+    samples = torch.full((50, SHAPE.channels, side, side), 255, dtype=torch.uint8)
+
+    def streams(purpose):
+        return torch.Generator().manual_seed(3)
+
+    private = method.prepare(samples, torch.zeros(50, dtype=torch.int64), streams, 0)
+    time = private["time"].view(-1, 1, 1, 1)
+    noise = torch.randn(50, SHAPE.channels, side, side, generator=streams("training noise"))
+    angle = time * torch.pi / 2
+    # Where a path goes by hand, and how fast: the derivative by time, white samples being 1.
+    at, speed = {
+        "straight": ((1 - time) * noise + time, 1 - noise),
+        "cosine": (
+            angle.cos() * noise + angle.sin(),
+            torch.pi / 2 * (angle.cos() - angle.sin() * noise),
+        ),
+    }[path]
+    torch.testing.assert_close(private["noised"], at)
+    torch.testing.assert_close(private["velocity"], speed)
+
+
+@pytest.mark.parametrize("path", ["straight", "cosine"])
+def test_drawing_by_the_exact_velocity_finds_the_only_sample(path):
+    method = make_flow(path=path, guidance=1.0, num_steps=200)
+    method.build_networks(SHAPE)
+
+    def run(name, inputs):
+        place, time = inputs[MAIN].double(), inputs["time"].double().view(-1, 1, 1, 1)
+        angle = time * torch.pi / 2
+        sample = 0.25
+        if path == "straight":
+            return {MAIN: (sample - place) / (1 - time)}
+        noise = (place - angle.sin() * sample) / angle.cos()
+        return {MAIN: torch.pi / 2 * (angle.cos() * sample - angle.sin() * noise)}
+
+    drawn = method.sample(run, torch.tensor([0, 1]), torch.Generator().manual_seed(1))
+    assert (drawn - 0.25).abs().max() < 0.01
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"path": "winding"}, "path is 'winding', must be one of straight, cosine"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"num_steps": 0}, "num_steps is 0"),
         ({"label_dropout": 0.0}, "set label_dropout above 0"),
