@@ -22,7 +22,8 @@ from huscf.models import (
 )
 from huscf.split import ExplicitPlan, find_crossing
 from huscf.training import SplitModule
-from tests.conftest import ENGINES, SHAPE, make_batch, run_step
+from tests.conftest import ENGINES, REPOSITORY, SHAPE, make_batch, run_step
+from tests.methods.test_baselines import crossings, end_round
 
 HALVES = [(h, t) for h in range(1, 5) for t in range(1, 5) if h + t < 5]
 NETWORKS = {
@@ -131,6 +132,22 @@ def test_skips_between_equal_ends_and_labels_never_cross():
             assert LABELS not in (*crossing.up, *crossing.down)
             assert "skip0" not in (*crossing.up, *crossing.down)
             assert ("skip1" in (*crossing.up, *crossing.down)) == ((head >= 2) != (tail >= 2))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("method", "cuts"),
+    [
+        (make_flow(ema_decay=0.0), {0: [1, 1], 1: [1, 1], 2: [2, 2]}),
+        (make_vae(), {client: [1, 1, 1, 1] for client in range(3)}),
+    ],
+)
+def test_what_leaves_a_client_is_what_the_documents_say(method, cuts, engine):
+    module = make(method, cuts, engine)
+    run_step(module, make_batch(range(3)))
+    end_round(module)
+    row = f"| {type(method).__name__} | {crossings(module)} |"
+    assert row in (REPOSITORY / "docs" / "methods.md").read_text()
 
 
 def test_labels_that_would_cross_are_refused():
