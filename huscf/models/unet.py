@@ -12,6 +12,8 @@ from .layers import count_halvings
 from .network import LABELS, MAIN, Network, SampleShape
 
 TIME = "time"
+#: Of each label, at the first block: they do as much as labels at every block (docs/results.md).
+NUM_LABEL_MAPS = 8
 
 
 class UNet(Network):
@@ -42,7 +44,7 @@ class UNet(Network):
                 "must be >= 1"
             )
         wide = 2 * width
-        blocks: list[nn.Module] = [UNetStem(shape, width)]
+        blocks: list[nn.Module] = [UNetStem(shape, width, shape.image_size // 2**levels)]
         channels = width
         for level in range(1, levels):
             blocks.append(UNetDown(channels, wide, level))
@@ -59,23 +61,30 @@ class UNet(Network):
 class UNetStem(nn.Module):
     """First block, at full size.
 
+    Each label has learned maps that enter beside the sample. Blocks behind read no label, and
+    norms would take away much of a label that only shifts whole channels.
+
     Args:
         shape: Shape of the samples and number of classes; one more label means none.
         width: Channels.
+        map_size: Side of a label's maps.
     """
 
     reads = (MAIN, LABELS, TIME)
     writes = (MAIN, "skip0")
 
-    def __init__(self, shape: SampleShape, width: int) -> None:
+    def __init__(self, shape: SampleShape, width: int, map_size: int) -> None:
         super().__init__()
+        self.map_size = map_size
+        self.maps = nn.Embedding(shape.num_classes + 1, NUM_LABEL_MAPS * map_size**2)
         self.embedding = nn.Embedding(shape.num_classes + 1, 2 * width)
-        self.convolution = nn.Conv2d(shape.channels, width, 3, padding=1)
+        self.convolution = nn.Conv2d(shape.channels + NUM_LABEL_MAPS, width, 3, padding=1)
         self.residual = ResidualLayer(width, width, 2 * width)
 
     def forward(self, samples: Tensor, labels: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """Return activations and the same as a skip, (B, width, S, S)."""
-        values = self.convolution(samples)
+        maps = self.maps(labels).unflatten(1, (NUM_LABEL_MAPS, self.map_size, self.map_size))
+        values = self.convolution(join_larger(maps, samples))
         values = self.residual(values, time, self.embedding(labels))
         return values, values
 
@@ -142,7 +151,7 @@ class UNetUp(nn.Module):
 
     def forward(self, values: Tensor, skip: Tensor, time: Tensor) -> Tensor:
         """Return activations at the size of the skip."""
-        return self.residual(join_skip(values, skip), time)
+        return self.residual(join_larger(values, skip), time)
 
 
 class UNetOut(nn.Module):
@@ -165,7 +174,7 @@ class UNetOut(nn.Module):
 
     def forward(self, values: Tensor, skip: Tensor, labels: Tensor, time: Tensor) -> Tensor:
         """Return (B, C, S, S), of any size: the field that the network stands for."""
-        values = self.residual(join_skip(values, skip), time, self.embedding(labels))
+        values = self.residual(join_larger(values, skip), time, self.embedding(labels))
         return self.convolution(functional.silu(self.norm(values)))
 
 
@@ -217,7 +226,7 @@ def embed_time(time: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
-def join_skip(values: Tensor, skip: Tensor) -> Tensor:
-    """Return the map at the size of a skip, with the skip's channels behind its own."""
-    large: Sequence[int] = skip.shape[2:]
-    return torch.cat([functional.interpolate(values, list(large), mode="nearest"), skip], 1)
+def join_larger(values: Tensor, larger: Tensor) -> Tensor:
+    """Return a map at the size of a larger one, with that one's channels behind its own."""
+    size: Sequence[int] = larger.shape[2:]
+    return torch.cat([functional.interpolate(values, list(size), mode="nearest"), larger], 1)
