@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,15 +30,21 @@ from huscf.datamodules import (
     Partitioner,
 )
 from huscf.federation import EachAlone, OneCluster, rand_index
-from huscf.methods import DiscriminatorAugmentation, HuscfGan
+from huscf.methods import DiscriminatorAugmentation, FlowMatching, HuscfGan, Method, Vae
 from huscf.metrics import EvaluationSettings
-from huscf.metrics.evaluation import DomainEvaluator
-from huscf.models import ConditionalDiscriminator, ConditionalGenerator
+from huscf.metrics.evaluation import DomainEvaluator, OwnData
+from huscf.models import (
+    ConditionalDiscriminator,
+    ConditionalEncoder,
+    ConditionalGenerator,
+    UNet,
+)
 from huscf.split import ProfilePlan
 from huscf.training import SplitModule
 
 #: Cuts of four kinds of devices; the clients of a domain have one each.
 CUTS = {"a": [1, 1, 1, 1], "b": [2, 1, 1, 2], "c": [1, 2, 2, 1], "d": [2, 2, 2, 2]}
+FLOW_CUTS = {"a": [1, 1], "b": [2, 1], "c": [1, 2], "d": [2, 2]}
 SKEWS: dict[str, Partitioner] = {
     "iid": IidPartitioner(),
     "highly_non_iid": LabelExclusionPartitioner(
@@ -59,6 +65,8 @@ WORKLOAD = (
 MAIN_SCORES = ("generation_score", "label_accuracy", "frechet_distance", "downstream_accuracy")
 SCORES = (
     *MAIN_SCORES,
+    *("precision", "recall", "nearest_real_ratio"),
+    *("downstream_accuracy_pooled", "downstream_accuracy_own", "downstream_accuracy_mixed"),
     *("plain_generation_score", "plain_label_accuracy"),
     *(f"each_client_{score}" for score in MAIN_SCORES),
 )
@@ -72,12 +80,13 @@ class Row:
 
     Args:
         federation: Arguments of ClusteredFederation.
-        method: Arguments of HuscfGan that differ from the defaults.
+        method: Arguments of the family's class that differ from the defaults.
         discriminator: Arguments of ConditionalDiscriminator that differ from the defaults.
         label_sampling: Of the data module.
         knows_domains: Clusters are the true domains.
         independent_init: Every copy of a block begins with weights of its own.
         is_pooled: One client per domain owns the data of all.
+        family: What is trained.
     """
 
     federation: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +96,7 @@ class Row:
     knows_domains: bool = False
     independent_init: bool = False
     is_pooled: bool = False
+    family: Literal["gan", "flow", "vae"] = "gan"
 
 
 ROWS = {
@@ -132,6 +142,13 @@ ROWS = {
         method={"augmentation": DiscriminatorAugmentation(strength=0.0, adaptive=True)}
     ),
     "default_init": Row(method={"weight_std": None}),
+    # Other families.
+    "flow": Row(family="flow"),
+    "flow_alone": Row({"rule": EachAlone()}, family="flow"),
+    "flow_pooled": Row({"rule": EachAlone()}, is_pooled=True, family="flow"),
+    "flow_plain": Row(family="flow", method={"guidance": 1.0}),
+    "flow_cosine": Row(family="flow", method={"path": "cosine"}),
+    "vae": Row(family="vae"),
 }
 
 
@@ -196,6 +213,14 @@ def main() -> None:
         help="measure the samples of every client by themselves besides: the mean of a domain's "
         "clients (each_client_...)",
     )
+    parser.add_argument(
+        "--usefulness",
+        type=int,
+        default=0,
+        metavar="CLIENTS",
+        help="measure pooled real data besides, and what samples add to the own data of so many "
+        "clients of a domain",
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -245,17 +270,10 @@ def train(
         steps_per_epoch=arguments.steps_per_round,
         label_sampling=row.label_sampling,
     )
-    method = HuscfGan(
-        partial(ConditionalGenerator, width=arguments.width),
-        partial(ConditionalDiscriminator, width=arguments.width, **row.discriminator),
-        **{
-            "generator_lr": arguments.learning_rate,
-            "discriminator_lr": arguments.learning_rate,
-            **row.method,
-        },
-    )
+    method = make_method(row, arguments.width, arguments.learning_rate)
     sizes = data.batch_sizes, data.client_sizes
-    module = SplitModule(data.sample_shape, *sizes, method, ProfilePlan(CUTS), seed=seed)
+    cuts = FLOW_CUTS if row.family == "flow" else CUTS
+    module = SplitModule(data.sample_shape, *sizes, method, ProfilePlan(cuts), seed=seed)
     if row.independent_init:
         initialize_apart(module)
     module.configure_optimizers()
@@ -287,6 +305,9 @@ def train(
             for name, pair in evaluators.items():
                 members = [c for c, domain in data.client_domains.items() if domain == name]
                 scores[name] = score_domain(arguments, module, members, pair)
+                if arguments.usefulness:
+                    owners = [client for client in data.clients if client.client_id in members]
+                    scores[name] |= score_usefulness(arguments, module, owners, pair[0])
             yield {
                 "step": step,
                 "seconds": seconds,
@@ -295,6 +316,36 @@ def train(
                 "sizes": list(data.client_sizes.values()),
                 "scores": scores,
             }
+
+
+def make_method(row: Row, width: int, learning_rate: float) -> Method:
+    """Return what a row trains; rates of the other families are their own defaults."""
+    generator = partial(ConditionalGenerator, width=width)
+    if row.family == "flow":
+        return FlowMatching(partial(UNet, width=width), **row.method)
+    if row.family == "vae":
+        return Vae(partial(ConditionalEncoder, width=width), generator, **row.method)
+    rates = {"generator_lr": learning_rate, "discriminator_lr": learning_rate}
+    discriminator = partial(ConditionalDiscriminator, width=width, **row.discriminator)
+    return HuscfGan(generator, discriminator, **{**rates, **row.method})
+
+
+def score_usefulness(
+    arguments: argparse.Namespace,
+    module: SplitModule,
+    owners: list[OwnData],
+    evaluator: DomainEvaluator,
+) -> dict[str, float]:
+    """Measure a domain's pooled real data, and what samples add to the data of some clients."""
+    settings = EvaluationSettings(max_samples=10 * arguments.num_per_class)
+    count = arguments.num_per_class
+    figures = evaluator.measure_pooled(owners, count, settings)
+    each = [
+        evaluator.measure_usefulness(module, owner, count, settings, alone=False)
+        for owner in owners[: arguments.usefulness]
+    ]
+    figures |= {key: statistics.fmean(one[key] for one in each) for key in each[0]}
+    return {key: round(figures[key], 4) for key in SCORES if key in figures}
 
 
 def score_domain(

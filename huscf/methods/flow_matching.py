@@ -76,7 +76,7 @@ class FlowMatching(Method):
     def __init__(
         self,
         denoiser: Callable[[SampleShape], Network] = UNet,
-        lr: float = 1e-3,
+        lr: float = 2e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         path: Literal["straight", "cosine"] = "straight",
         label_dropout: float = 0.1,
