@@ -49,16 +49,17 @@ def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkey
     monkeypatch.setenv("HUSCF_CACHE", str(tmp_path / "cache"))
     script = str(REPOSITORY / "benchmarks" / "federation.py")
     output = tmp_path / "rows.jsonl"
-    options = ["--rows", "clustered", "oracle", "pooled", "paper", "--skews", "iid", "--seeds", "0"]
+    named = ["clustered", "oracle", "pooled", "paper", "flow"]
+    options = ["--rows", *named, "--skews", "iid", "--seeds", "0", "--usefulness", "1"]
     options += ["--domains", "digits", "negatives", "--samples_per_client", "100"]
     options += ["--batch_size", "8", "--steps_per_round", "3", "--checkpoints", "9"]
-    options += ["--width", "4", "--num_per_class", "10", "--output", str(output)]
+    options += ["--width", "8", "--num_per_class", "5", "--output", str(output)]
     command = [sys.executable, script, *options, "--plain_judge", "--each_client"]
     table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     rows = {line["row"]: line for line in lines}
-    assert list(rows) == ["clustered", "oracle", "pooled", "paper"]
-    assert [len(row["ari"]) for row in lines] == [3, 3, 3, 3]
+    assert list(rows) == named
+    assert [len(row["ari"]) for row in lines] == [3] * 5
     assert rows["oracle"]["ari"] == rows["pooled"]["ari"] == [1.0, 1.0, 1.0]
     assert rows["oracle"]["sizes"] == [100] * 8
     # The paper averages everyone in the first two rounds, and is then told the domains.
@@ -68,15 +69,17 @@ def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkey
     main = ("generation_score", "label_accuracy", "frechet_distance", "downstream_accuracy")
     plain = ("plain_generation_score", "plain_label_accuracy")
     together, single = (rows[name]["scores"]["negatives"] for name in ("clustered", "pooled"))
-    assert together.keys() == {*main, *plain, *(f"each_client_{score}" for score in main)}
+    others = {"precision", "recall", "nearest_real_ratio"}
+    others |= {f"downstream_accuracy_{data}" for data in ("pooled", "own", "mixed")}
+    assert together.keys() == {*main, *plain, *others, *(f"each_client_{s}" for s in main)}
     assert together["each_client_frechet_distance"] != together["frechet_distance"]
     # One client by itself is all there is of a pooled domain.
     assert [single[f"each_client_{score}"] for score in main] == [single[score] for score in main]
     assert "negatives plain label accuracy" in table
-    assert sum(line.startswith("| iid") for line in table.splitlines()) == 4
+    assert sum(line.startswith("| iid") for line in table.splitlines()) == 5
     again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert again == table
-    assert len(output.read_text().splitlines()) == 4
+    assert len(output.read_text().splitlines()) == 5
 
 
 def test_clusters_are_found_and_counted_alike_with_and_without_training(tmp_path):
