@@ -17,9 +17,9 @@ from ..split import ClientCuts, ClientPlan, CutPlan
 from ..training import FORMAT
 from ..trust import Trust
 from .halves import Folder
+from .joining import digest_weights
 from .kits import Tls
 from .run_config import build_method
-from .server_run import digest_weights
 from .site_samples import SiteData, SiteSampler, evaluate_site, write_site_samples
 
 
