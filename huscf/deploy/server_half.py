@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..engines.remote import BlockRef
 from ..errors import CheckpointError, check_complete
 from ..models import SampleShape
 from ..split import CutPlan
@@ -27,6 +28,7 @@ def get_half(run: "ServerRun") -> dict[str, Any]:
         "epoch": run.epoch,
         "steps_per_epoch": run.steps_per_epoch,
         "have_saved": sorted(run.have_saved),
+        "owed": [[*ref, dict(state)] for ref, state in run.engine.owed.items()],
         **run.report.get_state(),
         "federation": run.config.federation.state_dict(),
     }
@@ -64,6 +66,7 @@ def set_half(run: "ServerRun", saved: Mapping[str, Any]) -> None:
     check_same_network(tensors, parties.state_dict())
     parties.load_state_dict(tensors)
     run.engine.make_optimizers()
+    run.engine.owed = {BlockRef(*ref): state for *ref, state in known["owed"]}
     run.engine.set_optimizers(huscf["engine"]["optimizers"])
     torch.set_rng_state(huscf["torch_rng"])
 
@@ -84,7 +87,7 @@ def find_newcomers(saved: Mapping[str, Any], roster: Mapping[str, tuple[int, ...
         raise CheckpointError("the checkpoint is of a run in one process: huscf fit goes on")
     known = huscf["server"]
     expected = ("run_id", "sizes", "shape", "roster", "step", "epoch", "steps_per_epoch")
-    check_complete(known, (*expected, "have_saved", "federation"))
+    check_complete(known, (*expected, "have_saved", "owed", "federation"))
     for name, own in known["roster"].items():
         if roster.get(name) != tuple(own):
             raise CheckpointError(

@@ -317,6 +317,7 @@ class ServerRun:
         commands = {name: {"kind": "save", "step": self.step} for name in present}
         answers = self.sessions.call(commands, self.config.sites.step_timeout_s)
         self.have_saved |= answers.keys()
+        self.engine.forget_owed(c for name in answers for c in self.roster[name])
         if missing := [name for name in present if name not in answers]:
             self.say(f"step {self.step}: not saved by {', '.join(missing)}")
         Folder(self.folder / "checkpoints").write(self.step, get_half(self), last=True)

@@ -9,11 +9,11 @@ from typing import Any
 
 from ..datamodules import FederatedDataModule
 from ..datamodules.client_batches import ClientBatches
-from ..engines.remote import Caller, Dismissed, Dropped, Rejoin, SiteHalf
+from ..engines.remote import Caller, Dismissed, Dropped, Rejoin, SiteHalf, read_cuts
 from ..errors import CheckpointError, HuscfError
 from ..methods import build_networks
 from ..models import SampleShape
-from ..split import ClientCuts, ClientPlan, CutPlan
+from ..split import CutPlan
 from ..training import FORMAT
 from ..trust import Trust
 from .halves import Folder
@@ -90,9 +90,9 @@ class SiteRun:
             method = build_method(welcome["method"], self.trust)
             shape = SampleShape(*welcome["shape"])
             blocks = tuple((str(name), int(count)) for name, count in welcome["blocks"])
-            names = [name for name, _ in blocks]
-            cuts = [(int(c), ClientCuts.from_list(own, names)) for c, own in welcome["cuts"]]
-            plan = CutPlan(blocks, tuple(ClientPlan(c, own) for c, own in sorted(cuts)))
+            entries = read_cuts(welcome["cuts"], [name for name, _ in blocks])
+            plan = CutPlan(blocks, tuple(entries))
+            order = [int(client_id) for client_id, _ in welcome["cuts"]]
             run_id, step, seed = str(welcome["run"]), int(welcome["step"]), int(welcome["seed"])
             is_new = bool(welcome["new"])
         except (KeyError, TypeError, ValueError) as error:
@@ -106,7 +106,7 @@ class SiteRun:
                 "versions of torch and huscf at both"
             )
         self.clients = {
-            c: replace(own, client_id=c) for (c, _), own in zip(cuts, self._own, strict=True)
+            c: replace(own, client_id=c) for c, own in zip(order, self._own, strict=True)
         }
         sizes = {c: min(self.data.batch_size, len(own)) for c, own in self.clients.items()}
         seeds = {c: self.tls.seed_of(c, seed) for c in self.clients}
@@ -131,7 +131,8 @@ class SiteRun:
             if saved["huscf"].get("site", {}).get("digests") != self._digests():
                 raise CheckpointError(f"{self.kept.file(own)} was made with other data: give those")
             state = {"state_dict": saved["state_dict"]}
-            self.half.set_state({**state, "optimizers": saved["huscf"]["site"]["optimizers"]})
+            site = saved["huscf"]["site"]
+            self.half.set_state({**state, **_pick(site, ("optimizers", "cuts"))}, self.caller.ask)
         clients = " ".join(map(str, self.clients))
         where = "its beginning" if own is None else f"its half of step {own}"
         self.say(f"joined: clients {clients}; the run stands at step {step}, here {where}")
@@ -160,6 +161,10 @@ class SiteRun:
             self.half.give(command, self.caller.ask)
         elif kind == "take":
             self.half.take(command, self.caller.ask)
+        elif kind == "move":
+            self.half.move(command["cuts"], self.caller.ask)
+            cuts = ", ".join(f"client {c}: {own}" for c, own in command["cuts"])
+            self.say(f"new cuts: {cuts}")
         elif kind == "save":
             self._save(int(command["step"]))
         elif kind == "evaluate":
@@ -213,7 +218,8 @@ class SiteRun:
 
     def _save(self, step: int) -> None:
         state = self.half.get_state()
-        site = {"step": step, "optimizers": state["optimizers"], "digests": self._digests()}
+        own = _pick(state, ("optimizers", "cuts"))
+        site = {"step": step, "digests": self._digests(), **own}
         huscf = {"format": FORMAT, "site": site}
         self.kept.write(step, {"state_dict": state["state_dict"], "huscf": huscf})
         self.say(f"saved step {step} in {self.kept.path}")
@@ -221,3 +227,7 @@ class SiteRun:
     def _digests(self) -> list[str]:
         known = self.data.client_digests
         return [known[client.client_id] for client in self._own]
+
+
+def _pick(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}

@@ -4,13 +4,15 @@ from .caller import Caller, Rejoin
 from .drawing import forward_through
 from .engine import RemoteEngine
 from .expected import Crossings
+from .mirror import BlockRef
 from .protocol import PROTOCOL, check_request
 from .sessions import Sessions
-from .site import Ask, Dismissed, Dropped, SiteHalf
+from .site import Ask, Dismissed, Dropped, SiteHalf, read_cuts
 
 __all__ = [
     "PROTOCOL",
     "Ask",
+    "BlockRef",
     "Caller",
     "Crossings",
     "Dismissed",
@@ -21,4 +23,5 @@ __all__ = [
     "SiteHalf",
     "check_request",
     "forward_through",
+    "read_cuts",
 ]

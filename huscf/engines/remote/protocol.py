@@ -12,6 +12,7 @@ no stream is idle for long.
                                          close     say whose blocks are finite
                                          give      send these blocks: `block` for each
                                          take      get these blocks: `fetch` for each
+                                         move      take over new cuts: `fetch` for blocks
                                          save      write the own half
                                          evaluate  measure the own samples: `draw` for them
                                          bye       leave, with the reason
@@ -32,7 +33,7 @@ from ...wire.frames import FrameError
 ValueT = TypeVar("ValueT")
 
 #: Version of the frames; both ends have the same.
-PROTOCOL = 2
+PROTOCOL = 3
 
 _INT, _TEXT, _LIST, _MAP = (int,), (str,), (list,), (dict,)
 
