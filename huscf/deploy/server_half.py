@@ -31,6 +31,8 @@ def get_half(run: "ServerRun") -> dict[str, Any]:
         "owed": [[*ref, dict(state)] for ref, state in run.engine.owed.items()],
         **run.report.get_state(),
         "federation": run.config.federation.state_dict(),
+        "replanning": run.config.replanning.state_dict(),
+        "devices": run.planner.figures,
     }
     huscf = {
         "format": FORMAT,
@@ -57,6 +59,8 @@ def set_half(run: "ServerRun", saved: Mapping[str, Any]) -> None:
     run.have_saved = set(known["have_saved"])
     run.report.set_state(known)
     run.config.federation.load_state_dict(known["federation"])
+    run.config.replanning.load_state_dict(known["replanning"])
+    run.planner.figures = {**known["devices"], **run.planner.figures}
     new = {name: run.roll.sizes_of(name) for name in run.newcomers}
     run.set_up(known["sizes"] | new, CutPlan.from_dict(huscf["engine"]["plan"]))
     fresh = run.engine.set_structure(huscf["engine"], may_join=True)
@@ -87,7 +91,7 @@ def find_newcomers(saved: Mapping[str, Any], roster: Mapping[str, tuple[int, ...
         raise CheckpointError("the checkpoint is of a run in one process: huscf fit goes on")
     known = huscf["server"]
     expected = ("run_id", "sizes", "shape", "roster", "step", "epoch", "steps_per_epoch")
-    check_complete(known, (*expected, "have_saved", "owed", "federation"))
+    check_complete(known, (*expected, "have_saved", "owed", "federation", "replanning", "devices"))
     for name, own in known["roster"].items():
         if roster.get(name) != tuple(own):
             raise CheckpointError(

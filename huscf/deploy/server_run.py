@@ -15,13 +15,14 @@ from ..methods import Method, build_networks, request_plan
 from ..models import SampleShape
 from ..parties import Server
 from ..provenance import note_start
-from ..split import CutPlan
+from ..split import CutPlan, PlanRequest
 from ..wire.frames import Frame
 from .halves import Folder
 from .joining import Roll, digest_weights
 from .run_config import RunConfig
 from .server_half import find_newcomers, get_half, read_shape, set_half
 from .server_report import ServerReport, read_figures
+from .site_planner import SitePlanner
 
 
 class Stopped(HuscfError):
@@ -62,6 +63,7 @@ class ServerRun:
         self._resting: set[int] = set()
         self.newcomers = [] if saved is None else find_newcomers(saved, self.roster)
         self.roll = Roll(self.roster, None if saved is None else read_shape(saved))
+        self.planner = SitePlanner(config.plan, config.replanning, self.roster)
         self._is_set_up = threading.Event()
         self.steps_per_epoch = 0
         self.have_saved: set[str] = set()
@@ -143,7 +145,7 @@ class ServerRun:
         plan = known
         if plan is None or plan.client_ids != sorted(every):
             request = request_plan(self.method, networks, self.shape, batch_sizes, self.seed)
-            plan = config.plan.make_plan(request)
+            plan = self.planner.make_plan(request)
         if known is not None:
             entries = (known.by_client.get(own.client_id, own) for own in plan.clients)
             plan = CutPlan(known.blocks, tuple(entries))
@@ -182,6 +184,7 @@ class ServerRun:
     def _welcome(self, name: str, header: dict[str, Any]) -> dict[str, Any] | None:
         """Return what a site needs to know, or None while that is not known."""
         is_open = self._is_set_up.is_set()
+        self.planner.note(name, header["device"])
         self.roll.enter(name, header, may_add_classes=not is_open and self._saved is None)
         self.sessions.wake()
         if not is_open:
@@ -286,10 +289,24 @@ class ServerRun:
         every = self.config.evaluate_every_n_rounds
         if every >= 0 and (self._is_over() or (every and self.num_rounds % every == 0)):
             result.figures |= self._evaluate()
+        self.planner.end_round(self, result)
         self.say(
             self.report.write_round(result, self.epoch - 1, self.step, self.engine, self.sessions)
         )
         self.save()
+
+    def request_plan(self) -> PlanRequest:
+        """Return what a plan of this run is made for."""
+        engine = self.engine
+        sizes = engine.batch_sizes
+        return request_plan(self.method, engine.networks, self.shape, sizes, self.seed)
+
+    def measure_devices(self) -> dict[str, Any]:
+        """Return what the sites that are there measure now."""
+        commands = {name: {"kind": "measure"} for name in self.sessions.present()}
+        answers = self.sessions.call(commands, self.config.sites.step_timeout_s)
+        figures = {name: answer.get("device") for name, answer in answers.items()}
+        return {name: own for name, own in figures.items() if isinstance(own, dict)}
 
     def _evaluate(self) -> dict[str, float]:
         """Let the sites measure what their clients generate; return the figures that they tell."""

@@ -20,6 +20,7 @@ from .halves import Folder
 from .joining import digest_weights
 from .kits import Tls
 from .run_config import build_method
+from .site_device import SiteDevice
 from .site_samples import SiteData, SiteSampler, evaluate_site, write_site_samples
 
 
@@ -32,6 +33,7 @@ class SiteRun:
         tls: The site's kit.
         folder: Where the half is kept, in a folder of the run's name.
         caller: The way to the server.
+        device: What this machine can do.
         trust: What the method that the server names may be made of.
         num_samples: So many of each client and class are drawn when the run ends; 0 are none.
         say: Prints a line.
@@ -47,12 +49,14 @@ class SiteRun:
         tls: Tls,
         folder: Path,
         caller: Caller,
+        device: SiteDevice | None = None,
         trust: Trust | None = None,
         num_samples: int = 0,
         say: Callable[[str], None] = print,
     ) -> None:
         self.data, self.tls, self.folder, self.caller = data, tls, folder, caller
-        self.trust, self.num_samples, self.say = trust or Trust(), num_samples, say
+        self.device, self.trust = device or SiteDevice(), trust or Trust()
+        self.num_samples, self.say = num_samples, say
         every = {client.client_id: client for client in data.clients}
         wanted = list(every) if chosen is None else list(chosen)
         if unknown := [c for c in wanted if c not in every]:
@@ -82,7 +86,15 @@ class SiteRun:
         shape = self.data.sample_shape
         sizes = [[len(c), min(self.data.batch_size, len(c))] for c in self._own]
         dims = [shape.channels, shape.image_size, shape.num_classes]
-        return {"version": version("huscf"), "clients": sizes, "shape": dims}
+        device = self._measure()
+        return {"version": version("huscf"), "clients": sizes, "shape": dims, "device": device}
+
+    def _measure(self) -> dict[str, Any] | None:
+        """Return what the machine and its link can do, as far as that is told."""
+        figures = self.device.describe(self.caller.probe)
+        if figures is not None and self.device.calibrates:
+            self.say(", ".join(f"{name} {value:g}" for name, value in figures.items()))
+        return figures
 
     def _set_up(self, welcome: Mapping[str, Any]) -> None:
         """Make the own half as the server says, and go on from where the run stands."""
@@ -161,6 +173,8 @@ class SiteRun:
             self.half.give(command, self.caller.ask)
         elif kind == "take":
             self.half.take(command, self.caller.ask)
+        elif kind == "measure":
+            return {"device": self._measure()}
         elif kind == "move":
             self.half.move(command["cuts"], self.caller.ask)
             cuts = ", ".join(f"client {c}: {own}" for c, own in command["cuts"])

@@ -113,7 +113,7 @@ class Deployment:
         self.leader = self.start(self.server.run)
         return self.server
 
-    def start_site(self, name, chosen=None, num_samples=0):
+    def start_site(self, name, chosen=None, **options):
         data = read_datamodule([self.config], [])
         exchange = GrpcExchange(
             f"localhost:{self.network.port}", Tls.read(self.kit / name), 30.0, self.lines.append
@@ -124,8 +124,8 @@ class Deployment:
             Tls.read(self.kit / name),
             self.folder / name,
             Caller(exchange),
-            num_samples=num_samples,
             say=self.lines.append,
+            **options,
         )
         site.exchange = exchange
         site.thread = self.start(site.run)

@@ -257,7 +257,13 @@ def finish_with_two(deployment):
 
 def test_a_new_site_with_more_classes_is_refused_and_changes_nothing(deployment):
     server = deployment.start_server("--trainer.max_epochs=4", saved=finish_with_two(deployment))
-    joining = {"protocol": PROTOCOL, "version": "x", "clients": [[40, 8]], "shape": [1, 8, 12]}
+    joining = {
+        "protocol": PROTOCOL,
+        "version": "x",
+        "clients": [[40, 8]],
+        "shape": [1, 8, 12],
+        "device": None,
+    }
     with pytest.raises(HuscfError, match="it has 12 classes, the run 10"):
         server._welcome("site-c", joining)
     assert server.shape.num_classes == 10 and not server.roll.joined

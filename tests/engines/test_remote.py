@@ -21,6 +21,7 @@ from tests.wire.test_frames import broken_frames
 
 PROFILES = {0: [1, 1, 1, 1], 1: [2, 1, 1, 2], 2: [1, 2, 2, 1], 3: [2, 2, 2, 2]}
 WAIT_S = 0.5
+JOINING = {"version": "test", "clients": [[60, 6]], "shape": [1, 8, 3], "device": None}
 
 
 class Site:
@@ -44,7 +45,7 @@ class Site:
     def run(self):
         torch.set_num_threads(1)
         sizes = [[60, 6] for _ in self.half.clients]
-        self.caller.join({"version": "test", "clients": sizes, "shape": [1, 8, 3]})
+        self.caller.join({**JOINING, "clients": sizes})
         answers, answer = 0, None
         try:
             while True:
@@ -256,7 +257,7 @@ def test_who_is_away_keeps_its_cuts_and_who_is_lost_in_a_move_gets_its_blocks_la
         assert server.engine.plan == plan and {ref.client_id for ref in server.engine.owed} == {1}
         # Its half is of before; a new process of it gets what it has missed.
         back = Site(server, "b")
-        back.caller.join({"version": "test", "clients": [[60, 6]], "shape": [1, 8, 3]})
+        back.caller.join(JOINING)
         half = SiteHalf(
             *(server.method, server.networks, CutPlan(plan.blocks, plan.clients[1:]), SHAPE),
             *({1: 0}, {1: 6}),
@@ -430,7 +431,7 @@ class Liar:
 
     def join(self):
         self.seq = -1
-        return self.send("join", protocol=1, version="x", clients=[[60, 6]], shape=[1, 8, 3])
+        return self.send("join", protocol=1, **JOINING)
 
 
 @pytest.fixture
@@ -510,6 +511,21 @@ def test_a_frame_that_is_repeated_has_the_same_answer_and_others_are_out_of_orde
     other = pack({**header, "seq": header["seq"] + 1, "session": "0" * 32}, right)
     assert Frame(server.sessions.handle("b", other)).header["kind"] == "displaced"
     assert Frame(server.sessions.handle("c", data)).header["kind"] == "refused"
+
+
+def test_a_probe_gets_as_many_bytes_as_it_asks_for_and_no_more_than_there_may_be(lying):
+    server, liar = lying
+    caller = Caller(lambda data: server.sessions.handle("b", data))
+    before = server.sessions.num_bytes["b", "up"], server.sessions.num_bytes["b", "down"]
+    assert 0 < caller.probe(4096, 1 << 20) < 10
+    sent = [
+        server.sessions.num_bytes["b", w] - n for w, n in zip(("up", "down"), before, strict=True)
+    ]
+    assert 4096 < sent[0] < 4296 and 1 << 20 < sent[1] < (1 << 20) + 200
+    for size in (-1, (4 << 20) + 1):
+        with pytest.raises(HuscfError, match="a probe by 'refused'"):
+            caller.probe(0, size)
+    assert liar.send("forward", right_frame(server), client=1, step=0, phase=0, **{"pass": "fakes"})
 
 
 def test_a_flood_of_broken_frames_stops_nobody(lying):

@@ -5,11 +5,12 @@ from .drawing import forward_through
 from .engine import RemoteEngine
 from .expected import Crossings
 from .mirror import BlockRef
-from .protocol import PROTOCOL, check_request
+from .protocol import MAX_PROBE, PROTOCOL, check_request
 from .sessions import Sessions
 from .site import Ask, Dismissed, Dropped, SiteHalf, read_cuts
 
 __all__ = [
+    "MAX_PROBE",
     "PROTOCOL",
     "Ask",
     "BlockRef",
