@@ -1,7 +1,8 @@
 """Checks the cuts against the devices as they are, and changes them when that is worthwhile."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -18,7 +19,7 @@ from ..planning import (
     measure_latency,
 )
 from ..split import CutPlan
-from ..training import RoundResult, SplitModule, decide_first
+from ..training import FederatedRun, RoundResult, SplitModule, decide_first
 from .base import RoundCallback
 from .run_folder import RunFolder
 
@@ -92,7 +93,7 @@ class Replanning(RoundCallback):
             if isinstance(decision, str):
                 print(decision)
             else:
-                moves = self._apply(trainer, module, decision)
+                moves = self.apply(module, decision, _find_run_folder(trainer), print)
         options = source.make_options(module.seed)
         latency = measure_latency(module.plan, source.subject, fleet, options)
         result.figures["plan/latency_s"] = latency
@@ -104,7 +105,7 @@ class Replanning(RoundCallback):
 
     def decide(
         self,
-        module: SplitModule,
+        module: FederatedRun,
         source: SearchedPlan,
         fleet: Fleet,
         result: RoundResult,
@@ -117,7 +118,7 @@ class Replanning(RoundCallback):
             options = replace(options, common_boundary=True)
         keeps_moments = result.mixture.moments != "reset"
         replanner = Replanner(options, steps, self.hysteresis, keeps_moments)
-        return replanner.decide(module.plan, source.subject, fleet, tuple(self.previous))
+        return replanner.decide(module.engine.plan, source.subject, fleet, tuple(self.previous))
 
     def state_dict(self) -> dict[str, Any]:
         """Return earlier plans, from which the next search starts."""
@@ -127,26 +128,41 @@ class Replanning(RoundCallback):
         """Go on with earlier plans."""
         self.previous = [CutPlan.from_dict(values) for values in state_dict["previous"]]
 
-    def _apply(
-        self, trainer: Trainer, module: SplitModule, decision: ReplanDecision
+    def apply(
+        self,
+        module: FederatedRun,
+        decision: ReplanDecision,
+        folder: Path | None,
+        say: Callable[[str], None],
     ) -> tuple[Move, ...]:
-        """Move the blocks of a decision; return what was sent for it."""
+        """Move the blocks of a decision; return what was sent for it.
+
+        Args:
+            module: Whose plan it is.
+            decision: A new plan, or why there is none.
+            folder: Of the run, where the plan is written; None writes none.
+            say: Prints a line.
+        """
         if decision.plan is None:
-            print(f"round {module.num_rounds}: cuts {decision.reason}")
+            say(f"round {module.num_rounds}: cuts {decision.reason}")
             return ()
-        self.previous = [module.plan, *self.previous][:3]
+        self.previous = [module.engine.plan, *self.previous][:3]
         moves = module.engine.apply_plan(decision.plan)
-        print(
+        say(
             f"round {module.num_rounds}: cuts {decision.reason}; {len(decision.moved)} blocks and "
             f"{_sum_bytes(moves) / 1e6:.2f} MB moved, a step takes "
             f"{decision.latency_before_s:.3g} -> {decision.latency_after_s:.3g} s"
         )
-        run = [c for c in trainer.callbacks if isinstance(c, RunFolder)]  # type: ignore[attr-defined]
-        if run and run[0].path is not None:
-            path = run[0].path / f"plan-round-{module.num_rounds:04d}.yaml"
+        if folder is not None:
+            path = folder / f"plan-round-{module.num_rounds:04d}.yaml"
             figures = {"latency_s": decision.latency_after_s, "reason": decision.reason}
-            module.plan.save(path, **figures, moved=[vars(move) for move in moves])
+            module.engine.plan.save(path, **figures, moved=[vars(move) for move in moves])
         return moves
+
+
+def _find_run_folder(trainer: Trainer) -> Path | None:
+    run = [c for c in trainer.callbacks if isinstance(c, RunFolder)]  # type: ignore[attr-defined]
+    return run[0].path if run else None
 
 
 def _sum_bytes(moves: Iterable[Move]) -> int:

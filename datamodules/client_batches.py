@@ -1,6 +1,6 @@
 """Assembles a step's batch for all clients by indexing, from a position that can be saved."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ..randomness import make_generator, make_rng
+from .attendance import Attendance
 from .augmentation import Augmentation
-from .domain import ClientData, DataError
+from .domain import ClientData
 
 LabelSampling = Literal["natural", "balanced"]
 
@@ -42,10 +43,7 @@ class ClientBatches:
             step) alone.
         label_sampling: "natural", or "balanced": a pass goes through the client's classes in
             turn, so that rare ones are drawn more than once and frequent ones not whole.
-        participation: Share of the clients that take part in an epoch, at least two of them where
-            there are two; who does is drawn for every epoch, from (seed, epoch) alone.
-        first_epochs: First epoch of each client that joins later, by client id.
-        last_epochs: Last epoch of each client that leaves for good, by client id.
+        attendance: Who takes part in which epoch; None is everybody in all of them.
     """
 
     def __init__(
@@ -56,9 +54,7 @@ class ClientBatches:
         steps_per_epoch: int | None = None,
         augmentation: Augmentation | None = None,
         label_sampling: LabelSampling = "natural",
-        participation: float = 1.0,
-        first_epochs: Mapping[int, int] | None = None,
-        last_epochs: Mapping[int, int] | None = None,
+        attendance: Attendance | None = None,
     ) -> None:
         self.clients = list(clients)
         self.batch_size = batch_size
@@ -67,9 +63,7 @@ class ClientBatches:
         self.steps_per_epoch = longest if steps_per_epoch is None else steps_per_epoch
         self.augmentation = augmentation
         self.label_sampling = label_sampling
-        self.participation = participation
-        self.first_epochs = dict(first_epochs or {})
-        self.last_epochs = dict(last_epochs or {})
+        self.attendance = attendance or Attendance()
         self.step = 0
         self._period: int | None = None
         self._length = self.steps_per_epoch
@@ -88,23 +82,9 @@ class ClientBatches:
 
     def draw_participants(self, epoch: int) -> list[ClientData]:
         """Return who takes part in an epoch, in order of client id."""
-        there = [client for client in self.clients if self._is_there(client.client_id, epoch)]
-        if not there:
-            raise DataError(
-                f"data.last_epochs: no client is left in epoch {epoch} (counted from 0): end the "
-                "run before it, or let clients stay"
-            )
-        count = max(2, round(self.participation * len(there)))
-        if count >= len(there):
-            return there
-        rng = make_rng(self.seed, "participation", epoch)
-        chosen = rng.choice(len(there), count, replace=False)
-        return [there[position] for position in sorted(chosen)]
-
-    def _is_there(self, client_id: int, epoch: int) -> bool:
-        return (
-            self.first_epochs.get(client_id, 0) <= epoch <= self.last_epochs.get(client_id, epoch)
-        )
+        by_id = {client.client_id: client for client in self.clients}
+        there = self.attendance.list_enrolled(list(by_id), epoch)
+        return [by_id[chosen] for chosen in self.attendance.draw(there, epoch, self.seed)]
 
     def repeat(self, limit: int | float) -> None:
         """Give the first batches in every epoch again.

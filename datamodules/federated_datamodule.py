@@ -15,6 +15,7 @@ from ..errors import CheckpointError, DataError, check_count, check_number
 from ..models import SampleShape
 from ..randomness import make_rng
 from ..user_paths import expand_path
+from .attendance import Attendance
 from .augmentation import Augmentation
 from .bad_data import BadInput, OnBadData, settle_bad_data
 from .class_numbers import drop_untrained, drop_unused_classes
@@ -95,7 +96,6 @@ class FederatedDataModule(LightningDataModule, ABC):
         for number in each:
             check_count("data.clients_per_domain", number, 1)
         check_count("data.seed", seed, 0)
-        check_number("data.participation", participation, 0, 1, is_open=True)
         if channels not in (None, 1, 3):
             raise DataError(f"data.channels is {channels}, must be 1 or 3")
         self.root = expand_path(root or os.environ.get("HUSCF_DATA") or "data")
@@ -111,15 +111,7 @@ class FederatedDataModule(LightningDataModule, ABC):
         self.channels = channels
         self.augmentation = augmentation
         self.label_sampling: LabelSampling = label_sampling
-        self.participation = participation
-        self.first_epochs = _check_epochs("first_epochs", first_epochs)
-        self.last_epochs = _check_epochs("last_epochs", last_epochs)
-        for client, last in self.last_epochs.items():
-            if last < (first := self.first_epochs.get(client, 0)):
-                raise DataError(
-                    f"data.last_epochs: client {client} leaves after epoch {last}, before its "
-                    f"first, {first}"
-                )
+        self.attendance = Attendance(participation, first_epochs or {}, last_epochs or {})
         self.on_bad_data = on_bad_data
         if held_out is not None:
             check_number("data.held_out", held_out, 0, 0.5)
@@ -171,11 +163,7 @@ class FederatedDataModule(LightningDataModule, ABC):
                     f"client {client.client_id} ({client.domain.name}) has {len(client)} "
                     "samples, needs at least 2: use fewer clients or another partitioner"
                 )
-        for name in ("first_epochs", "last_epochs"):
-            for unknown in sorted(set(getattr(self, name)) - set(range(len(clients)))):
-                raise DataError(
-                    f"data.{name}: there is no client {unknown}, 0 to {len(clients) - 1} are"
-                )
+        self.attendance.check_clients(range(len(clients)))
         return clients
 
     @property
@@ -293,9 +281,7 @@ class FederatedDataModule(LightningDataModule, ABC):
             length if self.steps_per_epoch is None else self.steps_per_epoch,
             self.augmentation,
             self.label_sampling,
-            self.participation,
-            self.first_epochs,
-            self.last_epochs,
+            self.attendance,
         )
         if limit := getattr(self.trainer, "overfit_batches", 0):
             self._batches.repeat(limit)
@@ -387,10 +373,3 @@ def _digest(client: ClientData) -> str:
 def _list_keys(client: ClientData) -> list[str]:
     keys = client.domain.keys
     return [] if keys is None else [str(key) for key in np.unique(keys[client.indices])]
-
-
-def _check_epochs(name: str, epochs: dict[int, int] | None) -> dict[int, int]:
-    """Return epochs by client id, whole numbers from 0."""
-    for client, epoch in (epochs or {}).items():
-        check_count(f"data.{name}: epoch of client {client}", epoch, 0)
-    return dict(epochs or {})

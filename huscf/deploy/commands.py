@@ -27,6 +27,7 @@ from .kits import Tls, add_kits, read_roster, write_kits
 from .local import start_sites
 from .run_config import RunConfig, read_run_config
 from .server_run import ServerRun
+from .site_device import SiteDevice
 from .site_run import SiteRun
 
 
@@ -104,6 +105,9 @@ def join(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--samples", type=int, default=0, help="drawn at the run's end, of each client and class"
     )
+    parser.add_argument(
+        "--calibrate", action="store_true", help="measure speed, memory and link, for the plan"
+    )
     parser.add_argument("--patience_s", type=float, default=600.0, help="without a server: ends")
     parser.add_argument("--trust", nargs="+", action="extend", default=[], metavar="PACKAGE")
     parser.add_argument("--num_threads", type=int, default=0, help=SUPPRESS)
@@ -123,7 +127,8 @@ def join(arguments: Sequence[str]) -> int:
     exchange = GrpcExchange(address, tls, options.patience_s, say)
     say(f"calling {address}")
     caller, trust = Caller(exchange), Trust(tuple(options.trust))
-    site = SiteRun(data, options.clients, tls, folder, caller, trust, options.samples, say)
+    device = SiteDevice.read(options.config, options.calibrate)
+    site = SiteRun(data, options.clients, tls, folder, caller, device, trust, options.samples, say)
     try:
         say(site.run())
     finally:
@@ -192,6 +197,8 @@ def _serve_locally(
         network = GrpcServer(run.sessions, Tls.read(kit / "server"), "127.0.0.1:0")
         _say(f"trying it on this machine: {len(roster)} sites; run folder: {folder}")
         data = [part for path in found.config for part in ("--config", str(path))]
+        if run.planner.needs_devices:
+            data.append("--calibrate")
         sites = start_sites(kit, roster, network.port, folder, [*data, *_take_data(others)])
         try:
             _lead(run, network)

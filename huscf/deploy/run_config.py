@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
+from ..callbacks import Replanning
+from ..datamodules.attendance import Attendance
 from ..engines import OnNonFinite, ServerGradient
 from ..errors import HuscfError, check_number
 from ..methods import HuscfGan, Method
@@ -21,7 +23,7 @@ from ..trust import Trust, parsing
 #: Sections that one process has and a server does without, or reads a key of.
 _OTHERS = (
     *("trainer", "training", "run", "data", "samples", "evaluation", "report", "wandb"),
-    *("federation_log", "replanning", "best_round"),
+    *("federation_log", "best_round"),
 )
 
 
@@ -77,6 +79,8 @@ class RunConfig:
         on_nonfinite: What happens where a client sends NaN or Inf.
         max_epochs: So many are trained.
         max_steps: At most so many steps; -1 is no limit.
+        replanning: When the cuts are reconsidered.
+        attendance: Which clients take part in which epoch.
         evaluate_every_n_rounds: How often sites measure their samples; 0 at the end, -1 never.
         num_per_class: So many samples of each class are drawn for that.
         root: Folder of runs.
@@ -95,6 +99,8 @@ class RunConfig:
     on_nonfinite: OnNonFinite = "stop"
     max_epochs: int = 100
     max_steps: int = -1
+    replanning: Replanning = field(default_factory=Replanning)
+    attendance: Attendance = field(default_factory=Attendance)
     evaluate_every_n_rounds: int = 0
     num_per_class: int = 500
     root: Path = Path("runs")
@@ -136,6 +142,8 @@ def read_run_config(arguments: Sequence[str]) -> RunConfig:
         on_nonfinite=made.model.on_nonfinite,
         max_epochs=_read_count(trainer, "max_epochs", 100),
         max_steps=_read_count(trainer, "max_steps", -1),
+        replanning=made.replanning,
+        attendance=_read_attendance(data),
         evaluate_every_n_rounds=_read_count(sections["evaluation"], "every_n_rounds", 0),
         num_per_class=_read_count(sections["evaluation"], "num_per_class", 500),
         root=Path(trainer.get("default_root_dir") or "runs"),
@@ -201,6 +209,7 @@ def _make_parser() -> OneLineParser:
     for name in _ONE_PROCESS:
         parser.add_argument(f"--model.{name}", type=Any, default=None)
     parser.add_class_arguments(Federation, "federation")
+    parser.add_class_arguments(Replanning, "replanning")
     parser.add_class_arguments(SitesOptions, "sites")
     for name in _OTHERS:
         parser.add_argument(f"--{name}", type=dict | None, default=None)
@@ -226,13 +235,26 @@ def _check(plain: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) 
         raise HuscfError("seed_everything: must be a whole number from 0 to 4294967295")
     if str(sections["trainer"].get("precision") or "32-true") not in ("32", "32-true"):
         raise HuscfError("trainer.precision: sites train in 32-true; leave it out")
-    data = sections["data"].get("init_args") or {}
-    absent = {"participation": 1.0, "first_epochs": None, "last_epochs": None}
-    for key, default in absent.items():
-        if (data.get(key) or default) != default:
-            raise HuscfError(f"data.{key}: at sites all take part that are there; leave it out")
-    if sections["replanning"].get("every_n_rounds"):
-        raise HuscfError("replanning: cuts stay as they are where clients are at sites")
+    if plain["replanning"].get("drift"):
+        raise HuscfError("replanning.drift: sites measure how their devices change; leave it out")
+    is_searched = str((plain["model"]["plan"] or {}).get("class_path")).endswith("SearchedPlan")
+    if plain["replanning"].get("every_n_rounds") and not is_searched:
+        raise HuscfError(
+            "replanning.every_n_rounds: only a searched plan knows devices: set model.plan to "
+            "huscf.planning.SearchedPlan"
+        )
+
+
+def _read_attendance(data: Mapping[str, Any]) -> Attendance:
+    """Return who takes part when, as the section `data` of one process says it."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Attendance, "data")
+    names = ("participation", "first_epochs", "last_epochs")
+    given = {name: data[name] for name in names if data.get(name) is not None}
+    try:
+        return parser.instantiate_classes(parser.parse_object({"data": given})).data
+    except ArgumentError as error:
+        raise HuscfError(" ".join(str(error).split())) from error
 
 
 def _read_count(section: Mapping[str, Any], key: str, default: int) -> int:

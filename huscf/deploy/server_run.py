@@ -1,31 +1,28 @@
 """A run at the server: rounds of steps with the sites that are there, figures, and its own half."""
 
-import hashlib
 import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..callbacks.run_folder import write_yaml
 from ..engines import StepResult
-from ..engines.remote import PROTOCOL, RemoteEngine, Sessions
-from ..errors import CheckpointError, HuscfError, check_complete
+from ..engines.remote import RemoteEngine, Sessions
+from ..errors import HuscfError
 from ..methods import Method, build_networks, request_plan
-from ..models import Network, SampleShape
+from ..models import SampleShape
 from ..parties import Server
 from ..provenance import note_start
-from ..split import CutPlan
-from ..training import FORMAT
-from ..training.checkpoint_checks import add_fresh, check_same_network
+from ..split import CutPlan, PlanRequest
 from ..wire.frames import Frame
 from .halves import Folder
+from .joining import Roll, digest_weights
 from .run_config import RunConfig
+from .server_half import find_newcomers, get_half, read_shape, set_half
 from .server_report import ServerReport, read_figures
+from .site_planner import SitePlanner
 
 
 class Stopped(HuscfError):
@@ -63,20 +60,20 @@ class ServerRun:
         self.run_id = secrets.token_hex(8)
         self.report = ServerReport(folder, self.roster)
         self._said = time.monotonic()
-        self._joined: dict[str, dict[str, Any]] = {}
+        self._resting: set[int] = set()
+        self.newcomers = [] if saved is None else find_newcomers(saved, self.roster)
+        self.roll = Roll(self.roster, None if saved is None else read_shape(saved))
+        self.planner = SitePlanner(config.plan, config.replanning, self.roster)
         self._is_set_up = threading.Event()
-        self.steps_per_epoch: int | None = None
+        self.steps_per_epoch = 0
         self.have_saved: set[str] = set()
         self.sessions = Sessions(
             roster, lambda name, frame: self._answer(name, frame), self._welcome, self._note
         )
         self._saved = saved
-        self.newcomers = _check_saved(saved, self.roster) if saved is not None else []
-        if saved is not None:
-            self.shape = SampleShape(*saved["huscf"]["server"]["shape"])
-            if not self.newcomers:
-                self._go_on(saved)
-                self._open()
+        if saved is not None and not self.newcomers:
+            set_half(self, saved)
+            self._open()
 
     @property
     def method(self) -> Method:
@@ -87,6 +84,12 @@ class ServerRun:
     def server(self) -> Server:
         """Return the server's party."""
         return self.engine.server
+
+    @property
+    def shape(self) -> SampleShape:
+        """Return how samples look; known once a site has joined."""
+        assert self.roll.shape is not None
+        return self.roll.shape
 
     def run(self) -> None:
         """Train to the end.
@@ -99,9 +102,9 @@ class ServerRun:
             if not self._is_set_up.is_set():
                 self._wait_for(self.newcomers or list(self.roster))
                 if self._saved is None:
-                    self._set_up({n: own["clients"] for n, own in self._joined.items()})
+                    self.set_up({name: self.roll.sizes_of(name) for name in self.roster})
                 else:
-                    self._go_on(self._saved)
+                    set_half(self, self._saved)
                 self._open()
             self._train()
         except Stopped as stop:
@@ -119,9 +122,9 @@ class ServerRun:
 
     def _wait_for(self, names: list[str]) -> None:
         self.say(f"waiting for {len(names)} sites: {', '.join(names)}")
-        self.sessions.wait_for(lambda: self._joined.keys() >= {*names}, None)
+        self.sessions.wait_for(lambda: self.roll.joined.keys() >= {*names}, None)
 
-    def _set_up(self, sizes: Mapping[str, list[list[int]]], known: CutPlan | None = None) -> None:
+    def set_up(self, sizes: Mapping[str, list[list[int]]], known: CutPlan | None = None) -> None:
         """Make networks, cuts and the server's blocks, once the clients' data are known.
 
         Args:
@@ -142,7 +145,7 @@ class ServerRun:
         plan = known
         if plan is None or plan.client_ids != sorted(every):
             request = request_plan(self.method, networks, self.shape, batch_sizes, self.seed)
-            plan = config.plan.make_plan(request)
+            plan = self.planner.make_plan(request)
         if known is not None:
             entries = (known.by_client.get(own.client_id, own) for own in plan.clients)
             plan = CutPlan(known.blocks, tuple(entries))
@@ -163,6 +166,7 @@ class ServerRun:
         longest = max(-(-size // batch_sizes[c]) for c, size in client_sizes.items())
         # An epoch stays as long as it was, though sites with more data may have joined.
         self.steps_per_epoch = config.sites.steps_per_epoch or self.steps_per_epoch or longest
+        config.attendance.check_clients(plan.client_ids)
         config.federation.begin(self)
         self.engine.observer = config.federation.observer
         least = config.sites.min_clients
@@ -179,13 +183,14 @@ class ServerRun:
 
     def _welcome(self, name: str, header: dict[str, Any]) -> dict[str, Any] | None:
         """Return what a site needs to know, or None while that is not known."""
-        shape, sizes = self._check_join(name, header)
-        self._joined[name] = header
+        is_open = self._is_set_up.is_set()
+        self.planner.note(name, header["device"])
+        self.roll.enter(name, header, may_add_classes=not is_open and self._saved is None)
         self.sessions.wake()
-        if not self._is_set_up.is_set():
+        if not is_open:
             return None
-        plan = self.engine.plan
-        if sizes != self.sizes[name]:
+        plan, shape = self.engine.plan, self.shape
+        if (sizes := self.roll.sizes_of(name)) != self.sizes[name]:
             raise HuscfError(
                 f"other data than the run began with: {sizes}, then {self.sizes[name]}"
             )
@@ -193,49 +198,13 @@ class ServerRun:
             "run": self.run_id,
             "method": self.config.method_values,
             "seed": self.seed,
-            "shape": shape,
+            "shape": [shape.channels, shape.image_size, shape.num_classes],
             "blocks": [list(pair) for pair in plan.blocks],
             "cuts": [[c, plan.by_client[c].cuts.as_list()] for c in self.roster[name]],
             "weights": self.weights,
             "step": self.step,
             "new": name not in self.have_saved,
         }
-
-    def _check_join(self, name: str, header: dict[str, Any]) -> tuple[list[int], list[list[int]]]:
-        """Return the run's shape and a site's sizes, once they fit those of the others."""
-        if header["protocol"] != PROTOCOL:
-            raise HuscfError(
-                f"this site speaks protocol {header['protocol']} (huscf {header['version']:.20}), "
-                f"the server {PROTOCOL} (huscf {version('huscf')}): install the same version"
-            )
-        sizes, shape = header["clients"], header["shape"]
-        are_pairs = all(
-            isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair)
-            for pair in sizes
-        )
-        if not are_pairs or not all(1 <= batch <= size < 1 << 40 for size, batch in sizes):
-            raise HuscfError("a client has one or more samples, and a batch no larger")
-        if len(sizes) != len(self.roster[name]):
-            raise HuscfError(
-                f"{name} has data of {len(sizes)} clients, the roster {len(self.roster[name])}: "
-                "set data.init_args.clients_per_domain, or mend roster.yaml"
-            )
-        if len(shape) != 3 or not all(type(n) is int and 0 < n < 1 << 16 for n in shape):
-            raise HuscfError("a sample's shape is channels, side and number of classes")
-        known = getattr(self, "shape", None)
-        if known is None:
-            self.shape = known = SampleShape(*shape)
-        if (known.channels, known.image_size) != (shape[0], shape[1]):
-            raise HuscfError(
-                f"its samples have {shape[0]} channels and {shape[1]} pixels a side, those of the "
-                f"run {known.channels} and {known.image_size}: set data.init_args.channels and "
-                "image_size"
-            )
-        if shape[2] > known.num_classes:
-            if self._is_set_up.is_set() or self._saved is not None:
-                raise HuscfError(f"it has {shape[2]} classes, the run {known.num_classes}")
-            self.shape = known = SampleShape(shape[0], shape[1], shape[2])
-        return [known.channels, known.image_size, known.num_classes], sizes
 
     # Training
 
@@ -248,9 +217,10 @@ class ServerRun:
         ):
             self.say("some sites have not come back; going on without them")
         while not self._is_over():
+            self._draw_resting()
             while not self._is_epoch_over():
                 self._wait_for_enough()
-                self._add(self.engine.run_step(self.engine.present_clients(), self.step))
+                self._add(self.engine.run_step(self._list_active(), self.step))
                 self.step += 1
                 if self.step == self.config.max_steps:
                     break
@@ -275,18 +245,30 @@ class ServerRun:
         waited["sites"] = waited.get("sites", 0.0) + time.monotonic() - started
         return is_there
 
+    def _draw_resting(self) -> None:
+        """Choose who rests in an epoch: as in one process, among those that are there."""
+        attendance, every = self.config.attendance, self.engine.plan.client_ids
+        enrolled = attendance.list_enrolled(every, self.epoch)
+        present = self.engine.present_clients()
+        drawn = attendance.draw([c for c in enrolled if c in present], self.epoch, self.seed)
+        self._resting = ({*every} - {*enrolled}) | ({*present} - {*drawn})
+
+    def _list_active(self) -> list[int]:
+        """Return the clients that are there and do not rest."""
+        return [c for c in self.engine.present_clients() if c not in self._resting]
+
     def _wait_for_enough(self) -> None:
         """Wait until enough clients are there; save and stop where they do not come."""
-        if len(self.engine.present_clients()) >= self.min_clients:
+        at_most = len(self.engine.plan.client_ids) - len(self._resting)
+        needed = min(self.min_clients, at_most)
+        if len(self._list_active()) >= needed:
             return
         wait_s = self.config.sites.wait_timeout_s
         self.say(
-            f"step {self.step}: {len(self.engine.present_clients())} clients are there, "
-            f"{self.min_clients} are needed; waiting up to {wait_s:g} s"
+            f"step {self.step}: {len(self._list_active())} clients are there, "
+            f"{needed} are needed; waiting up to {wait_s:g} s"
         )
-        if not self._wait_for_sites(
-            lambda: len(self.engine.present_clients()) >= self.min_clients, wait_s
-        ):
+        if not self._wait_for_sites(lambda: len(self._list_active()) >= needed, wait_s):
             self.save()
             raise Stopped(
                 f"too few clients for {wait_s:g} s: the run is saved at step {self.step}; go on "
@@ -307,10 +289,24 @@ class ServerRun:
         every = self.config.evaluate_every_n_rounds
         if every >= 0 and (self._is_over() or (every and self.num_rounds % every == 0)):
             result.figures |= self._evaluate()
+        self.planner.end_round(self, result)
         self.say(
             self.report.write_round(result, self.epoch - 1, self.step, self.engine, self.sessions)
         )
         self.save()
+
+    def request_plan(self) -> PlanRequest:
+        """Return what a plan of this run is made for."""
+        engine = self.engine
+        sizes = engine.batch_sizes
+        return request_plan(self.method, engine.networks, self.shape, sizes, self.seed)
+
+    def measure_devices(self) -> dict[str, Any]:
+        """Return what the sites that are there measure now."""
+        commands = {name: {"kind": "measure"} for name in self.sessions.present()}
+        answers = self.sessions.call(commands, self.config.sites.step_timeout_s)
+        figures = {name: answer.get("device") for name, answer in answers.items()}
+        return {name: own for name, own in figures.items() if isinstance(own, dict)}
 
     def _evaluate(self) -> dict[str, float]:
         """Let the sites measure what their clients generate; return the figures that they tell."""
@@ -338,59 +334,10 @@ class ServerRun:
         commands = {name: {"kind": "save", "step": self.step} for name in present}
         answers = self.sessions.call(commands, self.config.sites.step_timeout_s)
         self.have_saved |= answers.keys()
+        self.engine.forget_owed(c for name in answers for c in self.roster[name])
         if missing := [name for name in present if name not in answers]:
             self.say(f"step {self.step}: not saved by {', '.join(missing)}")
-        Folder(self.folder / "checkpoints").write(self.step, self._get_state(), last=True)
-
-    def _get_state(self) -> dict[str, Any]:
-        state_dict = {f"parties.{n}": t for n, t in self.engine.parties.state_dict().items()}
-        run = {
-            "run_id": self.run_id,
-            "sizes": self.sizes,
-            "shape": [self.shape.channels, self.shape.image_size, self.shape.num_classes],
-            "roster": {name: list(own) for name, own in self.roster.items()},
-            "step": self.step,
-            "epoch": self.epoch,
-            "steps_per_epoch": self.steps_per_epoch,
-            "have_saved": sorted(self.have_saved),
-            **self.report.get_state(),
-            "federation": self.config.federation.state_dict(),
-        }
-        huscf = {
-            "format": FORMAT,
-            "method": type(self.method).__name__,
-            "engine": self.engine.get_state(),
-            "num_rounds": self.num_rounds,
-            "torch_rng": torch.get_rng_state(),
-            "server": run,
-        }
-        return {
-            "state_dict": state_dict,
-            "huscf": huscf,
-            "huscf_config": self.config.values,
-            "global_step": self.step,
-        }
-
-    def _go_on(self, saved: dict[str, Any]) -> None:
-        """Take over a saved half; sites that it does not know begin."""
-        huscf = saved["huscf"]
-        run = huscf["server"]
-        self.run_id, self.step, self.epoch = run["run_id"], run["step"], run["epoch"]
-        self.num_rounds, self.steps_per_epoch = huscf["num_rounds"], run["steps_per_epoch"]
-        self.have_saved = set(run["have_saved"])
-        self.report.set_state(run)
-        self.config.federation.load_state_dict(run["federation"])
-        sizes = run["sizes"] | {name: self._joined[name]["clients"] for name in self.newcomers}
-        self._set_up(sizes, CutPlan.from_dict(huscf["engine"]["plan"]))
-        fresh = self.engine.set_structure(huscf["engine"], may_join=True)
-        tensors = {n.removeprefix("parties."): t for n, t in saved["state_dict"].items()}
-        parties = self.engine.parties
-        tensors = add_fresh(tensors, parties.state_dict(), fresh)
-        check_same_network(tensors, parties.state_dict())
-        parties.load_state_dict(tensors)
-        self.engine.make_optimizers()
-        self.engine.set_optimizers(huscf["engine"]["optimizers"])
-        torch.set_rng_state(huscf["torch_rng"])
+        Folder(self.folder / "checkpoints").write(self.step, get_half(self), last=True)
 
     # Answering
 
@@ -402,34 +349,3 @@ class ServerRun:
 
     def _close(self, reason: str) -> None:
         self.sessions.close(reason, 10.0)
-
-
-def _check_saved(saved: Mapping[str, Any], roster: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Return the sites that a saved half does not know.
-
-    Raises:
-        CheckpointError: Where it is of another kind of run, or its sites are not in the roster.
-    """
-    huscf = saved["huscf"]
-    if "server" not in huscf:
-        raise CheckpointError("the checkpoint is of a run in one process: huscf fit goes on")
-    run = huscf["server"]
-    expected = ("run_id", "sizes", "shape", "roster", "step", "epoch", "steps_per_epoch")
-    check_complete(run, (*expected, "have_saved", "federation"))
-    for name, own in run["roster"].items():
-        if roster.get(name) != tuple(own):
-            raise CheckpointError(
-                f"the checkpoint is of other sites than roster.yaml names: there {name} has "
-                f"clients {list(own)}; sites may be added, not taken out"
-            )
-    return [name for name in roster if name not in run["roster"]]
-
-
-def digest_weights(networks: Mapping[str, Network]) -> str:
-    """Return a hash of the weights from which everybody starts."""
-    digest = hashlib.blake2b(digest_size=12)
-    for network in networks.values():
-        for name, tensor in network.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -9,17 +9,18 @@ from typing import Any
 
 from ..datamodules import FederatedDataModule
 from ..datamodules.client_batches import ClientBatches
-from ..engines.remote import Caller, Dismissed, Dropped, Rejoin, SiteHalf
+from ..engines.remote import Caller, Dismissed, Dropped, Rejoin, SiteHalf, read_cuts
 from ..errors import CheckpointError, HuscfError
 from ..methods import build_networks
 from ..models import SampleShape
-from ..split import ClientCuts, ClientPlan, CutPlan
+from ..split import CutPlan
 from ..training import FORMAT
 from ..trust import Trust
 from .halves import Folder
+from .joining import digest_weights
 from .kits import Tls
 from .run_config import build_method
-from .server_run import digest_weights
+from .site_device import SiteDevice
 from .site_samples import SiteData, SiteSampler, evaluate_site, write_site_samples
 
 
@@ -32,6 +33,7 @@ class SiteRun:
         tls: The site's kit.
         folder: Where the half is kept, in a folder of the run's name.
         caller: The way to the server.
+        device: What this machine can do.
         trust: What the method that the server names may be made of.
         num_samples: So many of each client and class are drawn when the run ends; 0 are none.
         say: Prints a line.
@@ -47,12 +49,14 @@ class SiteRun:
         tls: Tls,
         folder: Path,
         caller: Caller,
+        device: SiteDevice | None = None,
         trust: Trust | None = None,
         num_samples: int = 0,
         say: Callable[[str], None] = print,
     ) -> None:
         self.data, self.tls, self.folder, self.caller = data, tls, folder, caller
-        self.trust, self.num_samples, self.say = trust or Trust(), num_samples, say
+        self.device, self.trust = device or SiteDevice(), trust or Trust()
+        self.num_samples, self.say = num_samples, say
         every = {client.client_id: client for client in data.clients}
         wanted = list(every) if chosen is None else list(chosen)
         if unknown := [c for c in wanted if c not in every]:
@@ -82,7 +86,15 @@ class SiteRun:
         shape = self.data.sample_shape
         sizes = [[len(c), min(self.data.batch_size, len(c))] for c in self._own]
         dims = [shape.channels, shape.image_size, shape.num_classes]
-        return {"version": version("huscf"), "clients": sizes, "shape": dims}
+        device = self._measure()
+        return {"version": version("huscf"), "clients": sizes, "shape": dims, "device": device}
+
+    def _measure(self) -> dict[str, Any] | None:
+        """Return what the machine and its link can do, as far as that is told."""
+        figures = self.device.describe(self.caller.probe)
+        if figures is not None and self.device.calibrates:
+            self.say(", ".join(f"{name} {value:g}" for name, value in figures.items()))
+        return figures
 
     def _set_up(self, welcome: Mapping[str, Any]) -> None:
         """Make the own half as the server says, and go on from where the run stands."""
@@ -90,9 +102,9 @@ class SiteRun:
             method = build_method(welcome["method"], self.trust)
             shape = SampleShape(*welcome["shape"])
             blocks = tuple((str(name), int(count)) for name, count in welcome["blocks"])
-            names = [name for name, _ in blocks]
-            cuts = [(int(c), ClientCuts.from_list(own, names)) for c, own in welcome["cuts"]]
-            plan = CutPlan(blocks, tuple(ClientPlan(c, own) for c, own in sorted(cuts)))
+            entries = read_cuts(welcome["cuts"], [name for name, _ in blocks])
+            plan = CutPlan(blocks, tuple(entries))
+            order = [int(client_id) for client_id, _ in welcome["cuts"]]
             run_id, step, seed = str(welcome["run"]), int(welcome["step"]), int(welcome["seed"])
             is_new = bool(welcome["new"])
         except (KeyError, TypeError, ValueError) as error:
@@ -106,7 +118,7 @@ class SiteRun:
                 "versions of torch and huscf at both"
             )
         self.clients = {
-            c: replace(own, client_id=c) for (c, _), own in zip(cuts, self._own, strict=True)
+            c: replace(own, client_id=c) for c, own in zip(order, self._own, strict=True)
         }
         sizes = {c: min(self.data.batch_size, len(own)) for c, own in self.clients.items()}
         seeds = {c: self.tls.seed_of(c, seed) for c in self.clients}
@@ -131,7 +143,8 @@ class SiteRun:
             if saved["huscf"].get("site", {}).get("digests") != self._digests():
                 raise CheckpointError(f"{self.kept.file(own)} was made with other data: give those")
             state = {"state_dict": saved["state_dict"]}
-            self.half.set_state({**state, "optimizers": saved["huscf"]["site"]["optimizers"]})
+            site = saved["huscf"]["site"]
+            self.half.set_state({**state, **_pick(site, ("optimizers", "cuts"))}, self.caller.ask)
         clients = " ".join(map(str, self.clients))
         where = "its beginning" if own is None else f"its half of step {own}"
         self.say(f"joined: clients {clients}; the run stands at step {step}, here {where}")
@@ -160,6 +173,12 @@ class SiteRun:
             self.half.give(command, self.caller.ask)
         elif kind == "take":
             self.half.take(command, self.caller.ask)
+        elif kind == "measure":
+            return {"device": self._measure()}
+        elif kind == "move":
+            self.half.move(command["cuts"], self.caller.ask)
+            cuts = ", ".join(f"client {c}: {own}" for c, own in command["cuts"])
+            self.say(f"new cuts: {cuts}")
         elif kind == "save":
             self._save(int(command["step"]))
         elif kind == "evaluate":
@@ -213,7 +232,8 @@ class SiteRun:
 
     def _save(self, step: int) -> None:
         state = self.half.get_state()
-        site = {"step": step, "optimizers": state["optimizers"], "digests": self._digests()}
+        own = _pick(state, ("optimizers", "cuts"))
+        site = {"step": step, "digests": self._digests(), **own}
         huscf = {"format": FORMAT, "site": site}
         self.kept.write(step, {"state_dict": state["state_dict"], "huscf": huscf})
         self.say(f"saved step {step} in {self.kept.path}")
@@ -221,3 +241,7 @@ class SiteRun:
     def _digests(self) -> list[str]:
         known = self.data.client_digests
         return [known[client.client_id] for client in self._own]
+
+
+def _pick(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}

@@ -1,11 +1,12 @@
 """Blocks that change hands with new cuts, over the wire, with their optimiser state."""
 
 import copy
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..federation import mix_states
 from ..parties import read_block, split_moments, write_block
@@ -21,39 +22,44 @@ if TYPE_CHECKING:
 Held = dict[str, dict[int, nn.Module]]
 
 
-def move_over_wire(engine: "LocalEngine", plan: CutPlan) -> tuple[Move, ...]:
+def move_over_wire(
+    engine: "LocalEngine", plan: CutPlan, moves: "Moves | None" = None
+) -> tuple[Move, ...]:
     """Let every party hold what a new plan says; return what was sent for it."""
-    moves = _Moves(engine, plan)
+    moves = moves or Moves(engine, plan)
     for name in ["trained"] + (["average"] if engine.server.average is not None else []):
         at_clients = {c: moves.to_client(name, c) for c in plan.client_ids}
         at_server = moves.to_server(name)
         # Everything has been sent: now everybody lets go of what is no longer theirs.
         for client_id, held in at_clients.items():
-            holding = getattr(engine.client(client_id), name)
-            for network, blocks in held.items():
-                cuts = plan.by_client[client_id].cuts
-                holding.hold(network, cuts, plan.num_blocks(network), blocks)
+            moves.let_go(name, client_id, held)
         for network, copies in at_server.items():
             getattr(engine.server, name).hold(network, copies)
     for client_id in plan.client_ids:
-        client = engine.client(client_id)
-        client.set_cuts(plan.by_client[client_id].cuts, engine.networks)
-        client.refresh_optimizers(engine.method, moves.moments)
+        moves.settle(client_id)
     engine.server.set_plan(plan)
     engine.server.refresh_optimizers(engine.method, moves.moments)
     return moves.by_block()
 
 
-class _Moves:
+class Moves:
     """Sends blocks, and makes the receivers' copies of them.
+
+    Args:
+        engine: Whose parties' blocks move.
+        plan: What they hold from now on.
+        givers: Clients that can send a block to the server; None is all.
 
     Attributes:
         made: What was sent so far.
         moments: Optimiser state of parameters that are new at a party.
     """
 
-    def __init__(self, engine: "LocalEngine", plan: CutPlan) -> None:
+    def __init__(
+        self, engine: "LocalEngine", plan: CutPlan, givers: Collection[int] | None = None
+    ) -> None:
         self.engine, self.plan = engine, plan
+        self.givers = plan.client_ids if givers is None else givers
         self.made: list[Move] = []
         self.moments: dict[nn.Parameter, dict[str, Any]] = {}
 
@@ -69,7 +75,6 @@ class _Moves:
     def to_client(self, holding: str, client_id: int) -> Held:
         """Return a client's blocks under the new plan; the server sends those it lacks."""
         own = getattr(self.engine.client(client_id), holding)
-        server = getattr(self.engine.server, holding)
         held: Held = {}
         for network in own.network_names:
             before = own.blocks(network)
@@ -80,10 +85,26 @@ class _Moves:
             for index in wanted:
                 block = before.get(index)
                 if block is None:
-                    given = server.segment(network, client_id).block(index)
-                    block = self._send(holding, network, index, given, SERVER, client_id)
+                    block = self.bring(holding, network, index, client_id)
                 held[network][index] = block
         return held
+
+    def bring(self, holding: str, network: str, index: int, client_id: int) -> nn.Module:
+        """Return a client's copy of a block that the server has run for it so far."""
+        given = getattr(self.engine.server, holding).segment(network, client_id).block(index)
+        return self.send(holding, network, index, given, SERVER, client_id)
+
+    def let_go(self, holding: str, client_id: int, held: Held) -> None:
+        """Let a client hold these blocks and no others."""
+        cuts, own = self.plan.by_client[client_id].cuts, self.engine.client(client_id)
+        for network, blocks in held.items():
+            getattr(own, holding).hold(network, cuts, self.plan.num_blocks(network), blocks)
+
+    def settle(self, client_id: int) -> None:
+        """Let a client go on with its new cuts, once it holds what they say."""
+        client = self.engine.client(client_id)
+        client.set_cuts(self.plan.by_client[client_id].cuts, self.engine.networks)
+        client.refresh_optimizers(self.engine.method, self.moments)
 
     def to_server(self, holding: str) -> dict[str, list[dict[int, nn.Module]]]:
         """Return the server's copies under the new plan; clients send the blocks it lacks."""
@@ -99,26 +120,28 @@ class _Moves:
                     elif copies and not server.is_per_cluster(network, index):
                         blocks[index] = copies[0][index]
                     else:
-                        givers = [min(server.routed_to(which))]
+                        users = self._users(network, index)
+                        routed = [c for c in server.routed_to(which) if c in self.givers]
+                        givers = [min(routed or users)]
                         if not server.is_per_cluster(network, index):
-                            givers += [c for c in self._users(network, index) if c not in givers]
+                            givers += [c for c in users if c not in givers]
                         blocks[index] = self._collect(holding, network, index, givers)
                 copies.append(blocks)
             found[network] = copies
         return found
 
     def _users(self, network: str, index: int) -> list[int]:
-        """Return the clients that leave a block to the server from now on."""
+        """Return the clients that leave a block to the server from now on, and can send it."""
         count = self.plan.num_blocks(network)
-        clients = self.plan.clients
-        return [c.client_id for c in clients if index in c.cuts.server_range(network, count)]
+        users = [c for c in self.plan.clients if index in c.cuts.server_range(network, count)]
+        return [c.client_id for c in users if c.client_id in self.givers]
 
     def _collect(self, holding: str, network: str, index: int, givers: list[int]) -> nn.Module:
         """Return the server's new block: a copy of the first giver's, or the mean of its users'."""
         made: dict[int, nn.Module] = {}
         for client_id in givers:
             given = getattr(self.engine.client(client_id), holding).blocks(network)[index]
-            made[client_id] = self._send(holding, network, index, given, client_id, SERVER)
+            made[client_id] = self.send(holding, network, index, given, client_id, SERVER)
         block = made[givers[0]]
         if len(givers) > 1:
             users = [made[c] for c in self._users(network, index)]
@@ -131,7 +154,7 @@ class _Moves:
             write_block(block, mean)
         return block
 
-    def _send(
+    def send(
         self,
         holding: str,
         network: str,
@@ -140,6 +163,7 @@ class _Moves:
         sender: PartyId,
         receiver: PartyId,
     ) -> nn.Module:
+        """Send a block, and return the receiver's copy of it."""
         engine = self.engine
         party = engine.server if sender == SERVER else engine.client(sender)
         optimizer = party.optimizers.get(network) if holding == "trained" else None
@@ -149,12 +173,25 @@ class _Moves:
         self.made.append(
             Move(message.client_id, network, index, message.direction, message.num_bytes)
         )
-        block = copy.deepcopy(engine.networks[network][index]).to(_device_of(given))
-        block.train(given.training)
-        for own, theirs in zip(block.parameters(), given.parameters(), strict=True):
+        return self.make(network, index, arrived, given)
+
+    def make(
+        self, network: str, index: int, state: Mapping[str, Tensor], like: nn.Module
+    ) -> nn.Module:
+        """Return a block of a state; its moments wait for its holder's optimiser.
+
+        Args:
+            network: Which network.
+            index: Of the block.
+            state: What has arrived.
+            like: A block on the same device, in the same mode, trained or not.
+        """
+        block = copy.deepcopy(self.engine.networks[network][index]).to(_device_of(like))
+        block.train(like.training)
+        for own, theirs in zip(block.parameters(), like.parameters(), strict=True):
             own.requires_grad_(theirs.requires_grad)
-        state, moments = split_moments(arrived)
-        write_block(block, state)
+        tensors, moments = split_moments(state)
+        write_block(block, tensors)
         named = dict(block.named_parameters())
         for name, value in moments.items():
             key, _, owner = name.partition(".")[2].partition(".")

@@ -2,9 +2,10 @@
 
 from .costs.block_costs import BlockCost, measure_block_costs
 from .costs.plan_costs import PlanCosts, StepPass, count_passes, measure_plan_costs
+from .devices.calibration import calibrate_profile
 from .devices.drift import DriftSchedule
-from .devices.fleet import ClientDevice, DevicesFile, Fleet
-from .devices.profiles import DeviceProfile, ServerProfile
+from .devices.fleet import ClientDevice, DevicesFile, Fleet, load_mapping
+from .devices.profiles import DeviceProfile, ServerProfile, parse_profiles
 from .latency.corrected import CorrectedLatency
 from .latency.model import LatencyModel
 from .latency.overheads import Move
@@ -56,15 +57,18 @@ __all__ = [
     "ServerProfile",
     "StepPass",
     "build_problem",
+    "calibrate_profile",
     "count_paper_costs",
     "count_passes",
     "decide_by_turns",
     "list_moves",
+    "load_mapping",
     "make_problem",
     "match_clients",
     "measure_block_costs",
     "measure_latency",
     "measure_plan_costs",
+    "parse_profiles",
     "prove_bound",
     "search_genetically",
     "search_plan",

@@ -28,7 +28,8 @@ class SearchedPlan(PlanSource):
 
     Args:
         devices: YAML file with profiles, server and assignment, or the name of one that comes with
-            huscf (paper/devices), or the same as a mapping.
+            huscf (paper/devices), or the same as a mapping; None takes what the sites of
+            huscf serve measure.
         latency_model: "corrected", or "paper" for the published figures ("corrected").
         strategy: "uniform", "random", "genetic", "exact", "milp" or "decentralized" ("genetic").
         seed: Seed of the search and of who gets which profile; None takes the run's.
@@ -56,7 +57,7 @@ class SearchedPlan(PlanSource):
 
     def __init__(
         self,
-        devices: str | dict[str, Any],
+        devices: str | dict[str, Any] | None = None,
         latency_model: LatencyModelName | None = None,
         strategy: Strategy | None = None,
         seed: int | None = None,
@@ -77,7 +78,10 @@ class SearchedPlan(PlanSource):
         arguments = dict(locals())
         given = {entry.name: arguments[entry.name] for entry in fields(PlanOptions)}
         self.seed = seed
-        self.devices, options = _read_devices(devices)
+        self.devices: DevicesFile | None = None
+        options = PlanOptions()
+        if devices is not None:
+            self.devices, options = _read_devices(devices)
         self._options = replace(options, **{k: v for k, v in given.items() if v is not None})
         self.result: PlanResult | None = None
         self.fleet: Fleet | None = None
@@ -89,8 +93,17 @@ class SearchedPlan(PlanSource):
 
     def make_plan(self, request: PlanRequest) -> CutPlan:
         """Search the plan; `result`, `fleet` and `subject` keep what it was made from."""
+        if self.devices is None:
+            raise PlanError(
+                "model.plan: devices is missing: only the sites of huscf serve measure theirs"
+            )
+        seed = self.make_options(request.seed).seed
+        return self.plan_for(request, self.devices.make_fleet(request.batch_sizes, seed))
+
+    def plan_for(self, request: PlanRequest, fleet: Fleet) -> CutPlan:
+        """Search the plan for these clients and devices."""
         options = self.make_options(request.seed)
-        self.fleet = self.devices.make_fleet(request.batch_sizes, options.seed)
+        self.fleet = fleet
         self.subject = PlanSubject.measure(request, options.precision)
         problem = build_problem(self.subject, self.fleet, options)
         self.result = search_plan(problem, options.search_settings)

@@ -2,10 +2,14 @@
 
 import threading
 
+import pytest
 import torch
 import yaml
 
+from huscf.__main__ import main
+from huscf.callbacks import Evaluation, SampleGrid
 from huscf.check_data import read_datamodule
+from huscf.checkpoint_io import read_checkpoint
 from huscf.deploy import site_run
 from huscf.deploy.grpc_wire import GrpcExchange, GrpcServer
 from huscf.deploy.kits import Tls, write_kits
@@ -19,7 +23,7 @@ from huscf.methods import build_networks
 ROSTER = {"site-a": (0,), "site-b": (1,)}
 
 
-def write_config(path, **trainer):
+def write_config(path, data=None, model=None, **trainer):
     """Two clients, two rounds of two steps."""
     width = {"init_args": {"width": 4, "depth": 4}}
     config = {
@@ -30,6 +34,7 @@ def write_config(path, **trainer):
                 "batch_size": 8,
                 "samples_per_client": 40,
                 "steps_per_epoch": 2,
+                **(data or {}),
             },
         },
         "model": {
@@ -44,6 +49,7 @@ def write_config(path, **trainer):
                     "latent_dim": 8,
                 },
             },
+            **(model or {}),
         },
         "federation": {
             "every_n_epochs": 1,
@@ -57,16 +63,29 @@ def write_config(path, **trainer):
     return path
 
 
+def fit(folder, **options):
+    """Run `huscf fit` with the serial engine, without figures; return its last checkpoint."""
+    config = write_config(folder / "run.yaml", enable_progress_bar=False, **options)
+    arguments = ["--model.engine", "serial", "--report.enabled", "false"]
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Evaluation, "on_round_end", lambda *_: None)
+        monkeypatch.setattr(SampleGrid, "on_round_end", lambda *_: None)
+        assert main(["fit", "--config", str(config), "--training.num_threads=1", *arguments]) == 0
+    torch.set_num_threads(before)
+    return read_checkpoint(folder / "runs" / "tiny-1" / "checkpoints" / "last.ckpt")
+
+
 class Deployment:
     """A server's kit, sites' kits, and what runs of them."""
 
-    def __init__(self, folder, monkeypatch, **trainer):
-        self.roster = dict(ROSTER)
+    def __init__(self, folder, monkeypatch, roster=ROSTER, **options):
+        self.roster = dict(roster)
         self.folder = folder
-        self.config = write_config(folder / "run.yaml", **trainer)
+        self.config = write_config(folder / "run.yaml", **options)
         self.kit = folder / "kit"
-        write_kits(self.kit, ROSTER, "localhost")
-        for name in ROSTER:
+        write_kits(self.kit, self.roster, "localhost")
+        for name in self.roster:
             (self.kit / name / "secret").unlink()  # as one process draws
         self.lines, self.errors, self.lock = [], [], threading.Lock()
         self.method = read_run_config(["--config", str(self.config)]).method
@@ -94,7 +113,7 @@ class Deployment:
         self.leader = self.start(self.server.run)
         return self.server
 
-    def start_site(self, name, chosen=None, num_samples=0):
+    def start_site(self, name, chosen=None, **options):
         data = read_datamodule([self.config], [])
         exchange = GrpcExchange(
             f"localhost:{self.network.port}", Tls.read(self.kit / name), 30.0, self.lines.append
@@ -105,8 +124,8 @@ class Deployment:
             Tls.read(self.kit / name),
             self.folder / name,
             Caller(exchange),
-            num_samples=num_samples,
             say=self.lines.append,
+            **options,
         )
         site.exchange = exchange
         site.thread = self.start(site.run)

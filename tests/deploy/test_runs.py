@@ -12,7 +12,6 @@ import torch
 import yaml
 
 from huscf.__main__ import main
-from huscf.callbacks import Evaluation, SampleGrid
 from huscf.check_data import read_datamodule
 from huscf.checkpoint_io import read_checkpoint
 from huscf.deploy import site_run
@@ -24,7 +23,7 @@ from huscf.errors import CheckpointError, HuscfError
 from huscf.provenance import read_provenance
 from huscf.wire.frames import Frame, FrameError, pack
 from tests.deploy import cases
-from tests.deploy.cases import ROSTER, Deployment, write_config
+from tests.deploy.cases import ROSTER, Deployment, fit, write_config
 
 
 @pytest.fixture
@@ -35,17 +34,7 @@ def deployment(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
     """The checkpoint of `huscf fit` with the serial engine."""
-    folder = tmp_path_factory.mktemp("one")
-    config = write_config(folder / "run.yaml", enable_progress_bar=False)
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(Evaluation, "on_round_end", lambda *_: None)
-    monkeypatch.setattr(SampleGrid, "on_round_end", lambda *_: None)
-    options = ["--model.engine", "serial", "--report.enabled", "false"]
-    before = torch.get_num_threads()
-    assert main(["fit", "--config", str(config), "--training.num_threads=1", *options]) == 0
-    torch.set_num_threads(before)
-    monkeypatch.undo()
-    return read_checkpoint(folder / "runs" / "tiny-1" / "checkpoints" / "last.ckpt")
+    return fit(tmp_path_factory.mktemp("one"))
 
 
 def read_rows(path):
@@ -86,6 +75,31 @@ def test_two_rounds_equal_those_of_huscf_fit(deployment, one_process):
         assert site.kept.steps() == [2, 4]
         half = site.kept.read(4)["state_dict"]
         assert all(name.startswith(f"parties.clients.{number}.") for name in half)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"participation": 0.5}, {"first_epochs": {1: 1, 3: 2}, "last_epochs": {2: 0}}],
+    ids=["participation", "epochs"],
+)
+def test_who_rests_in_an_epoch_rests_as_in_one_process(data, tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+    options = {"data": {"clients_per_domain": 2, **data}, "max_epochs": 3}
+    one = fit(tmp_path / "one", **options)
+    deployment = Deployment(tmp_path, monkeypatch, {"a": (0, 2), "b": (1, 3)}, **options)
+    server, run = deployment.start_server(), []
+    sites = [deployment.start_site(name) for name in deployment.roster]
+    assert server._is_set_up.wait(30)
+    run_step = server.engine.run_step
+    server.engine.run_step = lambda who, step: run.append(tuple(who)) or run_step(who, step)
+    deployment.finish(*sites)
+    assert deployment.errors == []
+    assert_bit_equal(one["state_dict"], deployment.tensors(*sites))
+    if "participation" in data:
+        assert {len(who) for who in run} == {2} and len({*run}) > 1
+        assert run[::2] == run[1::2]  # the same for a whole epoch
+    else:
+        assert run == [(0, 2)] * 2 + [(0, 1)] * 2 + [(0, 1, 3)] * 2
 
 
 def test_a_server_that_was_stopped_goes_on_with_the_sites_bit_for_bit(deployment, one_process):
@@ -243,10 +257,16 @@ def finish_with_two(deployment):
 
 def test_a_new_site_with_more_classes_is_refused_and_changes_nothing(deployment):
     server = deployment.start_server("--trainer.max_epochs=4", saved=finish_with_two(deployment))
-    joining = {"protocol": PROTOCOL, "version": "x", "clients": [[40, 8]], "shape": [1, 8, 12]}
+    joining = {
+        "protocol": PROTOCOL,
+        "version": "x",
+        "clients": [[40, 8]],
+        "shape": [1, 8, 12],
+        "device": None,
+    }
     with pytest.raises(HuscfError, match="it has 12 classes, the run 10"):
         server._welcome("site-c", joining)
-    assert server.shape.num_classes == 10 and not server._joined
+    assert server.shape.num_classes == 10 and not server.roll.joined
     sites = [deployment.start_site(name) for name in ROSTER]
     sites.append(deployment.start_site("site-c", chosen=(0,)))
     deployment.finish(*sites)
@@ -371,7 +391,7 @@ def test_a_secret_draws_other_noise_for_each_client_and_none_gives_the_runs(tmp_
 def test_a_site_that_does_not_fit_is_told_why(deployment, data, reason, monkeypatch):
     deployment.start_server()
     first = deployment.start_site("site-a")
-    assert deployment.server.sessions.wait_for(lambda: len(deployment.server._joined) == 1, 20)
+    assert deployment.server.sessions.wait_for(lambda: len(deployment.server.roll.joined) == 1, 20)
     monkeypatch.setattr(cases, "read_datamodule", lambda c, o: read_datamodule(c, data))
     second = deployment.start_site("site-b", chosen=(0, 1) if "clients" in data[0] else None)
     second.thread.join(20)

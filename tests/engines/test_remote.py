@@ -1,5 +1,6 @@
 """Clients at sites of their own give what clients of one process give, bit for bit."""
 
+import copy
 import threading
 
 import pytest
@@ -12,7 +13,7 @@ from huscf.engines.remote.step import RemoteStep
 from huscf.errors import HuscfError, NonFiniteError
 from huscf.methods import build_networks
 from huscf.models import ConditionalDiscriminator
-from huscf.split import CutPlan
+from huscf.split import ClientCuts, ClientPlan, CutPlan
 from huscf.wire.frames import Frame, pack
 from tests.conftest import SHAPE, make_batch, make_gan
 from tests.engines.cases import load
@@ -20,6 +21,7 @@ from tests.wire.test_frames import broken_frames
 
 PROFILES = {0: [1, 1, 1, 1], 1: [2, 1, 1, 2], 2: [1, 2, 2, 1], 3: [2, 2, 2, 2]}
 WAIT_S = 0.5
+JOINING = {"version": "test", "clients": [[60, 6]], "shape": [1, 8, 3], "device": None}
 
 
 class Site:
@@ -43,7 +45,7 @@ class Site:
     def run(self):
         torch.set_num_threads(1)
         sizes = [[60, 6] for _ in self.half.clients]
-        self.caller.join({"version": "test", "clients": sizes, "shape": [1, 8, 3]})
+        self.caller.join({**JOINING, "clients": sizes})
         answers, answer = 0, None
         try:
             while True:
@@ -55,6 +57,8 @@ class Site:
                     self.losses.append(self.half.run_step(command, batch, ask))
                 elif command["kind"] == "close":
                     answer = {"diverged": self.half.list_diverged()}
+                elif command["kind"] == "move":
+                    self.half.move(command["cuts"], ask)
                 elif command["kind"] in ("give", "take"):
                     getattr(self.half, command["kind"])(command, ask)
         except Dismissed as goodbye:
@@ -178,6 +182,121 @@ def test_two_rounds_equal_those_of_one_process(roster, norm, moments):
         ]
     assert all(site.reason == "the run has ended" for site in server.sites.values())
     assert not server.sessions.refused
+
+
+def new_plan(plan, cuts):
+    """The plan with other cuts of some clients."""
+    new = {c: ClientCuts.from_list(own, plan.networks) for c, own in cuts.items()}
+    entries = [ClientPlan(e.client_id, new.get(e.client_id, e.cuts)) for e in plan.clients]
+    return CutPlan(plan.blocks, tuple(entries))
+
+
+@pytest.mark.parametrize("per_cluster", [True, False, {"discriminator": [2]}], ids=str)
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        {0: [2, 2, 2, 2], 1: [1, 1, 1, 1]},  # both ways
+        {c: [1, 1, 1, 1] for c in range(4)},  # blocks that the server lacked
+        {c: [3, 1, 3, 1] for c in range(4)},  # blocks that it keeps no longer
+    ],
+    ids=["both", "up", "down"],
+)
+def test_blocks_move_as_in_one_process_with_moments_and_averages(cuts, per_cluster):
+    roster = {"a": (0, 2), "b": (1, 3)}
+    start = {c: [2, 2, 2, 2] for c in range(4)} if len(cuts) == 4 else PROFILES
+    options = {"depth": 5, "engine": "serial", "ema_decay": 0.5}
+    module, other = (make_gan(start, **options) for _ in range(2))
+    for each in (module, other):
+        each.engine.server.train()
+    mixture = Mixture({0: 0, 1: 0, 2: 1, 3: 1}, dict.fromkeys(range(4), 0.5), per_cluster)
+    with Server(other, roster) as server:
+        for engine in (module.engine, server.engine):
+            batches = make_batch(range(4)) if engine is module.engine else range(4)
+            engine.run_step(batches, 0)
+            engine.mix(mixture)
+        plan = new_plan(module.engine.plan, cuts)
+        moves = module.engine.apply_plan(plan)
+        assert server.engine.apply_plan(plan) == moves and moves
+        assert server.engine.plan == plan
+        assert_bit_equal(whole_state(module), server.state())
+        traffic = [e.wire.traffic.state_dict() for e in (module.engine, server.engine)]
+        assert traffic[0] == traffic[1]
+        for step in (1, 2):
+            module.engine.run_step(make_batch(range(4), seed=step), step)
+            server.engine.run_step(range(4), step)
+        module.engine.mix(mixture)
+        server.engine.mix(mixture)
+        assert_bit_equal(whole_state(module), server.state())
+    assert not server.sessions.refused
+
+
+def test_who_is_away_keeps_its_cuts_and_who_is_lost_in_a_move_gets_its_blocks_later():
+    roster, start = {"a": (0,), "b": (1,)}, {0: [2, 2, 2, 2], 1: [1, 1, 1, 1]}
+    modules = [make_gan(start, depth=5, engine="serial") for _ in range(2)]
+    with Server(modules[0], roster, timeout_s=1.0) as server:
+        modules[1].engine.server.train()
+        server.engine.run_step([0, 1], 0)
+        modules[1].engine.run_step(make_batch(range(2)), 0)
+        site = server.sites["b"]
+        saved = copy.deepcopy(site.half.get_state())
+        server.sessions.disconnect("b")
+        away = new_plan(server.plan, {0: [1, 1, 1, 1], 1: [2, 1, 2, 1]})
+        server.engine.apply_plan(away)
+        assert server.engine.plan == new_plan(server.plan, {0: [1, 1, 1, 1]})
+        assert site.half.plan.by_client[1] == server.plan.by_client[1] and not server.engine.owed
+        # It comes back, and is killed when it is told of a move.
+        server.sessions.connect("b")
+        plan = new_plan(server.plan, {0: [1, 1, 1, 1], 1: [2, 1, 2, 1]})
+
+        def die(*_):
+            raise Dismissed("killed")
+
+        site.half.move = die
+        server.engine.apply_plan(plan)
+        site.thread.join(10)
+        assert server.engine.plan == plan and {ref.client_id for ref in server.engine.owed} == {1}
+        # Its half is of before; a new process of it gets what it has missed.
+        back = Site(server, "b")
+        back.caller.join(JOINING)
+        half = SiteHalf(
+            *(server.method, server.networks, CutPlan(plan.blocks, plan.clients[1:]), SHAPE),
+            *({1: 0}, {1: 6}),
+        )
+        half.set_state(saved, back.caller.ask)
+        assert half.plan.by_client[1] == plan.by_client[1]
+        modules[1].engine.apply_plan(away)
+        modules[1].engine.apply_plan(plan)
+        own = whole_state(modules[1])
+        now = half.get_state()
+        found = now["state_dict"] | name_moments(now["optimizers"])
+        assert len(found) > len(saved["state_dict"])
+        assert [n for n in found if not torch.equal(found[n], own[n])] == []
+        server.engine.forget_owed([0])
+        assert server.engine.owed
+        server.engine.forget_owed([1])
+        with pytest.raises(HuscfError, match="nothing of block"):
+            SiteHalf(
+                *(server.method, server.networks, CutPlan(plan.blocks, plan.clients[1:]), SHAPE),
+                *({1: 0}, {1: 6}),
+            ).set_state(saved, back.caller.ask)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "reason"),
+    [
+        ([[0, [1, 1, 1, 1]]], "moves blocks of client 0"),
+        ([[1, [1, 1]]], "cuts are four whole numbers"),
+        ([[1, [0, 1, 1, 1]]], "generator_head is 0, must be at least 1"),
+        ([7], "malformed cuts"),
+    ],
+)
+def test_a_site_refuses_cuts_that_are_none_of_its_business(cuts, reason):
+    server = Server(gan(2), {"a": (0,), "b": (1,)})
+    half = server.sites["b"].half
+    before = half.get_state()["cuts"]
+    with pytest.raises(HuscfError, match=reason):
+        half.move(cuts, server.sites["b"].caller.ask)
+    assert half.get_state()["cuts"] == before
 
 
 def spectral_gan(clients):
@@ -312,7 +431,7 @@ class Liar:
 
     def join(self):
         self.seq = -1
-        return self.send("join", protocol=1, version="x", clients=[[60, 6]], shape=[1, 8, 3])
+        return self.send("join", protocol=1, **JOINING)
 
 
 @pytest.fixture
@@ -392,6 +511,21 @@ def test_a_frame_that_is_repeated_has_the_same_answer_and_others_are_out_of_orde
     other = pack({**header, "seq": header["seq"] + 1, "session": "0" * 32}, right)
     assert Frame(server.sessions.handle("b", other)).header["kind"] == "displaced"
     assert Frame(server.sessions.handle("c", data)).header["kind"] == "refused"
+
+
+def test_a_probe_gets_as_many_bytes_as_it_asks_for_and_no_more_than_there_may_be(lying):
+    server, liar = lying
+    caller = Caller(lambda data: server.sessions.handle("b", data))
+    before = server.sessions.num_bytes["b", "up"], server.sessions.num_bytes["b", "down"]
+    assert 0 < caller.probe(4096, 1 << 20) < 10
+    sent = [
+        server.sessions.num_bytes["b", w] - n for w, n in zip(("up", "down"), before, strict=True)
+    ]
+    assert 4096 < sent[0] < 4296 and 1 << 20 < sent[1] < (1 << 20) + 200
+    for size in (-1, (4 << 20) + 1):
+        with pytest.raises(HuscfError, match="a probe by 'refused'"):
+            caller.probe(0, size)
+    assert liar.send("forward", right_frame(server), client=1, step=0, phase=0, **{"pass": "fakes"})
 
 
 def test_a_flood_of_broken_frames_stops_nobody(lying):

@@ -4,13 +4,16 @@ from .caller import Caller, Rejoin
 from .drawing import forward_through
 from .engine import RemoteEngine
 from .expected import Crossings
-from .protocol import PROTOCOL, check_request
+from .mirror import BlockRef
+from .protocol import MAX_PROBE, PROTOCOL, check_request
 from .sessions import Sessions
-from .site import Ask, Dismissed, Dropped, SiteHalf
+from .site import Ask, Dismissed, Dropped, SiteHalf, read_cuts
 
 __all__ = [
+    "MAX_PROBE",
     "PROTOCOL",
     "Ask",
+    "BlockRef",
     "Caller",
     "Crossings",
     "Dismissed",
@@ -21,4 +24,5 @@ __all__ = [
     "SiteHalf",
     "check_request",
     "forward_through",
+    "read_cuts",
 ]

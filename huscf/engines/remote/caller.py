@@ -1,9 +1,11 @@
 """How a site asks: one numbered frame at a time, and what its answer means."""
 
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...errors import HuscfError
@@ -46,6 +48,17 @@ class Caller:
             if header["kind"] == "welcome":
                 self._seq = 0
                 return header
+
+    def probe(self, up: int, down: int) -> float:
+        """Send and get so many bytes; return the seconds that this took."""
+        header = {"kind": "probe", "seq": 0, "session": "", "size": down}
+        data = pack(header, {"content": torch.zeros(up // 4)})
+        started = time.perf_counter()
+        reply = self._exchange(data)
+        seconds = time.perf_counter() - started
+        if (kind := Frame(reply).header.get("kind")) != "ok":
+            raise HuscfError(f"the server answered a probe by {kind!r:.40}")
+        return seconds
 
     def ask(
         self, kind: str, fields: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None

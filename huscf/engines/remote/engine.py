@@ -2,23 +2,23 @@
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from ...errors import HuscfError
 from ...federation import ReferenceObserver
 from ...parties import Client
-from ...split import CutPlan
-from ...wire import SERVER, Kind, Message
+from ...split import ClientPlan, CutPlan
+from ...wire import SERVER, Kind, Message, PartyId
 from ...wire.frames import Frame, FrameError
 from ..base import Batches, Mixture, Move, Observation, StepResult
-from ..local import LocalEngine
+from ..local import LocalEngine, check_plan
 from ..mixing import block_topic
 from .drawing import answer_draw
-from .expected import Crossings, describe_block
+from .expected import Crossings, take_block
 from .mirror import BlockRef, Mirror
+from .moves import State, list_given, move_at_server
 from .protocol import read_failures, read_losses
 from .sessions import Reply, Sessions
 from .step import DroppedError, RemoteStep
@@ -34,6 +34,7 @@ class RemoteEngine(LocalEngine):
 
     Attributes:
         waited_s: How long the server waited for sites since the last round, by what for.
+        owed: Blocks that have moved to clients whose sites have not saved them yet.
         is_drawing: Whether sites may draw now, since no step is running.
     """
 
@@ -58,9 +59,11 @@ class RemoteEngine(LocalEngine):
         self.is_drawing, self.drawing = False, threading.Lock()
         self._step: RemoteStep | None = None
         self._diverged: frozenset[int] = frozenset()
-        self._given: dict[BlockRef, dict[str, Tensor]] = {}
+        self._given: dict[BlockRef, State] = {}
+        self.owed: dict[BlockRef, State] = {}
         self._wanted: dict[BlockRef, bool] = {}
-        self._taken: dict[BlockRef, Mapping[str, Tensor]] = {}
+        self._wanted_as: Kind = "blocks"
+        self._taken: dict[BlockRef, State] = {}
         self.make_optimizers()
 
     def make_clients(self) -> dict[int, Client]:
@@ -177,25 +180,13 @@ class RemoteEngine(LocalEngine):
         """Average over the clients whose sites are there, by what these send."""
         mirror = Mirror(self, mixture)
         while mirror.set_present(self.present_clients()):
-            wanted = mirror.list_weighed()
-            with_moments = mixture.moments == "average"
-            self._wanted, self._given = dict.fromkeys(wanted, with_moments), {}
-            commands = {
-                name: {
-                    "kind": "give",
-                    "blocks": [list(ref) for ref in wanted if ref.client_id in own],
-                    "moments": with_moments,
-                }
-                for name, own in self._by_site({ref.client_id for ref in wanted}).items()
-            }
-            self.sessions.call(commands, self.timeout_s)
-            if all(ref in self._given for ref in wanted):
+            given = self._collect(mirror.list_weighed(), mixture.moments == "average", "blocks")
+            if given is not None:
                 break
         else:
             self.server.statistics.reset()
             return
-        changed = mirror.mix(self._given)
-        self._wanted, self._given = {}, {}
+        changed = mirror.mix(given)
         self._taken = changed
         diverged = {c for c in self._diverged if mixture.weights.get(c) == 0}
         present = set(self.present_clients())
@@ -213,8 +204,64 @@ class RemoteEngine(LocalEngine):
         self.on_new_structure()
 
     def apply_plan(self, plan: CutPlan) -> tuple[Move, ...]:
-        """Refuse: blocks do not move between sites and server in a run."""
-        raise HuscfError("replanning: cuts stay as they are where clients are at sites")
+        """Move blocks between the sites that are there and the server, with their moments.
+
+        Clients of other sites keep their cuts. What a client is sent is kept until its site has
+        saved it (`forget_owed`): who is lost on the way gets it when it returns.
+        """
+        given: dict[BlockRef, State] | None = None
+        while given is None:
+            present = self.present_clients()
+            entries = [plan if e.client_id in present else self.plan for e in plan.clients]
+            found = (p.by_client[e.client_id] for p, e in zip(entries, plan.clients, strict=True))
+            merged = CutPlan(plan.blocks, tuple(found))
+            check_plan(self.method, merged, self.networks)
+            given = self._collect(list_given(self, merged, present), True, "moved_blocks")
+        before = self.plan.by_client
+        moves, sent = move_at_server(self, merged, present, given)
+        self.plan, self.owed = merged, {**self.owed, **sent}
+        changed = [e for e in merged.clients if e.cuts != before[e.client_id].cuts]
+        self._follow_cuts(changed)
+        cuts = {e.client_id: e.cuts.as_list() for e in changed}
+        commands = {
+            name: {"kind": "move", "cuts": [[c, cuts[c]] for c in own]}
+            for name, own in self._by_site(cuts).items()
+        }
+        self.sessions.call(commands, self.timeout_s)
+        return moves
+
+    def forget_owed(self, client_ids: Iterable[int]) -> None:
+        """Keep no longer what clients were sent, as their sites have saved it."""
+        gone = set(client_ids)
+        self.owed = {ref: state for ref, state in self.owed.items() if ref.client_id not in gone}
+
+    def _follow_cuts(self, changed: Iterable[ClientPlan]) -> None:
+        """Expect what crosses the new cuts of clients."""
+        for entry in changed:
+            self.crossings[entry.client_id] = Crossings(
+                entry, self.networks, self.example_inputs, self.method
+            )
+        if self.observer is not None:
+            self.server.statistics.boundary = None  # the blocks in training are not observed
+        self.on_new_structure()
+
+    def _collect(
+        self, refs: Sequence[BlockRef], with_moments: bool, kind: Kind
+    ) -> dict[BlockRef, State] | None:
+        """Return these blocks of clients, or None where a site did not send all in time."""
+        self._wanted, self._given = dict.fromkeys(refs, with_moments), {}
+        self._wanted_as = kind
+        commands = {
+            name: {
+                "kind": "give",
+                "blocks": [list(ref) for ref in refs if ref.client_id in own],
+                "moments": with_moments,
+            }
+            for name, own in self._by_site({ref.client_id for ref in refs}).items()
+        }
+        self.sessions.call(commands, self.timeout_s)
+        given, self._wanted, self._given = self._given, {}, {}
+        return given if all(ref in given for ref in refs) else None
 
     def let_sites_draw(
         self, command: dict[str, Any], timeout_s: float
@@ -241,27 +288,26 @@ class RemoteEngine(LocalEngine):
         header = frame.header
         ref = BlockRef(header["client"], header["holding"], header["network"], header["index"])
         if header["kind"] == "fetch":
-            state = self._taken.get(ref)
+            kind: Kind = "blocks" if ref in self._taken else "moved_blocks"
+            state = self._taken.get(ref, self.owed.get(ref))
             if state is None:
                 raise FrameError(f"fetch: nothing of block {ref.block} for client {ref.client_id}")
-            self._count_block(ref, SERVER, state)
+            self._count_block(ref, SERVER, state, kind)
             return {"kind": "ok"}, state
         with_moments = self._wanted.get(ref)
         if with_moments is None:
             raise FrameError(f"block: block {ref.block} of client {ref.client_id} is not wanted")
-        expected = describe_block(self.networks[ref.network], ref.block, with_moments)
-        state = frame.take_tensors(expected, optional=with_moments)
-        least = describe_block(self.networks[ref.network], ref.block, False)
-        if missing := [name for name in least if name not in state]:
-            raise FrameError(f"block: tensor {missing[0]} is missing")
-        self._count_block(ref, ref.client_id, state)
+        state = take_block(frame, self.networks[ref.network], ref.block, with_moments)
+        self._count_block(ref, ref.client_id, state, self._wanted_as)
         self._given[ref] = state
         return {"kind": "ok"}, {}
 
-    def _count_block(self, ref: BlockRef, sender: Any, state: Mapping[str, Tensor]) -> None:
-        receiver = ref.client_id if sender == SERVER else SERVER
+    def _count_block(
+        self, ref: BlockRef, sender: PartyId, state: Mapping[str, Tensor], kind: Kind
+    ) -> None:
+        receiver: PartyId = ref.client_id if sender == SERVER else SERVER
         topic = block_topic(ref.network, ref.holding)
-        self.wire.note(Message(sender, receiver, "blocks", topic, state))
+        self.wire.note(Message(sender, receiver, kind, topic, state))
 
 
 def _read_ids(values: object) -> list[int]:

@@ -10,7 +10,7 @@ from ...models import Carry, Network, run_blocks
 from ...parties import find_crossings, read_block
 from ...split import ClientPlan
 from ...wire import Kind
-from ...wire.frames import TensorSpec
+from ...wire.frames import Frame, FrameError, TensorSpec
 from ..local import name_cut
 
 Specs = dict[str, TensorSpec]
@@ -82,6 +82,19 @@ def describe_block(network: Network, index: int, with_moments: bool) -> Specs:
             for key in _COUNTERS:
                 specs[f"moment.{key}.{name}"] = TensorSpec(Tensor([0]).dtype, ())
     return specs
+
+
+def take_block(frame: Frame, network: Network, index: int, with_moments: bool) -> dict[str, Tensor]:
+    """Return a block's tensors out of a frame; those of its optimiser may be missing.
+
+    Raises:
+        FrameError: Where a tensor is missing, not expected or does not fit.
+    """
+    expected = describe_block(network, index, with_moments)
+    state = frame.take_tensors(expected, optional=with_moments)
+    if missing := [name for name in describe_block(network, index, False) if name not in state]:
+        raise FrameError(f"block: tensor {missing[0]} is missing")
+    return state
 
 
 def _run_first(network: Network, count: int, inputs: Carry) -> Carry:

@@ -34,6 +34,11 @@ class BlockRef(NamedTuple):
     network: str
     block: int
 
+    def as_fields(self) -> dict[str, Any]:
+        """Return the fields of a request about it."""
+        names = ("client", "holding", "network", "index")
+        return dict(zip(names, self, strict=True))
+
 
 class Mirror:
     """Stands for the clients while a round's blocks are averaged, as in one process.
@@ -67,7 +72,7 @@ class Mirror:
     def list_weighed(self) -> list[BlockRef]:
         """Return the blocks that somebody else weighs, so that their clients have to send them."""
         wire = _Recorder()
-        stand_in = _StandIn(self.engine, copy.deepcopy(self.engine.server), self._present, wire)
+        stand_in = StandIn(self.engine, copy.deepcopy(self.engine.server), self._present, wire)
         wire.refs = stand_in.refs()
         # What is sent does not depend on moments, nor on values.
         mix_over_wire(cast(LocalEngine, stand_in), replace(self.mixture, moments="keep"))
@@ -77,7 +82,7 @@ class Mirror:
         self, given: Mapping[BlockRef, Mapping[str, Tensor]]
     ) -> dict[BlockRef, Mapping[str, Tensor]]:
         """Average at the server; return the new state of the clients' blocks that change."""
-        stand_in = _StandIn(self.engine, self.engine.server, self._present, MemoryWire())
+        stand_in = StandIn(self.engine, self.engine.server, self._present, MemoryWire())
         with_moments = self.mixture.moments == "average"
         if with_moments:
             for client in stand_in.clients.values():
@@ -107,13 +112,14 @@ class _Recorder(MemoryWire):
         return message.tensors
 
 
-class _StandIn:
+class StandIn:
     """What `mix_over_wire` needs of an engine, with copies of the clients that are there."""
 
     def __init__(
         self, engine: "RemoteEngine", server: Server, present: Sequence[int], wire: MemoryWire
     ) -> None:
         self.server, self.wire, self.method = server, wire, engine.method
+        self.networks = engine.networks
         entries = tuple(engine.plan.by_client[client_id] for client_id in present)
         self.plan = CutPlan(engine.plan.blocks, entries)
         averaged = engine.method.averaged
@@ -122,16 +128,19 @@ class _StandIn:
             client.own_memory()  # it is written, and told apart by where it lies
 
     def client(self, client_id: int) -> Client:
+        """Return the copy of a client."""
         return self.clients[client_id]
 
     def forget_moments_of(self, client_ids: Any) -> None:
         """Leave that to the sites, who have the moments."""
 
     def block(self, ref: BlockRef) -> torch.nn.Module:
+        """Return a client's block."""
         holding = getattr(self.clients[ref.client_id], ref.holding)
         return holding.blocks(ref.network)[ref.block]
 
     def optimizer(self, ref: BlockRef) -> torch.optim.Optimizer | None:
+        """Return the optimiser of a block, where it is trained and there is one."""
         optimizers = self.clients[ref.client_id].optimizers
         return optimizers.get(ref.network) if ref.holding == "trained" else None
 

@@ -6,12 +6,15 @@ last command, and the server's answer is the next command, or `wait` after some 
 no stream is idle for long.
 
     site                               server
+    probe (bytes, to time a link)      ok, with as many bytes as were asked for
     join (who, how much data)          welcome (method, cuts, seed, where the run stands)
     ready (answer to a command)        wait, or a command:
                                          step      run a step: the frames below
                                          close     say whose blocks are finite
                                          give      send these blocks: `block` for each
                                          take      get these blocks: `fetch` for each
+                                         measure   say what the device can do: `probe`
+                                         move      take over new cuts: `fetch` for blocks
                                          save      write the own half
                                          evaluate  measure the own samples: `draw` for them
                                          bye       leave, with the reason
@@ -32,13 +35,19 @@ from ...wire.frames import FrameError
 ValueT = TypeVar("ValueT")
 
 #: Version of the frames; both ends have the same.
-PROTOCOL = 2
+PROTOCOL = 3
+#: The largest content of a probe, in bytes.
+MAX_PROBE = 4 << 20
 
 _INT, _TEXT, _LIST, _MAP = (int,), (str,), (list,), (dict,)
 
 #: Of every request: names and types of the fields of its header, beside kind, seq and session.
 REQUESTS: dict[str, dict[str, tuple[type, ...]]] = {
-    "join": {"protocol": _INT, "version": _TEXT, "clients": _LIST, "shape": _LIST},
+    "probe": {"size": _INT},
+    "join": {
+        **{"protocol": _INT, "version": _TEXT, "clients": _LIST, "shape": _LIST},
+        "device": (dict, type(None)),
+    },
     "ready": {"answers": _INT, "answer": (dict, type(None))},
     "observe": {"client": _INT, "step": _INT},
     "forward": {"client": _INT, "step": _INT, "phase": _INT, "pass": _TEXT},

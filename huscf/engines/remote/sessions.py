@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...errors import HuscfError
 from ...wire.frames import Frame, FrameError, pack
-from .protocol import check_request
+from .protocol import MAX_PROBE, check_request
 from .step import DroppedError
 
 #: A request waits at most so long for something to happen before it is answered by `wait`.
@@ -199,6 +200,8 @@ class Sessions:
                 raise FrameError(f"{name} is not in the roster")
             frame = Frame(data)
             check_request(frame.header)
+            if frame.header["kind"] == "probe":
+                return _answer_probe(frame.header)
             if frame.header["kind"] == "join":
                 return self._join(name, frame)
             return self._answer_once(name, frame)
@@ -302,6 +305,14 @@ class Sessions:
             session.is_connected = session.is_ready = False
             self._changed.notify_all()
         return {"kind": "bye", "reason": self.closed or "goodbye"}, {}
+
+
+def _answer_probe(header: Mapping[str, Any]) -> bytes:
+    """Return as many bytes as a site asks for; it belongs to no session."""
+    size = header["size"]
+    if not 0 <= size <= MAX_PROBE:
+        raise FrameError(f"probe: {size} bytes")
+    return pack({"kind": "ok", "seq": header["seq"]}, {"content": torch.zeros(size // 4)})
 
 
 def draw_key() -> str:

@@ -1,6 +1,6 @@
 """A site's half: its clients' heads and tails, and what it asks the server for in a step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -10,12 +10,14 @@ from ...federation import ReferenceBlocks
 from ...methods import Method, Pass, Phase, trace_inputs
 from ...models import Network, SampleShape
 from ...parties import Client, read_block, write_block
-from ...split import CutPlan
+from ...split import ClientCuts, ClientPlan, CutPlan
 from ...wire.frames import Frame, FrameError, TensorSpec
 from ..base import Batches
 from ..local import check_plan, prepare_batch, update_averages
 from ..serial import run_passes
 from .expected import Crossings, describe_block
+from .mirror import BlockRef
+from .moves import move_at_site
 
 #: Asks the server: kind, fields, tensors -> its answer.
 Ask = Callable[[str, Mapping[str, Any], Mapping[str, Tensor]], Frame]
@@ -54,20 +56,34 @@ class SiteHalf:
         seeds: Mapping[int, int],
         batch_sizes: Mapping[int, int],
     ) -> None:
-        check_plan(method, plan, networks)
-        self.method, self.networks, self.plan, self.shape = method, dict(networks), plan, shape
+        self.method, self.networks, self.shape = method, dict(networks), shape
         self.seeds, self.batch_sizes = dict(seeds), dict(batch_sizes)
-        examples = trace_inputs(method, networks, shape)
-        self.crossings = {
-            e.client_id: Crossings(e, networks, examples, method) for e in plan.clients
-        }
-        self.clients = {e.client_id: Client(e, networks, method.averaged) for e in plan.clients}
+        self._examples = trace_inputs(method, networks, shape)
         observed = method.observed
         self._reference = observed and ReferenceBlocks(list(networks[observed])[:-2])
+        self._begin(plan)
+
+    def _begin(self, plan: CutPlan) -> None:
+        """Hold the clients' blocks as they were before training."""
+        self._take_plan(plan)
+        averaged = self.method.averaged
+        self.clients = {e.client_id: Client(e, self.networks, averaged) for e in plan.clients}
         for client in self.clients.values():
             client.train()
             client.own_memory()
-            client.make_optimizers(method)
+            client.make_optimizers(self.method)
+
+    def _take_plan(self, plan: CutPlan) -> None:
+        check_plan(self.method, plan, self.networks)
+        self.plan = plan
+        self.crossings = {
+            e.client_id: Crossings(e, self.networks, self._examples, self.method)
+            for e in plan.clients
+        }
+
+    def client(self, client_id: int) -> Client:
+        """Return one client."""
+        return self.clients[client_id]
 
     # A step
 
@@ -162,19 +178,35 @@ class SiteHalf:
             if command["moments"] and holding == "trained":
                 optimizer = self.clients[client_id].optimizers.get(network)
             block = getattr(self.clients[client_id], holding).blocks(network)[index]
-            ask("block", _name_block(*ref), read_block(block, optimizer))
+            ask("block", ref.as_fields(), read_block(block, optimizer))
 
     def take(self, command: Mapping[str, Any], ask: Ask) -> None:
         """Get blocks that have been averaged, and forget moments where that is asked for."""
         for ref in _read_refs(command, self.clients):
             client_id, holding, network, index = ref
             expected = describe_block(self.networks[network], index, holding == "trained")
-            state = ask("fetch", _name_block(*ref), {}).take_tensors(expected, optional=True)
+            state = ask("fetch", ref.as_fields(), {}).take_tensors(expected, optional=True)
             block = getattr(self.clients[client_id], holding).blocks(network)[index]
             optimizer = self.clients[client_id].optimizers.get(network)
             write_block(block, state, optimizer if holding == "trained" else None)
         for client_id in command["forget"]:
             self.clients[client_id].forget_moments()
+
+    def move(self, cuts: Sequence[Any], ask: Ask) -> None:
+        """Let clients go on with new cuts: blocks come from the server, or have gone there.
+
+        Args:
+            cuts: Pairs of client and numbers of blocks, as the server says.
+            ask: The way to the server.
+        """
+        entries = read_cuts(cuts, self.plan.networks)
+        if foreign := [e for e in entries if e.client_id not in self.clients]:
+            raise HuscfError(f"the server moves blocks of client {foreign[0].client_id}")
+        new = {e.client_id: e for e in entries}
+        plan = CutPlan(self.plan.blocks, tuple(new.get(e.client_id, e) for e in self.plan.clients))
+        check_plan(self.method, plan, self.networks)
+        move_at_site(self, entries, ask)
+        self._take_plan(plan)
 
     # The half on disk
 
@@ -186,20 +218,25 @@ class SiteHalf:
             for name, tensor in client.state_dict().items()
         }
         optimizers = {str(c): client.get_optimizer_state() for c, client in self.clients.items()}
-        return {"state_dict": tensors, "optimizers": optimizers}
+        cuts = [[e.client_id, e.cuts.as_list()] for e in self.plan.clients]
+        return {"state_dict": tensors, "optimizers": optimizers, "cuts": cuts}
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved half.
+    def set_state(self, state: Mapping[str, Any], ask: Ask) -> None:
+        """Go on from a saved half; where cuts have changed since, get the blocks that moved.
 
         Raises:
-            CheckpointError: Where it is of other clients, cuts or networks.
+            CheckpointError: Where it is of other clients or networks.
         """
-        check_complete(state, ("state_dict", "optimizers"))
+        check_complete(state, ("state_dict", "optimizers", "cuts"))
+        present = self.plan
+        saved = CutPlan(present.blocks, tuple(read_cuts(state["cuts"], present.networks)))
+        if has_missed := saved != present and saved.client_ids == present.client_ids:
+            self._begin(saved)
         own = self.get_state()["state_dict"]
         for name in (*own, *state["state_dict"]):
             shapes = [getattr(s.get(name), "shape", None) for s in (own, state["state_dict"])]
             if shapes[0] != shapes[1]:
-                raise CheckpointError(f"the saved half is of other cuts or networks: {name}")
+                raise CheckpointError(f"the saved half is of other clients or networks: {name}")
         for client_id, client in self.clients.items():
             start = f"parties.clients.{client_id}."
             tensors = {
@@ -210,6 +247,23 @@ class SiteHalf:
             client.load_state_dict(tensors)
             client.make_optimizers(self.method)
             client.set_optimizer_state(state["optimizers"].get(str(client_id), {}))
+        if has_missed:
+            self.move([[e.client_id, e.cuts.as_list()] for e in present.clients], ask)
+
+
+def read_cuts(cuts: Sequence[Any], networks: Sequence[str]) -> list[ClientPlan]:
+    """Return lines of a plan from pairs of client and numbers of blocks, ascending by client.
+
+    Raises:
+        HuscfError: Where they are no such pairs.
+    """
+    try:
+        pairs = sorted((int(client_id), list(own)) for client_id, own in cuts)
+        return [ClientPlan(c, ClientCuts.from_list(own, networks)) for c, own in pairs]
+    except (TypeError, ValueError) as error:
+        if isinstance(error, HuscfError):
+            raise
+        raise HuscfError(f"malformed cuts: {error!r:.100}") from error
 
 
 class _Way:
@@ -269,17 +323,11 @@ def _wait_for_commit(
     return answer
 
 
-def _name_block(client_id: int, holding: str, network: str, index: int) -> dict[str, Any]:
-    return {"client": client_id, "holding": holding, "network": network, "index": index}
-
-
-def _read_refs(
-    command: Mapping[str, Any], clients: Mapping[int, Client]
-) -> list[tuple[int, str, str, int]]:
+def _read_refs(command: Mapping[str, Any], clients: Mapping[int, Client]) -> list[BlockRef]:
     """Return the blocks that a command names; only those that a client holds are named by it."""
     found = []
     for client_id, holding, network, index in command["blocks"]:
         if holding not in ("trained", "average") or client_id not in clients:
             raise HuscfError(f"the server asks for a block of {holding!r:.40}, client {client_id}")
-        found.append((client_id, holding, network, index))
+        found.append(BlockRef(client_id, holding, network, index))
     return found
