@@ -1,6 +1,7 @@
-"""Latency against traffic or energy: the best plans under ever tighter limits.
+"""Latency against traffic, energy or leakage: the best plans under ever tighter limits.
 
     python benchmarks/trade_off.py --config configs/paper/devices.yaml --picture trade_off.png
+    python benchmarks/trade_off.py --config devices.yaml --against leakage --leakage leakage.json
 
 The devices file is that of `huscf plan`, its limits stay in force.
 """
@@ -18,24 +19,29 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from huscf.errors import HuscfError, PlanError
-from huscf.planning import Objective, PlanProblem, SearchSettings
+from huscf.planning import Objective, PlanProblem, SearchSettings, search_plan
 from huscf.planning.job import PlanJob
 from huscf.planning.latency.stage_tables import Ints
 from huscf.planning.results.result import check_output
 from huscf.planning.search.common_boundary import evolve_comparable
 from huscf.split import CutPlan
 
-Rival = Literal["bytes", "energy"]
+Rival = Literal["bytes", "energy", "leakage"]
 # Name and unit of the axes, with the bytes and joules of the unit.
-_AXES = {"bytes": ("traffic of a step (MB)", 1e6), "energy": ("energy of a step (J)", 1.0)}
+_AXES = {
+    "bytes": ("traffic of a step (MB)", 1e6),
+    "energy": ("energy of a step (J)", 1.0),
+    "leakage": ("variance of samples that the worst cut gives away (%)", 0.01),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the undominated plans as a table, or with --json as one list; 2 for bad input."""
-    parser = argparse.ArgumentParser(description="Latency of a step against traffic or energy.")
+    parser = argparse.ArgumentParser(description="Latency of a step against another figure.")
     parser.add_argument("--config", required=True, help="devices file of huscf plan")
     parser.add_argument("--against", choices=get_args(Rival), default="bytes")
     parser.add_argument("--points", type=int, default=9, help="limits to try, at least 2")
+    parser.add_argument("--leakage", help="file of huscf leakage or huscf audit")
     parser.add_argument("--picture", help="PNG file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     parser.add_argument("--json", action="store_true")
@@ -43,9 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.picture:
             check_output(arguments.picture, arguments.overwrite)
-        job = PlanJob.load(arguments.config, {})
+        job = PlanJob.load(arguments.config, {"leakage": arguments.leakage})
         settings = job.options.search_settings
-        points = sweep_trade_off(job.build(), arguments.against, settings, arguments.points)
+        if arguments.against == "leakage":
+            points = sweep_leakage(job)
+        else:
+            points = sweep_trade_off(job.build(), arguments.against, settings, arguments.points)
     except (HuscfError, OSError) as error:
         print(f"trade_off: {error}", file=sys.stderr)
         return 2
@@ -69,7 +78,8 @@ class TradeOffPoint:
     Args:
         plan: The cuts.
         latency_s: Seconds of a step.
-        rival: Bytes or joules of all clients in a step.
+        rival: Bytes or joules of all clients in a step, or the largest share of the samples'
+            variance that a client's cut gives away.
     """
 
     plan: CutPlan
@@ -124,6 +134,30 @@ def sweep_trade_off(
     return keep_undominated(points)
 
 
+def sweep_leakage(job: PlanJob) -> list[TradeOffPoint]:
+    """Search the fastest plan under every limit of leakage that makes a difference.
+
+    Returns:
+        Points by rising latency, the dominated ones left out.
+
+    Raises:
+        PlanError: Where the leakage has not been measured, or no limit can be kept.
+    """
+    if (leakage := job.options.measured_leakage) is None:
+        raise PlanError("--against leakage: give --leakage, a file of huscf leakage or huscf audit")
+    points: list[TradeOffPoint] = []
+    for share in reversed(leakage.list_above(-1.0)):
+        limited = replace(job, options=replace(job.options, max_leakage=share))
+        try:
+            result = search_plan(limited.build(), job.options.search_settings)
+        except PlanError:
+            if not points:
+                raise
+            break  # a tighter one is no more possible
+        points.append(TradeOffPoint(result.plan, result.latency_s, max(result.leakage.values())))
+    return keep_undominated(points)
+
+
 def keep_undominated(points: list[TradeOffPoint]) -> list[TradeOffPoint]:
     """Return the points that no other beats in both figures, by rising latency."""
     kept: list[TradeOffPoint] = []
@@ -134,7 +168,7 @@ def keep_undominated(points: list[TradeOffPoint]) -> list[TradeOffPoint]:
 
 
 def draw_trade_off(points: Sequence[TradeOffPoint], against: Rival, path: str | Path) -> None:
-    """Draw latency against traffic or energy.
+    """Draw latency against the other figure.
 
     Args:
         points: Undominated plans.

@@ -29,6 +29,7 @@ commands:
   compare    runs side by side         huscf compare runs/one runs/two --output table.tex
   report     write report.html anew    huscf report runs/one
   predict    samples as batches        Lightning's own; to have files use generate
+  leakage    what each cut gives away  huscf leakage --config quickstart
   plan       choose the cuts           huscf plan --config paper/devices
   provision  keys for server and sites huscf provision --sites a b --host HOST --output kit
   serve      train with sites          huscf serve --config run.yaml --tls kit/server
@@ -61,7 +62,7 @@ TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 DEPLOY_COMMANDS = ("provision", "serve", "join")
 COMMANDS = (
     *(*TRAINER_COMMANDS, "generate", "export", "audit", "bench"),
-    *("compare", "report", "plan", "init", "check-data"),
+    *("compare", "report", "leakage", "plan", "init", "check-data"),
     *DEPLOY_COMMANDS,
     "completion",
 )
@@ -69,6 +70,7 @@ COMMANDS = (
 #: Commands whose options are read in a module of their own.
 OWN_MAINS = {
     "plan": ".planning.command",
+    "leakage": ".leakage",
     "init": ".init.command",
     "check-data": ".check_data",
     "bench": ".bench.command",

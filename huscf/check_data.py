@@ -6,11 +6,12 @@ from argparse import RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile, Namespace
 from PIL import Image, ImageDraw
 
 from .commands import CommandParser
@@ -91,25 +92,46 @@ def read_datamodule(configs: Sequence[Path], options: Sequence[str]) -> Federate
     Raises:
         HuscfError: Where a file cannot be read, no data is named, or an option is refused.
     """
-    parser = OneLineParser(prog="huscf check-data")
-    parser.add_argument("--config", action=ActionConfigFile)
-    parser.add_argument("--seed_everything", type=bool | int, default=0)
-    parser.add_subclass_arguments(FederatedDataModule, "data", required=True)
-    parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
-    given = [part for path in configs for part in ("--config", _take_sections(path))]
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "(?s).*deprecated")  # as Lightning calls it, too
-            config = parser.parse_args([*given, *options])
-            data = parser.instantiate_classes(config).data
-    except (ValueError, ImportError) as error:
-        raise _find_refusal(error) from None
+    data = read_parts(make_parser("huscf check-data"), configs, options, _SECTIONS).data
     assert isinstance(data, FederatedDataModule)
     return data
 
 
-def _take_sections(path: Path) -> str:
-    """Return the sections that matter of a file as one line of YAML."""
+def make_parser(prog: str) -> OneLineParser:
+    """Return a parser of data and seed, as huscf fit takes them."""
+    parser = OneLineParser(prog=prog)
+    parser.add_argument("--config", action=ActionConfigFile)
+    parser.add_argument("--seed_everything", type=bool | int, default=0)
+    parser.add_subclass_arguments(FederatedDataModule, "data", required=True)
+    parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+    return parser
+
+
+def read_parts(
+    parser: OneLineParser, configs: Sequence[Path], options: Sequence[str], keys: Sequence[str]
+) -> Namespace:
+    """Make what a parser knows of, out of configurations of runs.
+
+    Args:
+        parser: Of `make_parser`, with whatever else is wanted.
+        configs: Files that are laid one over the other.
+        options: Keys as on the command line; they win.
+        keys: What is taken of the files; the rest is not looked at.
+
+    Raises:
+        HuscfError: Where a file cannot be read, no data is named, or an option is refused.
+    """
+    given = [part for path in configs for part in ("--config", _take(path, keys))]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(?s).*deprecated")  # as Lightning calls it, too
+            return parser.instantiate_classes(parser.parse_args([*given, *options]))
+    except (ValueError, ImportError) as error:
+        raise _find_refusal(error) from None
+
+
+def _take(path: Path, keys: Sequence[str]) -> str:
+    """Return what is under some keys, as section or section.key, of a file as a line of YAML."""
     try:
         content = yaml.safe_load(read_text(expand_path(path)))
     except OSError as error:
@@ -119,7 +141,14 @@ def _take_sections(path: Path) -> str:
         raise HuscfError(f"config {path}: is no YAML: {reason}") from error
     if not isinstance(content, dict):
         raise HuscfError(f"config {path}: needs keys such as data:")
-    chosen = {key: content[key] for key in _SECTIONS if key in content}
+    chosen: dict[str, Any] = {}
+    for key in keys:
+        section, _, inner = key.partition(".")
+        found = content.get(section)
+        if inner and isinstance(found, dict) and inner in found:
+            chosen[section] = {inner: found[inner]}
+        elif not inner and section in content:
+            chosen[section] = found
     return yaml.safe_dump(chosen, default_flow_style=True, width=sys.maxsize)
 
 

@@ -46,6 +46,7 @@ LAYERS = [
     "privacy",
     "commands",
     "check_data",
+    "leakage",
     "init",
     "completion",
     "deploy",

@@ -27,6 +27,7 @@ _EXAMPLES = """examples:
   huscf plan --config paper/devices --strategy milp --output plan.yaml
   huscf plan --config paper/devices --latency_model paper --json
   huscf plan --config paper/devices --min_discriminator_head 2 --picture plan.png
+  huscf plan --config paper/devices --leakage leakage.json --max_leakage 0.8
   huscf plan --calibrate here.yaml --uplink_mbit_per_s 40 --downlink_mbit_per_s 100
 
 Cuts are numbers of blocks that a client holds: generator head, generator tail, discriminator
@@ -153,9 +154,14 @@ def _add_goal_options(add: Any) -> None:
     add("--latency_weight", type=float, help="of a second of a step (default 1)")
     add("--bytes_weight", type=float, help="of a byte of a step's traffic (default 0)")
     add("--energy_weight", type=float, help="of a joule of a step (default 0); needs power_w")
+    add("--leakage_weight", type=float, help="of what cuts give away, mean of clients (default 0)")
     add("--max_latency_s", type=float, help="upper limit of a step's seconds")
     add("--max_bytes_per_step", type=float, help="upper limit of a step's traffic")
     add("--max_energy_j", type=float, help="upper limit of a step's energy")
+    add(
+        "--max_leakage", type=float, help="of a sample's variance, 0 to 1, that a cut may give away"
+    )
+    add("--leakage", help="file that says what cuts do: of huscf leakage or huscf audit")
     add("--min_generator_head", type=int, help="blocks every client keeps at the input, >= 1")
     add("--min_discriminator_head", type=int, help="the same: a floor for privacy, >= 1")
     add("--forbid", action="append", metavar="NAME=BLOCKS", help="forbid a cut; may be repeated")

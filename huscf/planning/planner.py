@@ -1,11 +1,13 @@
 """From options as they stand in YAML or on the command line to a planning problem."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from ..errors import PlanError
 from ..split import ClientCuts, Placement, PlanRequest
+from .costs.leakage import Leakage
 from .costs.plan_costs import PlanCosts, measure_plan_costs
 from .devices.fleet import ClientDevice, Fleet
 from .devices.profiles import read_number, read_whole
@@ -41,6 +43,10 @@ class PlanOptions:
         max_latency_s: Upper limit of a step's seconds, or None.
         max_bytes_per_step: Upper limit of all clients' bytes in a step, or None.
         max_energy_j: Upper limit of all clients' joules in a step, or None.
+        max_leakage: Share of the samples' variance, from 0 to 1, that no client's cut may give
+            away, or None; needs leakage.
+        leakage_weight: Weight of that share, the mean over clients, in what is made small.
+        leakage: File of `huscf leakage` or `huscf audit` that says what cuts give away, or None.
         min_generator_head: Blocks of the generator that every client keeps at its input.
         min_discriminator_head: Blocks of the discriminator that every client keeps at its
             input: a floor for privacy.
@@ -63,6 +69,9 @@ class PlanOptions:
     max_latency_s: float | None = None
     max_bytes_per_step: float | None = None
     max_energy_j: float | None = None
+    max_leakage: float | None = None
+    leakage_weight: float = 0.0
+    leakage: str | None = None
     min_generator_head: int = 1
     min_discriminator_head: int = 1
     forbidden_cuts: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -78,7 +87,7 @@ class PlanOptions:
             if (value := getattr(self, name)) < 0:
                 raise PlanError(f"{name} is {value}, must be >= 0")
         # Built once here, so that a bad value is refused before anything is measured.
-        _ = self.constraints, self.objective, self.search_settings
+        _ = self.constraints, self.objective, self.search_settings, self.measured_leakage
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "PlanOptions":
@@ -99,6 +108,11 @@ class PlanOptions:
     def objective(self) -> Objective:
         """Return what is to be made small."""
         return Objective(**_pick(self, Objective))
+
+    @cached_property
+    def measured_leakage(self) -> Leakage | None:
+        """Return what cuts give away, where a file says it."""
+        return None if self.leakage is None else Leakage.load(self.leakage)
 
     @property
     def search_settings(self) -> SearchSettings:
@@ -159,7 +173,7 @@ def build_problem(
 
     return make_problem(
         fleet,
-        subject.costs,
+        replace(subject.costs, leakage=options.measured_leakage),
         _make_model(subject, options, move),
         options.constraints,
         options.objective,
@@ -193,6 +207,8 @@ def _read_option(values: Mapping[str, Any], entry: Field[Any]) -> Any:
         raise PlanError(f"plan: {entry.name} is {value!r}, must be true or false")
     if entry.type in (float, float | None):
         return read_number(values, entry.name, "plan", can_be_zero=True)
+    if entry.name == "leakage" and not isinstance(value, str):
+        raise PlanError(f"plan: leakage is {value!r}, must be the name of a file")
     if entry.name == "forbidden_cuts" and not (
         isinstance(value, Mapping) and all(isinstance(counts, list) for counts in value.values())
     ):

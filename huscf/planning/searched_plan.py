@@ -42,6 +42,10 @@ class SearchedPlan(PlanSource):
         max_latency_s: Upper limit of a step's seconds (no limit).
         max_bytes_per_step: Upper limit of all clients' bytes in a step (no limit).
         max_energy_j: Upper limit of all clients' joules in a step (no limit).
+        max_leakage: Share of the samples' variance, from 0 to 1, that no client's cut may give
+            away; needs leakage (no limit).
+        leakage_weight: Weight of that share, the mean over clients (0).
+        leakage: File of huscf leakage or huscf audit that says what cuts give away (none).
         min_generator_head: Blocks of the generator that every client keeps at its input (1).
         min_discriminator_head: Blocks of the discriminator that every client keeps at its
             input: a floor for privacy (1).
@@ -68,6 +72,9 @@ class SearchedPlan(PlanSource):
         max_latency_s: float | None = None,
         max_bytes_per_step: float | None = None,
         max_energy_j: float | None = None,
+        max_leakage: float | None = None,
+        leakage_weight: float | None = None,
+        leakage: str | None = None,
         min_generator_head: int | None = None,
         min_discriminator_head: int | None = None,
         forbidden_cuts: Mapping[str, Sequence[int]] | None = None,

@@ -8,6 +8,7 @@ from .activation_attacks import ActivationAttacks, Victim, View
 from .attacked_run import AttackedRun, take_batch
 from .auxiliary_data import Auxiliary, choose_auxiliary
 from .class_presence import attack_presence
+from .cut_leakage import describe_leakage
 from .findings import Audit, AuditSettings
 from .membership_attacks import Membership, attack_discriminator, attack_generator
 from .reference_view import ReferenceView
@@ -36,6 +37,7 @@ def audit_run(
     for client_id in auditor.victims.values():
         tell(f"client {client_id}: samples and labels out of what it sends")
         auditor.attack_activations(client_id)
+    auditor.note_leakage()
     tell("classes out of averaged blocks")
     auditor.attack_blocks()
     tell("members out of generated samples and logits")
@@ -54,6 +56,7 @@ class _Auditor:
         self.are_compared = saved.are_compared
         self.victims: dict[int, int] = {}
         self.auxiliaries: dict[int, list[Auxiliary]] = {}
+        self.leaks: dict[int, tuple[float, str]] = {}
 
     def choose_victims(self) -> None:
         """Take one client for every depth of a head, and what the server knows beside it."""
@@ -80,9 +83,10 @@ class _Auditor:
         client = self.clients[client_id]
         batch_size = min(self.data.batch_size, len(client))
         depth = self.modules["trained"].plan.by_client[client_id].cuts.head(run.item.network)
+        place = f"{run.item.network}_head {depth}, client {client_id}"
         victim = Victim(
             client_id,
-            f"{run.item.network}_head {depth}, client {client_id}",
+            place,
             *take_batch(client, batch_size, self.settings.seed),
             self.auxiliaries[client_id],
         )
@@ -92,6 +96,16 @@ class _Auditor:
         for views in ways:
             attacks = ActivationAttacks(views, victim, self.settings, self.audit, self.num_classes)
             attacks.run()
+        if (worst := self.audit.find_worst_inversion(place)) is not None:
+            self.leaks[depth] = worst
+
+    def note_leakage(self) -> None:
+        """Note of every head the share of the samples' variance that the best attack gives back."""
+        item = self.runs["trained"].item
+        if item is not None and self.leaks:
+            self.audit.leakage = describe_leakage(
+                item.network, self.modules["trained"].engine.networks[item.network], self.leaks
+            )
 
     def attack_blocks(self) -> None:
         """Tell the classes that clients have from the blocks that they send to be averaged."""

@@ -74,12 +74,14 @@ class Audit:
         not_applicable: Reason by attack, or by attack and place.
         pictures: Originals and what was made of them, (N, C, H, W) in [-1, 1], by title.
         counts: How many samples were used for what.
+        leakage: What `huscf plan --leakage` reads, or {} where no samples were looked for.
     """
 
     findings: list[Finding] = field(default_factory=list)
     not_applicable: dict[str, str] = field(default_factory=dict)
     pictures: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    leakage: dict[str, Any] = field(default_factory=dict)
 
     def add(
         self,
@@ -94,10 +96,30 @@ class Audit:
         both = figures["trained"], figures["untrained"]
         self.findings.append(Finding(attack, adversary, place, knowing, *both, chance))
 
+    def find_worst_inversion(self, place: str) -> tuple[float, str] | None:
+        """Return the share of the samples' variance that the best attack gave back, and which.
+
+        Args:
+            place: The cut and whose it is; whatever follows says in which way it sends.
+
+        Returns:
+            0 is no more than the mean sample, 1 is exactly; None where none looked for samples.
+        """
+        shares = [
+            (max(0.0, 1 - each.trained["mse"] / each.chance["mse"]), each)
+            for each in self.findings
+            if each.place.startswith(place) and "mse" in each.trained
+        ]
+        if not shares:
+            return None
+        share, best = max(shares, key=lambda pair: pair[0])
+        return share, f"{best.attack}{best.place.removeprefix(place)}"
+
     def as_values(self) -> dict[str, Any]:
         """Return everything but the pictures as plain values."""
         return {
             "attacks": [asdict(finding) for finding in self.findings],
             "not_applicable": self.not_applicable,
             "counts": self.counts,
+            "leakage": self.leakage,
         }

@@ -48,6 +48,24 @@ def test_trade_offs_have_a_common_boundary(trade_off):
     assert all(find_boundary(point.plan) is not None for point in points)
 
 
+def test_leakage_is_swept_at_every_share_that_cuts_have(trade_off, tmp_path, capsys):
+    path, leakage = tmp_path / "devices.yaml", tmp_path / "leakage.json"
+    path.write_text(yaml.safe_dump(read_devices()))
+    flags = ["--config", str(path), "--against", "leakage"]
+    assert trade_off.main(flags) == 2
+    assert "--against leakage: give --leakage" in capsys.readouterr().err
+    blocks = make_subject(width=8).costs.blocks["discriminator"]
+    params = [block.num_params for block in blocks]
+    heads = {"1": 0.9, "2": 0.5, "3": 0.25, "4": 0.1}
+    values = {"network": "discriminator", "block_params": params, "heads": heads}
+    leakage.write_text(json.dumps({"leakage": values}))
+    assert trade_off.main([*flags, "--leakage", str(leakage), "--json"]) == 0
+    points = json.loads(capsys.readouterr().out)
+    # The fastest plan of all has no head of one block, and nobody may hold one of four.
+    assert [point["rival"] for point in points] == [0.5, 0.25]
+    assert np.all(np.diff([point["latency_s"] for point in points]) > 0)
+
+
 @pytest.mark.parametrize("without_power", ["device1", "device7"])
 def test_failed_trade_off_writes_nothing(trade_off, tmp_path, capsys, without_power):
     path, picture = tmp_path / "devices.yaml", tmp_path / "trade_off.png"

@@ -1,4 +1,5 @@
 import inspect
+import json
 from dataclasses import fields
 
 import pytest
@@ -40,6 +41,27 @@ def test_searched_plan_serves_a_training_run():
 def test_searched_plans_take_every_option():
     names = inspect.signature(SearchedPlan).parameters.keys()
     assert names == {"devices", *(entry.name for entry in fields(PlanOptions))}
+
+
+def test_a_run_keeps_what_its_cuts_may_give_away(tmp_path):
+    request = make_small_request()
+    params = [
+        sum(p.numel() for p in block.parameters()) for block in request.networks["discriminator"]
+    ]
+    heads = {"1": 0.9, "2": 0.5, "3": 0.25}
+    values = {"network": "discriminator", "block_params": params, "heads": heads}
+    (tmp_path / "leakage.json").write_text(json.dumps({"leakage": values}))
+    devices = {**read_devices(), "assignment": {"shares": {"device1": 1}}}
+    options = {"leakage": str(tmp_path / "leakage.json"), "max_leakage": 0.3}
+    source = SearchedPlan(devices, **options)
+    assert {e.cuts.head("discriminator") for e in source.make_plan(request).clients} == {3}
+    assert set(source.result.leakage.values()) == {0.25}
+    with pytest.raises(ValueError, match="max_leakage: what cuts give away has not been measured"):
+        SearchedPlan(devices, max_leakage=0.3).make_plan(request)
+    with pytest.raises(ValueError, match=r"model.plan: leakage none.json: cannot be read"):
+        SearchedPlan({**devices, "leakage": "none.json"})
+    with pytest.raises(ValueError, match="leakage is 3, must be the name of a file"):
+        SearchedPlan({**devices, "leakage": 3})
 
 
 def test_searched_plans_keep_the_options_of_the_devices_file(tmp_path):

@@ -10,6 +10,8 @@ from PIL import Image
 
 from huscf.__main__ import main
 from huscf.callbacks.run_folder import DIGESTS
+from huscf.planning.costs.leakage import Leakage
+from huscf.privacy import Audit
 from tests.test_security import MINI, refuse
 
 QUICK = [
@@ -75,6 +77,9 @@ def test_it_leaves_figures_and_pictures_in_the_run_s_folder(run, audited):
         "others": 16,
         "generated": 80,
     }
+    # So few steps come to less than the mean sample.
+    assert audited["leakage"]["heads"] == {"1": 0.0}
+    assert Leakage.load(str(run / "audit.json")).network == "discriminator"
     with Image.open(run / "audit.png") as picture:
         assert picture.width > 500 and picture.height > 200
 
@@ -92,6 +97,23 @@ def test_the_same_command_gives_the_same_figures(run, audited, tmp_path, capsys)
         json.loads((tmp_path / "other" / "audit.json").read_text())["attacks"]
         != (audited["attacks"])
     )
+
+
+def test_the_best_attack_on_a_head_says_what_it_gives_away():
+    audit, chance = Audit(), {"mse": 0.08}
+    for attack, place, mse in (
+        ("optimisation", "head 1, client 0", 0.02),
+        ("decoder", "head 1, client 0, when compared", 0.01),
+        ("optimisation", "head 2, client 3", 0.12),
+        ("optimisation", "head 11, client 0", 0.0),
+    ):
+        figures = {name: {"mse": mse} for name in ("trained", "untrained")}
+        audit.add(attack, "server", place, figures, chance)
+    labels = {name: {"accuracy": 1.0} for name in ("trained", "untrained")}
+    audit.add("labels", "server", "head 1, client 0", labels, {"accuracy": 0.1})
+    assert audit.find_worst_inversion("head 1, client 0") == (0.875, "decoder, when compared")
+    assert audit.find_worst_inversion("head 2, client 3") == (0.0, "optimisation")
+    assert audit.find_worst_inversion("head 3, client 5") is None
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ...models import Carry
 from ...split import Placement, PlanRequest, TracedPass
 from .block_costs import BlockCost, measure_block_costs
+from .leakage import Leakage
 
 PassKind = Literal["forward", "backward", "input_backward"]
 
@@ -57,12 +58,14 @@ class PlanCosts:
             at the client on either side and a block or more at the server.
         input_bytes: Size per sample of what enters a network, which crosses where a client has no
             head.
+        leakage: What cuts give away of the samples, or None where nobody has measured that.
     """
 
     blocks: Mapping[str, tuple[BlockCost, ...]]
     passes: tuple[StepPass, ...]
     placements: Mapping[str, Placement] = field(default_factory=dict)
     input_bytes: Mapping[str, float] = field(default_factory=dict)
+    leakage: Leakage | None = None
 
     def list_passes(self, network: str) -> list[StepPass]:
         """Return the passes through one network."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import PlanError
+from ..costs.leakage import Leakage, check_share
 from ..latency.stage_tables import Ints
 from .plan_cuts import is_cut_name, list_cut_names
 
@@ -23,6 +24,8 @@ class Constraints:
         max_latency_s: Upper limit, or None.
         max_bytes_per_step: Upper limit of all clients' traffic in a step, or None.
         max_energy_j: Upper limit of all clients' energy in a step, or None.
+        max_leakage: Share of the samples' variance that the cut of no client may give away, from 0
+            to 1, or None; needs costs with a leakage.
         common_boundary: Whether one boundary between two blocks of the observed network must be
             at the server for all clients, as cluster rules need that compare what clients send.
     """
@@ -32,6 +35,7 @@ class Constraints:
     max_latency_s: float | None = None
     max_bytes_per_step: float | None = None
     max_energy_j: float | None = None
+    max_leakage: float | None = None
     common_boundary: bool = False
 
     def __post_init__(self) -> None:
@@ -52,6 +56,7 @@ class Constraints:
             limit = getattr(self, name)
             if limit is not None and not limit > 0:
                 raise PlanError(f"{name} is {limit}, must be > 0")
+        check_share("max_leakage", self.max_leakage)
 
     def check_cut_names(self, networks: Iterable[str]) -> None:
         """Raise a PlanError that names a forbidden cut of no network that is planned for."""
@@ -66,8 +71,13 @@ class Constraints:
         limits = (self.max_latency_s, self.max_bytes_per_step, self.max_energy_j)
         return any(limit is not None for limit in limits)
 
-    def filter_options(self, network: str, options: Ints) -> Ints:
+    def filter_options(self, network: str, options: Ints, leakage: Leakage | None = None) -> Ints:
         """Return the (options, 2) head and tail counts that are allowed.
+
+        Args:
+            network: Of which network.
+            options: (options, 2) head and tail counts.
+            leakage: What the network's cuts give away; needed where that is limited.
 
         Raises:
             PlanError: Where nothing is left.
@@ -82,6 +92,10 @@ class Constraints:
             raise PlanError(
                 f"min_{network}_head {floor} and forbidden_cuts leave no cut of the {network}"
             )
+        if self.max_leakage is not None and leakage is not None:
+            allowed &= leakage.of_options(network, options) <= self.max_leakage
+            if not allowed.any():
+                raise PlanError(f"max_leakage {self.max_leakage:g} leaves no cut of the {network}")
         return options[allowed]
 
 
@@ -93,11 +107,14 @@ class Objective:
         latency_weight: Per second of a step.
         bytes_weight: Per byte of all clients' traffic in a step.
         energy_weight: Per joule of all clients in a step; needs power_w in every profile.
+        leakage_weight: Per share of the samples' variance that the cut of a client gives away, the
+            mean over clients; needs costs with a leakage.
     """
 
     latency_weight: float = 1.0
     bytes_weight: float = 0.0
     energy_weight: float = 0.0
+    leakage_weight: float = 0.0
 
     def __post_init__(self) -> None:
         weights = vars(self)
@@ -110,4 +127,4 @@ class Objective:
     @property
     def is_latency(self) -> bool:
         """Return whether only latency counts."""
-        return not self.bytes_weight and not self.energy_weight
+        return not (self.bytes_weight or self.energy_weight or self.leakage_weight)

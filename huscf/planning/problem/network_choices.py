@@ -9,7 +9,7 @@ from ..costs.plan_costs import PlanCosts
 from ..devices.units import UnitFigures
 from ..latency.model import LatencyModel
 from ..latency.stage_tables import Floats, Ints, StageTables, stack_stages
-from .constraints import Constraints
+from .constraints import Constraints, Objective
 from .usage import count_client_work, count_traffic, estimate_energy, estimate_memory
 
 
@@ -25,6 +25,8 @@ class NetworkChoices:
         traffic_bytes: (units, options), of all the unit's clients in a step.
         energy_j: (units, options), of all the unit's clients in a step; 0 without power figures.
         memory_bytes: (units, options), of one client.
+        leakage: (units, options), the cut's share of the samples' variance times the unit's share
+            of all clients; 0 where nobody has measured it.
     """
 
     network: str
@@ -34,6 +36,15 @@ class NetworkChoices:
     traffic_bytes: Floats
     energy_j: Floats
     memory_bytes: Floats
+    leakage: Floats
+
+    def weigh(self, goal: Objective) -> Floats:
+        """Return the (units, options) share of all but the latency in the objective."""
+        return (
+            goal.bytes_weight * self.traffic_bytes
+            + goal.energy_weight * self.energy_j
+            + goal.leakage_weight * self.leakage
+        )
 
 
 def make_choices(
@@ -49,7 +60,9 @@ def make_choices(
         PlanError: Where the constraints leave no option.
     """
     num_blocks = len(costs.blocks[network])
-    options = constraints.filter_options(network, model.list_options(network, num_blocks))
+    known = model.list_options(network, num_blocks)
+    options = constraints.filter_options(network, known, costs.leakage)
+    share = costs.leakage.of_options(network, options) if costs.leakage else np.zeros(len(options))
     traffic = count_traffic(costs, network, options)
     energy = np.zeros((len(figures.units), len(options)))
     if all(unit.profile.power_w is not None for unit in figures.units):
@@ -63,6 +76,7 @@ def make_choices(
         figures.counts * figures.batch * traffic,
         energy,
         estimate_memory(costs, network, options, figures),
+        figures.counts / figures.counts.sum() * share,
     )
 
 
@@ -74,6 +88,7 @@ def merge_choices(choices: NetworkChoices, members: Sequence[Ints]) -> NetworkCh
         traffic_bytes=np.stack([choices.traffic_bytes[group].sum(axis=0) for group in members]),
         energy_j=np.stack([choices.energy_j[group].sum(axis=0) for group in members]),
         memory_bytes=np.stack([choices.memory_bytes[group].max(axis=0) for group in members]),
+        leakage=np.stack([choices.leakage[group].sum(axis=0) for group in members]),
     )
 
 
@@ -91,4 +106,5 @@ def relax_choices(choices: NetworkChoices, members: Sequence[Ints]) -> NetworkCh
         traffic_bytes=sum_best(choices.traffic_bytes),
         energy_j=sum_best(choices.energy_j),
         memory_bytes=np.stack([choices.memory_bytes[group].min(axis=0) for group in members]),
+        leakage=sum_best(choices.leakage),
     )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...split import ClientPlan, CutPlan
+from ..costs.leakage import Leakage
 from ..costs.plan_costs import StepPass
 from ..devices.fleet import Fleet
 from ..devices.units import Unit
@@ -36,6 +37,7 @@ class PlanProblem:
         model: The latency model.
         constraints: Hard limits.
         objective: What to make small.
+        leakage: What cuts give away of the samples, or None where nobody has measured it.
     """
 
     fleet: Fleet
@@ -46,6 +48,7 @@ class PlanProblem:
     model: LatencyModel
     constraints: Constraints
     objective: Objective
+    leakage: Leakage | None = None
 
     @cached_property
     def observed(self) -> int | None:
@@ -72,14 +75,16 @@ class PlanProblem:
         """Return the (plans,) joules of a step of (plans, units, networks) solutions."""
         return self._sum(solutions, [c.energy_j for c in self.networks])
 
+    def mean_leakage(self, solutions: Ints) -> Floats:
+        """Return the (plans,) shares of the samples' variance given away, means over clients."""
+        return self._sum(solutions, [c.leakage for c in self.networks])
+
     def value(self, solutions: Ints) -> Floats:
         """Return the (plans,) objective of (plans, units, networks) solutions."""
         goal = self.objective
         total = goal.latency_weight * self.latency_s(solutions)
-        if goal.bytes_weight:
-            total = total + goal.bytes_weight * self.traffic_bytes(solutions)
-        if goal.energy_weight:
-            total = total + goal.energy_weight * self.energy_j(solutions)
+        if not goal.is_latency:
+            total = total + self._sum(solutions, [c.weigh(goal) for c in self.networks])
         return total
 
     def score(self, solutions: Ints) -> Floats:

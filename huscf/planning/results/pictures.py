@@ -38,7 +38,10 @@ def _draw_bars(axes: Axes, result: PlanResult, problem: PlanProblem) -> None:
     units = sorted(problem.units, key=lambda unit: unit.profile.name)[:40]
     for row, unit in enumerate(units):
         cuts = result.plan.by_client[unit.client_ids[0]].cuts
-        labels.append(f"{unit.profile.name} x {len(unit.client_ids)}")
+        label = f"{unit.profile.name} x {len(unit.client_ids)}"
+        if result.leakage:
+            label += f", gives away {result.leakage[unit.client_ids[0]]:.2f}"
+        labels.append(label)
         start = 0.0
         for choices in problem.networks:
             number = choices.num_blocks

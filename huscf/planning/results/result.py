@@ -30,6 +30,8 @@ class PlanResult:
         memory_bytes: By client id.
         traffic_bytes: Bytes of all clients in a step.
         energy_j: Joules of all clients in a step, or None without power figures.
+        leakage: Share of the samples' variance that each client's cut gives away, by client id;
+            empty where nobody has measured it.
     """
 
     plan: CutPlan
@@ -48,6 +50,7 @@ class PlanResult:
     memory_bytes: Mapping[int, int]
     traffic_bytes: float
     energy_j: float | None
+    leakage: Mapping[int, float]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -59,6 +62,7 @@ class PlanResult:
                     "profile": entry.profile,
                     "cuts": entry.cuts.as_list(),
                     "memory_bytes": self.memory_bytes[entry.client_id],
+                    **({"leakage": self.leakage[entry.client_id]} if self.leakage else {}),
                 }
                 for entry in self.plan.clients
             ],
@@ -66,13 +70,14 @@ class PlanResult:
 
     def summarize(self) -> dict[str, Any]:
         """Return the figures without the clients."""
-        left_out = ("plan", "memory_bytes", "traffic_bytes", "energy_j")
+        left_out = ("plan", "memory_bytes", "traffic_bytes", "energy_j", "leakage")
         names = [entry.name for entry in fields(self) if entry.name not in left_out]
         return {
             **{name: getattr(self, name) for name in names},
             "stages": dict(self.stages),
             "traffic_bytes_per_step": self.traffic_bytes,
             "energy_j_per_step": self.energy_j,
+            "largest_leakage": max(self.leakage.values(), default=None),
         }
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:

@@ -16,7 +16,8 @@ def print_tables(result: PlanResult, problem: PlanProblem) -> None:
     clients = Table(title=f"plan ({result.strategy}, latency_model {result.latency_model})")
     clients.add_column("profile")
     networks = [choices.network for choices in problem.networks]
-    for name in ("clients", *(f"{name}\nhead / tail" for name in networks), "memory MiB"):
+    columns = ["clients", *(f"{name}\nhead / tail" for name in networks), "memory MiB"]
+    for name in [*columns, *(["gives\naway"] if result.leakage else [])]:
         clients.add_column(name, justify="right")
     for profile, entries in _group_entries(result).items():
         cuts, size = entries[0].cuts, result.memory_bytes[entries[0].client_id]
@@ -25,6 +26,7 @@ def print_tables(result: PlanResult, problem: PlanProblem) -> None:
             str(len(entries)),
             *(f"{cuts.head(name)} / {cuts.tail(name)}" for name in networks),
             f"{size / 2**20:.1f}",
+            *([f"{result.leakage[entries[0].client_id]:.3f}"] if result.leakage else []),
         )
     stages = Table(title="time by stage")
     stages.add_column("stage")

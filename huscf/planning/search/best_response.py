@@ -125,6 +125,5 @@ def _score_options(
         trials[:, unit, index] = np.arange(len(trials))
         return problem.score(trials)
     seconds = predict_stages(choices.tables, news, unit, solution[unit, index]).sum(axis=0)
-    value = goal.latency_weight * seconds + goal.bytes_weight * choices.traffic_bytes[unit]
-    total: Floats = value + goal.energy_weight * choices.energy_j[unit]
-    return total
+    value: Floats = goal.latency_weight * seconds + choices.weigh(goal)[unit]
+    return value

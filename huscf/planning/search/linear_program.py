@@ -118,11 +118,10 @@ def _choose_scales(problem: PlanProblem, wanted: tuple[int, ...]) -> tuple[float
         options = np.arange(len(choices.options))
         by_option = choices.tables.seconds(np.repeat(options[:, None], len(problem.units), axis=1))
         seconds += by_option.min()
-        by_option = goal.latency_weight * by_option
-        by_option += goal.bytes_weight * choices.traffic_bytes.sum(axis=0)
-        by_option += goal.energy_weight * choices.energy_j.sum(axis=0)
+        by_option = goal.latency_weight * by_option + choices.weigh(goal).sum(axis=0)
         value += by_option.min()
-    return seconds / MAGNITUDE, value / MAGNITUDE
+    # Where the best costs nothing, as of a network that gives nothing away, no scale is needed.
+    return seconds / MAGNITUDE, (value or 1.0) / MAGNITUDE
 
 
 def _lay_out(problem: PlanProblem, wanted: tuple[int, ...], seconds: float) -> list[Layout]:

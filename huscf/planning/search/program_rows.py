@@ -130,11 +130,8 @@ def _make_linear(layout: Layout, size: int, figures: Floats) -> Floats:
 def make_cost(problem: PlanProblem, layout: Layout, size: int, seconds: float) -> Floats:
     """Return the (variables,) share of one network in the objective."""
     goal, choices = problem.objective, layout.choices
-    return (
-        goal.latency_weight * seconds * _make_latency(layout, size)
-        + goal.bytes_weight * _make_linear(layout, size, choices.traffic_bytes)
-        + goal.energy_weight * _make_linear(layout, size, choices.energy_j)
-    )
+    latency = goal.latency_weight * seconds * _make_latency(layout, size)
+    return latency + _make_linear(layout, size, choices.weigh(goal))
 
 
 def add_memory(problem: PlanProblem, layouts: Sequence[Layout], rows: Rows) -> None:

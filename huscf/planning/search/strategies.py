@@ -1,8 +1,9 @@
 """Runs one strategy on one problem and puts a proven bound beside the plan."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from .genetic import (
     search_genetically,
 )
 from .linear_program import ProgramAnswer, bound_by_relaxation, solve_program
+
+T = TypeVar("T")
 
 Strategy = Literal["uniform", "random", "genetic", "exact", "milp", "decentralized"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -237,6 +240,7 @@ def _describe(
         memory_bytes=_list_memory(problem, found.solution),
         traffic_bytes=float(problem.traffic_bytes(batch)[0]),
         energy_j=float(problem.energy_j(batch)[0]) if has_power else None,
+        leakage=_list_leakage(problem, found.solution),
     )
 
 
@@ -250,10 +254,24 @@ def _bound_latency(problem: PlanProblem, bound: float, name: str) -> tuple[float
 def _list_memory(problem: PlanProblem, solution: Ints) -> dict[int, int]:
     places = np.arange(len(problem.units))
     parts = [c.memory_bytes[places, solution[:, i]] for i, c in enumerate(problem.networks)]
-    needed = np.sum(parts, axis=0).round()
+    return _spread(problem, [int(size) for size in np.sum(parts, axis=0).round()])
+
+
+def _list_leakage(problem: PlanProblem, solution: Ints) -> dict[int, float]:
+    if problem.leakage is None:
+        return {}
+    parts = [
+        problem.leakage.of_options(choices.network, choices.options[solution[:, i]])
+        for i, choices in enumerate(problem.networks)
+    ]
+    return _spread(problem, [float(share) for share in np.max(parts, axis=0)])
+
+
+def _spread(problem: PlanProblem, figures: Sequence[T]) -> dict[int, T]:
+    """Return the figures of units by client id."""
     by_client = {
-        client: int(size)
-        for unit, size in zip(problem.units, needed, strict=True)
+        client: figure
+        for unit, figure in zip(problem.units, figures, strict=True)
         for client in unit.client_ids
     }
     return dict(sorted(by_client.items()))
