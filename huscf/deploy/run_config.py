@@ -124,6 +124,11 @@ def read_run_config(arguments: Sequence[str]) -> RunConfig:
     check_method(made.model.method)
     if made.federation.policy.needs_labels:
         raise HuscfError("federation.weighting: sites do not tell their label counts; take another")
+    if made.federation.policy.needs_updates or made.federation.policy.lets_choose:
+        raise HuscfError(
+            "federation.rule: sites neither tell what a round changes nor choose clusters; take "
+            "another"
+        )
     plain = json.loads(values)
     sections = {name: plain.get(name) or {} for name in _OTHERS}
     _check(plain, sections)

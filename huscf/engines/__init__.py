@@ -11,7 +11,8 @@ from .base import (
     ServerGradient,
     StepResult,
 )
-from .local import LocalEngine
+from .local import LocalEngine, name_crossing
+from .mixing import block_topic
 from .ranked import LostProcessError, RankedEngine, Ranks
 from .serial import SerialEngine
 from .stacked import StackedEngine
@@ -32,4 +33,6 @@ __all__ = [
     "ServerGradient",
     "StackedEngine",
     "StepResult",
+    "block_topic",
+    "name_crossing",
 ]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ..federation import ActivationSummary
+from ..methods import Average
 from ..parties import PerCluster
 from ..split import CutPlan
 
@@ -45,6 +46,7 @@ class Mixture:
             "average" them like the parameters, or "reset" them to those of a first step.
         givers: Networks that are not averaged: network -> client -> whose blocks it goes on with,
             its own or those that another sends it.
+        averages: Networks that are averaged otherwise than `clusters` and `weights` say.
     """
 
     clusters: Mapping[int, int]
@@ -52,6 +54,11 @@ class Mixture:
     per_cluster: PerCluster = True
     moments: Moments = "keep"
     givers: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    averages: Mapping[str, Average] = field(default_factory=dict)
+
+    def average_of(self, network: str) -> Average:
+        """Return how a network is averaged."""
+        return self.averages.get(network, Average(self.clusters, self.weights))
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from .base import Batches, Engine, Mixture, Move, Observation, OnNonFinite, Serv
 from .mixing import mix_over_wire
 from .moving import move_over_wire
 from .saved_state import get_state, set_structure
+from .sharing import share_over_wire
 
 
 class Parties(nn.Module):
@@ -134,6 +135,8 @@ class LocalEngine(Engine):
         """Hand every client its own batch and random streams; return who takes part."""
         for client_id, (samples, labels) in batches.items():
             self.client(client_id).own_memory()
+            stream = make_generator(self.seed, "shared samples", client_id, step)
+            samples, labels = self.client(client_id).blend(samples, labels, stream)
             private = prepare_batch(self.method, client_id, samples, labels, self.seed, step)
             private |= self._draw(client_id, samples, step)
             self.client(client_id).load_batch(private, self.shape.num_classes)
@@ -206,6 +209,10 @@ class LocalEngine(Engine):
         mix_over_wire(self, mixture)
         self.server.statistics.reset()
         self.on_new_structure()
+
+    def share(self, network: str, classes: Mapping[int, Sequence[int]], number: int) -> None:
+        """Let clients show a network, and get samples of the others' (`share_over_wire`)."""
+        share_over_wire(self, network, classes, number)
 
     def set_clusters(self, clusters: Mapping[int, int], per_cluster: Any = True) -> None:
         """Take over clusters and give each its copies of the server's blocks."""

@@ -62,9 +62,14 @@ def mix_over_wire(engine: "LocalEngine", mixture: Mixture) -> None:
             if network in mixture.givers:
                 _pass_blocks(engine, network, topic, holders, mixture.givers[network], moments)
                 continue
+            average = mixture.average_of(network)
             users = list_users(getattr(server, name), network, index, now[network, index])
             users |= {copy: [] for copy in holders.values() if copy not in users}
-            matrix = mixing_matrix(holders, users, mixture.clusters, mixture.weights)
+            users = {
+                copy: [c for c in group if c not in average.keepers]
+                for copy, group in users.items()
+            }
+            matrix = mixing_matrix(holders, users, average.clusters, average.weights)
             _mix_block(engine, network, topic, list(users), matrix, moments)
     if mixture.moments == "keep":
         engine.forget_moments_of(diverged)

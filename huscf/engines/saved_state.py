@@ -27,6 +27,7 @@ def get_state(engine: "LocalEngine") -> dict[str, Any]:
         "traffic": engine.wire.traffic.state_dict(),
         "num_dropped": engine.num_dropped,
         "remembered": {c: dict(client.remembered) for c, client in clients.items()},
+        "shared": {c: list(own.shared) for c, own in clients.items() if own.shared is not None},
         "optimizers": {n: p.get_optimizer_state() for n, p in parties.items()},
     }
 
@@ -50,7 +51,7 @@ def set_structure(
     Raises:
         CheckpointError: Where it is of other networks, or of other clients.
     """
-    check_complete(state, engine.get_state().keys() - {"remembered"})  # what is older has none
+    check_complete(state, engine.get_state().keys() - {"remembered", "shared"})  # older
     parties = engine.all_parties()
     for party in parties.values():
         party.own_memory()  # what is loaded is written in place
@@ -80,6 +81,8 @@ def set_structure(
     engine.num_dropped = dict.fromkeys(new, 0) | dict(state["num_dropped"])
     for client_id, values in state.get("remembered", {}).items():
         engine.client(client_id).remembered = dict(values)
+    for client_id, (samples, labels) in state.get("shared", {}).items():
+        engine.client(client_id).shared = (samples, labels)
     engine.on_new_structure()
     return _list_fresh(engine, saved, new, max(state["route"].values()) + 1) if new else ()
 

@@ -163,6 +163,7 @@ def run_passes(
             continue
         if item.name not in client.outputs:
             run_forward(item)
+        client.learn(item, client.outputs[item.name])
         if item.loss is not None:
             loss += client.measure_loss(item, phase)
     return loss

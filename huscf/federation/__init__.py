@@ -18,6 +18,7 @@ from .clusters import (
 from .embedding import Point2D, align_embedding, embed_2d
 from .features import describe_clients
 from .fegan import FeganWeights
+from .ifca import IfcaClusters, choose_clusters
 from .memory import find_loud, remember
 from .merging import MergedClusters
 from .policy import FederationPolicy, PolicyMemory, RoundDecision, RoundView
@@ -30,6 +31,7 @@ from .statistics import (
     pool_covariances,
 )
 from .swaps import draw_ring
+from .updates import CflClusters, UpdateClusters
 from .weights import (
     Divergence,
     Weighting,
@@ -44,6 +46,7 @@ __all__ = [
     "ActivationStatistics",
     "ActivationSummary",
     "AgglomerativeClusters",
+    "CflClusters",
     "ClusterRule",
     "ClusteredPolicy",
     "Divergence",
@@ -51,6 +54,7 @@ __all__ = [
     "EstimatedClusters",
     "FederationPolicy",
     "FeganWeights",
+    "IfcaClusters",
     "KMeansClusters",
     "MergedClusters",
     "OneCluster",
@@ -61,12 +65,14 @@ __all__ = [
     "RoundDecision",
     "RoundView",
     "ServerCopies",
+    "UpdateClusters",
     "WeightRule",
     "Weighting",
     "align_embedding",
     "as_array",
     "assign_to_nearest",
     "check_server_copies",
+    "choose_clusters",
     "describe_clients",
     "draw_ring",
     "embed_2d",

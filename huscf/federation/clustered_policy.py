@@ -38,7 +38,9 @@ class ClusteredPolicy(FederationPolicy):
 
     Args:
         rule: How clusters are found: one of huscf.federation's rules, or a function of features
-            (N, D) and a seed that returns N labels. None is MergedClusters.
+            (N, D) and a seed that returns N labels. None is MergedClusters. One with a true
+            attribute needs_updates gets what a round has changed in clients' blocks, (N, P), and
+            the last clusters, (N,), instead.
         recluster_every_n_rounds: In the rounds between, only clients that have come or returned
             are placed, into the cluster with the nearest centre.
         stability: The clusters of the last round are kept unless the mean silhouette of new ones
@@ -84,10 +86,11 @@ class ClusteredPolicy(FederationPolicy):
             if not math.isfinite(number):
                 raise HuscfError(f"federation.{name} is {number}, must be finite")
         if rule is not None and not isinstance(rule, MergedClusters):
-            _check_takes("rule", rule, "features, seed")
+            needed = ("features, seed", "updates, previous")
+            _check_takes("rule", rule, needed[_has(rule, "needs_updates")])
         if callable(weighting):
             needed = ("num_samples, divergences", "num_samples, label_counts, seed")
-            _check_takes("weighting", weighting, needed[_needs_labels(weighting)])
+            _check_takes("weighting", weighting, needed[_has(weighting, "needs_labels")])
         self.rule = rule or MergedClusters()
         self.recluster_every_n_rounds = recluster_every_n_rounds
         self.stability = stability
@@ -106,11 +109,21 @@ class ClusteredPolicy(FederationPolicy):
     @property
     def needs_labels(self) -> bool:
         """Return whether the weight rule asks for counts of labels."""
-        return _needs_labels(self.weighting)
+        return _has(self.weighting, "needs_labels")
+
+    @property
+    def needs_updates(self) -> bool:
+        """Return whether the cluster rule compares what rounds change."""
+        return _has(self.rule, "needs_updates")
+
+    @property
+    def lets_choose(self) -> bool:
+        """Return whether the cluster rule leaves the choice to clients."""
+        return _has(self.rule, "lets_choose")
 
     def first_clusters(self, client_ids: Sequence[int], seed: int) -> dict[int, int] | None:
         """Return the clusters of a rule that needs no features, else None."""
-        if self.needs_features or self.warmup_rounds:
+        if self.needs_features or self.needs_updates or self.warmup_rounds:
             return None
         return self._ask_without_features(client_ids, derive_seed(seed, "clusters", 0))
 
@@ -149,6 +162,10 @@ class ClusteredPolicy(FederationPolicy):
         """
         if view.number < self.warmup_rounds:
             return dict.fromkeys(view.clusters, 0)
+        if self.needs_updates:
+            return self._divide_by_updates(view)
+        if self.lets_choose and len(set(view.clusters.values())) > 1:
+            return dict(view.clusters)  # which clients have chosen
         seed = derive_seed(view.seed, "clusters", view.number)
         if not self.needs_features:
             return self._ask_without_features(view.client_ids, seed)
@@ -158,8 +175,7 @@ class ClusteredPolicy(FederationPolicy):
         clients = known.client_ids
         is_staying = _find_staying(clients, previous, memory)
         before = np.array([previous.get(client, -1) for client in clients])
-        is_due = (view.number - self.warmup_rounds) % self.recluster_every_n_rounds == 0
-        if not is_due and is_staying.any():
+        if not self._is_due(view) and is_staying.any():
             labels = assign_to_nearest(features, before, is_staying)
         elif isinstance(self.rule, MergedClusters):
             labels = self.rule(known, before)
@@ -256,11 +272,24 @@ class ClusteredPolicy(FederationPolicy):
         clusters |= dict.fromkeys(sorted(unplaced), len(set(clusters.values())))
         return dict(sorted(clusters.items())), unplaced
 
+    def _is_due(self, view: RoundView) -> bool:
+        return (view.number - self.warmup_rounds) % self.recluster_every_n_rounds == 0
+
+    def _divide_by_updates(self, view: RoundView) -> dict[int, int]:
+        """Return the clusters of a rule that compares updates; who has none stays."""
+        clients = list(view.updates)
+        if not clients or not self._is_due(view):
+            return dict(view.clusters)
+        before = np.array([view.clusters[client] for client in clients])
+        updates = np.stack([view.updates[client] for client in clients])
+        labels = self._ask_rule(updates, before)
+        return match_labels(dict(zip(clients, labels.tolist(), strict=True)), view.clusters)
+
     def _ask_without_features(self, client_ids: Sequence[int], seed: int) -> dict[int, int]:
         labels = self._ask_rule(np.zeros((len(client_ids), 0)), seed)
         return dict(zip(client_ids, labels.tolist(), strict=True))
 
-    def _ask_rule(self, features: np.ndarray, seed: int) -> np.ndarray:
+    def _ask_rule(self, features: np.ndarray, seed: int | np.ndarray) -> np.ndarray:
         assert not isinstance(self.rule, MergedClusters)
         labels = as_array("federation.rule", self.rule(features, seed))
         if labels.shape != (len(features),) or labels.dtype.kind not in "iub":
@@ -311,8 +340,8 @@ def _ask_by_labels(
     return rule(num_samples, label_counts, seed)
 
 
-def _needs_labels(weighting: object) -> bool:
-    return bool(getattr(weighting, "needs_labels", False))
+def _has(rule: object, attribute: str) -> bool:
+    return bool(getattr(rule, attribute, False))
 
 
 def _check_takes(option: str, function: Callable, arguments: str) -> None:

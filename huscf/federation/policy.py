@@ -25,6 +25,8 @@ class RoundView:
         summary: What the server observed in the round; None where it observed nobody.
         diverged: Clients whose blocks are not finite.
         label_counts: Samples of each class that a client says it has, where the policy asks.
+        updates: (P,) what the round has changed in the compared blocks of every client that
+            trained, where the policy asks.
     """
 
     number: int
@@ -34,6 +36,7 @@ class RoundView:
     summary: ActivationSummary | None = None
     diverged: frozenset[int] = frozenset()
     label_counts: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    updates: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def client_ids(self) -> list[int]:
@@ -140,6 +143,16 @@ class FederationPolicy(ABC):
     @property
     def needs_labels(self) -> bool:
         """Return whether decisions depend on how many samples of each class clients have."""
+        return False
+
+    @property
+    def needs_updates(self) -> bool:
+        """Return whether decisions depend on what a round has changed in clients' blocks."""
+        return False
+
+    @property
+    def lets_choose(self) -> bool:
+        """Return whether clients choose their clusters themselves, when a round begins."""
         return False
 
     def first_clusters(self, client_ids: Sequence[int], seed: int) -> dict[int, int] | None:

@@ -11,14 +11,16 @@ from torch.optim import Optimizer
 from ..models import LABELS, MAIN, Carry, Network, SampleShape, evaluating, run_blocks, to_float
 from ..split import CutPlan, Placement, check_cuts
 from ..wire import Kind
+from .averages import Average
 from .phases import Phase
 
 #: Gives the random stream for a purpose; it depends on the run's seed, the client and the step.
 Streams = Callable[[str], torch.Generator]
 
 #: What a round's end does with a network: average its blocks within clusters, pass them on from
-#: client to client in a ring, or leave everybody their own.
-Mixing = Literal["average", "swap", "keep"]
+#: client to client in a ring, leave everybody their own, or leave it and show it to the server,
+#: which sends the clients samples of each other's.
+Mixing = Literal["average", "swap", "keep", "share"]
 
 #: Runs a whole network as one client has it: network, what enters -> what all blocks wrote.
 Forward = Callable[[str, Carry], Carry]
@@ -32,6 +34,10 @@ class Method(ABC):
         public: Names of what enters networks and is no secret, such as a time: it may cross, while
             other inputs do only where kinds has "inputs".
         sent: Names of what the server draws (`draw`) and sends to the client that it is for.
+        told: Names of what clients learn in steps (`Pass.learn`) and tell the server when a round
+            ends, as figures.
+        num_shared: Where a network is shared: samples that a client is sent at a round's end.
+        num_compared: Where a network is shared: samples by which the server compares clients.
         moments: What must happen to optimiser state at a round's end; None lets the federation
             choose.
         averaged: Networks of which parties keep a moving average over steps, to sample from.
@@ -43,6 +49,9 @@ class Method(ABC):
     kinds: frozenset[Kind] = frozenset({"activations", "gradients", "blocks", "moved_blocks"})
     public: frozenset[str] = frozenset()
     sent: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    num_shared: int = 0
+    num_compared: int = 0
     moments: Literal["keep", "average", "reset"] | None = None
     averaged: tuple[str, ...] = ()
     exported: str | None = None
@@ -136,6 +145,30 @@ class Method(ABC):
     def mixing(self, network: str, number: int) -> Mixing:
         """Return what the end of a round (from 0) does with a network; here its average."""
         return "average"
+
+    def average(
+        self, network: str, number: int, plain: Average, told: Mapping[str, Mapping[int, float]]
+    ) -> Average:
+        """Return how a network that is averaged is averaged; here as the federation has decided.
+
+        Args:
+            network: Which.
+            number: Of the round, from 0.
+            plain: What the federation has decided.
+            told: What clients have told, by name and client; clients that were away are missing.
+        """
+        return plain
+
+    def weigh_givers(self, samples: Sequence[Tensor]) -> Tensor:
+        """Return how much of what each client is sent comes from whom, where a network is shared.
+
+        Args:
+            samples: Of every client's network, (n, C, H, W) in [-1, 1] each.
+
+        Returns:
+            (N, N), rows sum to 1, the diagonal is 0.
+        """
+        raise NotImplementedError
 
     def check_plan(self, plan: CutPlan) -> None:
         """Raise a PlanError that names client and cut where the method does not allow a plan."""

@@ -51,7 +51,8 @@ class Pass:
             head at a client.
         change: What the client does to the main input before its head, or None.
         learn: What the client remembers of the outputs, or None; it fills the private tensors of
-            the same names in its next step.
+            the same names in its next step, if there are such, and is told where a round ends, if
+            the method says so (`Method.told`).
         head_loss: What the client adds to its loss in phases that train the network, from what its
             head sends, by name; or None. It trains the head alone.
     """

@@ -24,6 +24,11 @@ class Client(Party):
         entry: The client's line in the cut plan.
         networks: The full networks to copy the client's blocks from.
         averaged: Networks of which the client keeps moving averages.
+
+    Attributes:
+        remembered: What passes have taught it, for its next step.
+        shared: Samples (N, C, H, W) uint8 and labels (N,) that the server has sent it, from which
+            half of every batch comes; None before there are any.
     """
 
     trained: ClientBlocks
@@ -40,6 +45,7 @@ class Client(Party):
         self.crossings = find_crossings(entry.cuts, networks)
         self.num_blocks = {name: len(network) for name, network in networks.items()}
         self.remembered: dict[str, float] = {}
+        self.shared: tuple[Tensor, Tensor] | None = None
         self.clear_batch()
 
     def blocks(self, network: str) -> dict[int, nn.Module]:
@@ -54,6 +60,23 @@ class Client(Party):
     def is_finite(self) -> bool:
         """Return whether no parameter or buffer is NaN or Inf."""
         return all(is_finite(tensor) for tensor in self.segment_tensors())
+
+    def blend(
+        self, samples: Tensor, labels: Tensor, stream: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return a batch of the same size, half of it from what the server has sent, if it has.
+
+        Args:
+            samples: (B, C, H, W) uint8.
+            labels: (B,) int64.
+            stream: CPU random stream.
+        """
+        if self.shared is None:
+            return samples, labels
+        half = len(labels) // 2
+        places = torch.randint(len(self.shared[1]), (half,), generator=stream)
+        others = [tensor[places].to(samples.device) for tensor in self.shared]
+        return torch.cat([samples[half:], others[0]]), torch.cat([labels[half:], others[1]])
 
     def load_batch(self, private: Carry, num_classes: int) -> None:
         """Take a step's private tensors.
@@ -73,7 +96,11 @@ class Client(Party):
                         f"client {self.client_id}: label {label}, but the run's classes are 0 to "
                         f"{num_classes - 1}"
                     )
-        known = {n: private[n].new_full(private[n].shape, v) for n, v in self.remembered.items()}
+        known = {
+            n: private[n].new_full(private[n].shape, v)
+            for n, v in self.remembered.items()
+            if n in private
+        }
         self.private: Carry = {**private, **known}
 
     def clear_batch(self) -> None:
@@ -129,7 +156,6 @@ class Client(Party):
         """
         assert item.loss is not None
         loss = item.loss(self.outputs[item.name], self.private)
-        self.learn(item, self.outputs[item.name])
         value = check_scalar(f"loss of pass {item.name}", loss).item()
         if (head_loss := self._measure_head_loss(item, phase)) is not None:
             self._head_losses[item.name] = head_loss

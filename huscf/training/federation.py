@@ -18,10 +18,19 @@ from ..federation import (
     draw_ring,
     rand_index,
 )
+from ..methods import Average
 from ..parties import PerCluster
 from ..randomness import make_rng
-from .observation import count_labels, observe_batch, send_label_counts, start_observer
+from .choosing import let_clients_choose
+from .observation import (
+    count_labels,
+    observe_batch,
+    send_figures,
+    send_label_counts,
+    start_observer,
+)
 from .rounds import FederatedRun, RoundResult
+from .updates import read_compared, send_updates
 
 Observed = Literal["reference", "training"]
 
@@ -78,6 +87,8 @@ class Federation:
         self.decision: RoundDecision | None = None
         self.observer: ReferenceObserver | None = None
         self.label_counts: dict[int, Tensor] = {}
+        self._compared: dict[int, Tensor] = {}  # clients' blocks as the round began
+        self._chose_in = 0  # the round for which clients chose last
         self._saved_observer: dict[str, Any] | None = None
 
     @property
@@ -88,8 +99,13 @@ class Federation:
     def state_dict(self) -> dict[str, Any]:
         """Return the policy's memory, and what was observed since the last round."""
         observer = self._saved_observer if self.observer is None else self.observer.state_dict()
-        counts = dict(self.label_counts)
-        return {"memory": self.memory.state_dict(), "observer": observer, "label_counts": counts}
+        return {
+            "memory": self.memory.state_dict(),
+            "observer": observer,
+            "label_counts": dict(self.label_counts),
+            "compared": dict(self._compared),
+            "chose_in": self._chose_in,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state."""
@@ -97,6 +113,8 @@ class Federation:
         self.memory = PolicyMemory.from_state_dict(state_dict["memory"])
         self._saved_observer = state_dict["observer"]
         self.label_counts = dict(state_dict["label_counts"])
+        self._compared = dict(state_dict["compared"])
+        self._chose_in = state_dict["chose_in"]
 
     def begin(self, module: FederatedRun) -> None:
         """Before the first step: keep the reference blocks, part whom the policy parts anyway.
@@ -125,6 +143,8 @@ class Federation:
             self.observer = start_observer(module, self.observed_samples)
             if self._saved_observer is not None:
                 self.observer.load_state_dict(self._saved_observer)
+        if self.policy.needs_updates:
+            self._compared = {**read_compared(module), **self._compared}
         clusters = self.policy.first_clusters(list(module.engine.clusters), module.seed)
         if module.num_rounds == 0 and clusters is not None:
             module.engine.set_clusters(clusters, self.per_cluster)
@@ -133,7 +153,10 @@ class Federation:
         self, module: FederatedRun, batch: Mapping[int, tuple[Tensor, Tensor]]
     ) -> None:
         """Take a step's batches, uint8 samples and labels by client; call it before the step."""
-        if self.policy.needs_labels:
+        if self.policy.lets_choose and self._chose_in < module.num_rounds:
+            self._chose_in = module.num_rounds
+            let_clients_choose(module, batch, self.per_cluster, self.moments)
+        if self.policy.needs_labels or module.method.num_shared:
             count_labels(self.label_counts, module, batch)
         if self.observer is not None:
             observe_batch(self.observer, module, batch)
@@ -182,14 +205,14 @@ class Federation:
             clusters=seen.clusters,
             summary=summary,
             diverged=seen.diverged,
-            label_counts=send_label_counts(self.label_counts, module),
+            label_counts=self._tell_labels(module) if self.policy.needs_labels else {},
+            updates=send_updates(self._compared, module) if self.policy.needs_updates else {},
         )
         return self.policy.decide(view, self.memory)
 
     def apply(self, module: FederatedRun, decision: RoundDecision) -> Mixture:
         """Average within the clusters, remember the decision, and begin a new round."""
         self.decision, self.memory = decision, decision.memory
-        self.label_counts = {}
         if self.observer is not None:
             self.observer.statistics.reset()
         mixture = Mixture(
@@ -198,10 +221,23 @@ class Federation:
             self.per_cluster,
             self.moments,
             self.choose_givers(module, decision),
+            self.choose_averages(module, decision),
         )
         module.engine.mix(mixture)
+        self._share(module)
+        self.label_counts = {}
+        if self.policy.needs_updates:
+            self._compared = read_compared(module)
         module.num_rounds += 1
         return mixture
+
+    def choose_averages(self, module: FederatedRun, decision: RoundDecision) -> dict[str, Average]:
+        """Return, of the networks that the method averages in its own way, how."""
+        method, number = module.method, module.num_rounds
+        plain, told = Average(decision.clusters, decision.weights), send_figures(module)
+        networks = module.engine.plan.networks
+        averages = {n: method.average(n, number, plain, told) for n in networks}
+        return {network: each for network, each in averages.items() if each != plain}
 
     def choose_givers(
         self, module: FederatedRun, decision: RoundDecision
@@ -213,6 +249,16 @@ class Federation:
             if mixing == "swap":
                 stream = make_rng(module.seed, f"ring of the {network}", number)
                 found[network] = draw_ring(decision.clusters, stream)
-            elif mixing == "keep":
+            elif mixing in ("keep", "share"):
                 found[network] = {client: client for client in decision.clusters}
         return found
+
+    def _share(self, module: FederatedRun) -> None:
+        """Let clients get samples of each other's, of networks that the method shares."""
+        number = module.num_rounds
+        for network in module.engine.plan.networks:
+            if module.method.mixing(network, number) == "share":
+                module.engine.share(network, self._tell_labels(module), number)
+
+    def _tell_labels(self, module: FederatedRun) -> dict[int, tuple[int, ...]]:
+        return send_label_counts(self.label_counts, module)

@@ -92,3 +92,23 @@ def send_label_counts(
         message = Message(client, SERVER, "label_counts", "labels", {"counts": own})
         found[client] = tuple(module.engine.wire.pass_on(message)["counts"].tolist())
     return found
+
+
+def send_figures(module: FederatedRun) -> dict[str, dict[int, float]]:
+    """Let the clients tell what the method wants them to, of what steps have taught them.
+
+    They forget it, so that who is away in the next round does not tell it again.
+
+    Returns:
+        By name and client.
+    """
+    found: dict[str, dict[int, float]] = {name: {} for name in module.method.told}
+    for client_id in module.engine.plan.client_ids if found else ():
+        remembered = module.engine.client(client_id).remembered
+        own = {n: torch.tensor([remembered.pop(n)]) for n in found if n in remembered}
+        if not own:
+            continue
+        arrived = module.engine.wire.pass_on(Message(client_id, SERVER, "figures", "told", own))
+        for name, value in arrived.items():
+            found[name][client_id] = float(value)
+    return found

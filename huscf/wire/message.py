@@ -15,9 +15,17 @@ PartyId = int | Literal["server"]
 #: inputs: what enters a network: noise, labels, real samples. outputs: what leaves it: synthetic
 #: samples, logits. activations and gradients: at a cut. blocks: parameters and buffers that are
 #: averaged. moved_blocks: those that change hands for good, with their optimiser state.
-#: label_counts: how many samples of each class a client has.
+#: label_counts: how many samples of each class a client has. figures: other numbers that a client
+#: computes from its data.
 Kind = Literal[
-    "inputs", "outputs", "activations", "gradients", "blocks", "moved_blocks", "label_counts"
+    "inputs",
+    "outputs",
+    "activations",
+    "gradients",
+    "blocks",
+    "moved_blocks",
+    "label_counts",
+    "figures",
 ]
 KINDS: tuple[Kind, ...] = (
     "inputs",
@@ -27,6 +35,7 @@ KINDS: tuple[Kind, ...] = (
     "blocks",
     "moved_blocks",
     "label_counts",
+    "figures",
 )
 
 Direction = Literal["uplink", "downlink"]

@@ -11,8 +11,28 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from huscf.callbacks import ClusteredFederation
 from huscf.errors import HuscfError, PlanError
-from huscf.federation import FeganWeights, OneCluster, draw_ring
-from huscf.methods import FedGan, FeGan, FslGan, HuscfGan, MdGan, PooledGan, ProximalGan
+from huscf.federation import (
+    CflClusters,
+    EachAlone,
+    FeganWeights,
+    IfcaClusters,
+    OneCluster,
+    UpdateClusters,
+    draw_ring,
+)
+from huscf.methods import (
+    FedGan,
+    FeGan,
+    FslGan,
+    HflGan,
+    HuscfGan,
+    IfcaGan,
+    IflGan,
+    MdGan,
+    PflGan,
+    PooledGan,
+    ProximalGan,
+)
 from huscf.methods.proximal_gan import ProximalAdam
 from huscf.models import ConditionalDiscriminator, ConditionalGenerator
 from huscf.split import ExplicitPlan
@@ -24,21 +44,37 @@ NETWORKS = {
     "generator": partial(ConditionalGenerator, width=4, depth=5),
     "discriminator": partial(ConditionalDiscriminator, width=4, depth=5),
 }
-METHODS = (HuscfGan, FedGan, FeGan, FslGan, MdGan, PooledGan, ProximalGan)
+METHODS = (
+    *(HuscfGan, FedGan, FeGan, FslGan, MdGan, PooledGan, ProximalGan),
+    *(IfcaGan, IflGan, HflGan, PflGan),
+)
+
+#: What a method needs of the federation; others have one cluster and weights by samples.
+FEDERATIONS = {
+    FeGan: {"weighting": FeganWeights()},
+    IfcaGan: {"rule": IfcaClusters(2)},
+    HflGan: {"rule": UpdateClusters(2)},
+    PflGan: {"rule": EachAlone()},
+}
+#: Small numbers of what a method draws.
+OPTIONS = {PflGan: {"num_shared": 9, "num_compared": 12, "num_components": 4}}
 
 
-def make(method_class, clients=3, engine="serial", plan=None, **options):
-    method = method_class(**NETWORKS, latent_dim=5, **options)
+def make(method_class, clients=3, engine="serial", plan=None, federation=None, **options):
+    method = method_class(**NETWORKS, latent_dim=5, **OPTIONS.get(method_class, {}), **options)
     sizes = dict.fromkeys(range(clients), 6), {c: 60 + c for c in range(clients)}
     module = SplitModule(SHAPE, *sizes, method, plan and ExplicitPlan(plan), engine=engine)
     module.configure_optimizers()
+    wanted = FEDERATIONS.get(method_class, {}) if federation is None else federation
+    plain = {"rule": OneCluster(), "weighting": "samples", "moments": "reset"}
+    module.federation = ClusteredFederation(**{**plain, **wanted})
+    module.federation.begin(module)
     return module
 
 
 def end_round(module):
-    """A round's end as the callback makes it, with everybody in one cluster."""
-    weighting = FeganWeights() if isinstance(module.method, FeGan) else "samples"
-    federation = ClusteredFederation(rule=OneCluster(), weighting=weighting, moments="reset")
+    """A round's end as the callback makes it."""
+    federation = module.federation
     federation.observe_batch(module, make_batch(module.clusters))
     return federation.apply(module, federation.decide(module))
 
@@ -236,6 +272,23 @@ LEAKS = {
         "blocks: discriminator, gradients: generator_tail | "
         "blocks: discriminator, inputs: drawn, outputs: generator_tail"
     ),
+    IfcaGan: (
+        "activations: discriminator_head, activations: generator_head, blocks: discriminator, "
+        "blocks: generator, figures: chosen cluster, gradients: discriminator_tail, "
+        "gradients: generator_tail | "
+        "activations: discriminator_tail, activations: generator_tail, blocks: discriminator, "
+        "blocks: generator, gradients: discriminator_head, gradients: generator_head"
+    ),
+    IflGan: (
+        "blocks: discriminator, blocks: generator, figures: told | "
+        "blocks: discriminator, blocks: generator"
+    ),
+    HflGan: (
+        "blocks: discriminator, blocks: discriminator change, blocks: generator, "
+        "blocks: global_generator, figures: told | "
+        "blocks: discriminator, blocks: generator, blocks: global_generator"
+    ),
+    PflGan: "blocks: generator, label_counts: labels | outputs: shared samples",
     PooledGan: (
         "gradients: discriminator_tail, gradients: generator_tail, inputs: discriminator_head, "
         "inputs: generator_head | gradients: discriminator_head, gradients: generator_head, "
@@ -247,14 +300,27 @@ LEAKS = {
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("method_class", METHODS)
 def test_what_leaves_a_client(method_class, engine):
-    plan = {c: [1, 1, 1, 1] for c in range(3)} if method_class is HuscfGan else None
+    is_cut = method_class in (HuscfGan, IfcaGan)
+    plan = {c: [1, 1, 1, 1] for c in range(3)} if is_cut else None
     module = make(method_class, 3, engine, plan, ema_decay=0.0)
-    run_step(module, make_batch(range(3)))
-    end_round(module)
+    for step in range(2):
+        run_step(module, make_batch(range(3)), step)
+        end_round(module)
     assert crossings(module) == LEAKS[method_class]
     assert {key.kind for key in module.wire.traffic.num_bytes} <= module.method.kinds
     page = (REPOSITORY / "docs" / "methods.md").read_text()
     assert f"| {method_class.__name__} | {LEAKS[method_class]} |" in page
+
+
+def test_what_leaves_a_client_where_the_server_compares_what_rounds_change():
+    rule = {"rule": CflClusters()}
+    module = make(HuscfGan, 3, "serial", {c: [1, 1, 1, 1] for c in range(3)}, rule, ema_decay=0.0)
+    run_step(module, make_batch(range(3)))
+    end_round(module)
+    up, down = LEAKS[HuscfGan].split(" | ")
+    leak = up.replace(", blocks: g", ", blocks: discriminator change, blocks: g") + " | " + down
+    assert crossings(module) == leak
+    assert f"| HuscfGan with CflClusters | {leak} |" in (REPOSITORY / "docs/methods.md").read_text()
 
 
 def test_no_real_sample_or_label_leaves_a_client_of_md_gan():
@@ -309,9 +375,11 @@ def test_resuming_is_bit_exact(method_class):
         if step == 2:
             end_round(whole)
             checkpoint = save(whole)
+            decided = copy.deepcopy(whole.federation.state_dict())
         run_step(whole, batch, step)
     end_round(whole)
     resumed = restore(make(method_class, 3, "stacked"), checkpoint)
+    resumed.federation.load_state_dict(decided)
     for step in (2, 3):
         run_step(resumed, batches[step], step)
     end_round(resumed)

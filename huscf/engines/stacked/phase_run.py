@@ -72,6 +72,8 @@ class PhaseRun:
         for direction, item in self.phase.steps():
             if direction == "forward":
                 self.passes[item.name] = self._find_or_run(item)
+                if item.learn is not None:
+                    self._learn(item)
                 if item.loss is not None:
                     self._measure_loss(item)
             else:
@@ -185,6 +187,13 @@ class PhaseRun:
             return run_stacked(columns, carry, deferred)
         return run_alone(columns[0], carry)
 
+    def _learn(self, item: Pass) -> None:
+        """Let every client note what a pass teaches."""
+        outputs = self.passes[item.name].outputs
+        for position, client_id in enumerate(self.microbatch.client_ids):
+            own = {name: tensor[:, position] for name, tensor in outputs.items()}
+            self.engine.client(client_id).learn(item, own)
+
     def _measure_loss(self, item: Pass) -> None:
         """Keep the sum of the clients' losses, and add each to the sums."""
         assert item.loss is not None
@@ -193,7 +202,6 @@ class PhaseRun:
             own = {name: tensor[:, position] for name, tensor in outputs.items()}
             client = self.engine.client(client_id)
             value = item.loss(own, client.private)
-            client.learn(item, own)
             values.append(check_scalar(f"loss of pass {item.name}", value))
         each = torch.stack(values)
         self.losses[item.name] = each.sum()
