@@ -7,8 +7,10 @@ from functools import partial
 import pytest
 import torch
 
+from huscf.callbacks import ClusteredFederation
 from huscf.engines import Mixture
 from huscf.errors import HuscfError, PlanError
+from huscf.federation import OneCluster
 from huscf.methods import FedGan, FlowMatching, HuscfGan, Vae
 from huscf.models import (
     LABELS,
@@ -23,7 +25,7 @@ from huscf.models import (
 from huscf.split import ExplicitPlan, find_crossing
 from huscf.training import SplitModule
 from tests.conftest import ENGINES, REPOSITORY, SHAPE, make_batch, run_step
-from tests.methods.test_baselines import crossings, end_round
+from tests.methods.test_baselines import crossings
 
 HALVES = [(h, t) for h in range(1, 5) for t in range(1, 5) if h + t < 5]
 NETWORKS = {
@@ -145,7 +147,9 @@ def test_skips_between_equal_ends_and_labels_never_cross():
 def test_what_leaves_a_client_is_what_the_documents_say(method, cuts, engine):
     module = make(method, cuts, engine)
     run_step(module, make_batch(range(3)))
-    end_round(module)
+    federation = ClusteredFederation(rule=OneCluster(), weighting="samples")
+    federation.begin(module)
+    federation.apply(module, federation.decide(module))
     row = f"| {type(method).__name__} | {crossings(module)} |"
     assert row in (REPOSITORY / "docs" / "methods.md").read_text()
 
