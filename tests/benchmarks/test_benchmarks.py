@@ -122,3 +122,16 @@ def test_a_step_on_many_processes_is_simulated_with_their_own_division(monkeypat
     three = ranks.simulate(costs, 8, 3, 1e3, 0.001)
     assert (three["nodes"], three["mbytes"]) == (2, 0.004)
     assert three["step_s"] == pytest.approx(0.5 + 3.0 + 4.0 + 12 * 0.001 + 5 * 0.25)
+
+
+def test_ways_of_labels_into_a_unet_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setenv("HUSCF_CACHE", str(tmp_path / "cache"))
+    script = str(REPOSITORY / "benchmarks" / "conditioning.py")
+    options = ["--dataset", "digits", "--steps", "6", "--batch_size", "16", "--width", "8"]
+    command = [sys.executable, script, *options, "--num_per_class", "5"]
+    table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rows = [line.split(" | ") for line in table.splitlines() if "|---" not in line]
+    assert [row[0].strip("| ") for row in rows[1:]] == ["both ends", "every block", "maps"]
+    # They begin alike and train on the same batches, and differ in labels alone.
+    assert len({tuple(row[1:]) for row in rows[1:]}) == 3
+    assert rows[0][-1] == "downstream accuracy |"
