@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ...federation import Node, TreeSum
 from ...methods import Phase
 from ..stacked.gradient_sum import GradientSum
 from ..stacked.norm_stats import NormStats
 from ..stacked.phase_run import Sums
 from ..stacked.step import StackedStep
-from ..stacked.tree_sum import Node, TreeSum
 
 if TYPE_CHECKING:
     from .engine import RankedEngine

@@ -6,13 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...errors import NonFiniteError
+from ...federation import TreeSum
 from ...methods import Phase
 from ...wire import MemoryWire
 from .microbatch import Microbatch, divide_clients
 from .norm_stats import NormStats
 from .phase_run import PhaseRun, Sums
 from .threads import GroupThreads
-from .tree_sum import TreeSum
 
 if TYPE_CHECKING:
     from .engine import StackedEngine
