@@ -49,9 +49,7 @@ class RankedStep(StackedStep):
             NormStats([layer] * len(means), *moved).update_running_stats()
 
     def _choose_own(self) -> list[int]:
-        groups = [list(each.client_ids) for each in self.microbatches]
-        costs = [float(sum(self.sizes[client] for client in group)) for group in groups]
-        return self.engine.share_out(groups, costs)
+        return self.engine.share_out(self.sizes)
 
     def _sum_over_all(self, phase: Phase, shares: dict[int, float]) -> Sums | None:
         """Run a phase here, and complete the tree with what the other processes computed."""

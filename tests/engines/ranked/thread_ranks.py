@@ -1,5 +1,6 @@
 """Processes as threads: what one sends the others is packed as between processes."""
 
+import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +16,7 @@ class Exchange:
     def __init__(self, size):
         self.barrier = threading.Barrier(size, timeout=30)
         self.given = [None] * size
+        self.sent = {(a, b): queue.Queue() for a in range(size) for b in range(size)}
 
     def all_give(self, rank, tensor):
         self.given[rank] = tensor.clone()
@@ -35,6 +37,12 @@ class ThreadRanks(Ranks):
             every, own = arguments
             for target, arrived in zip(every, self.exchange.all_give(self.rank, own), strict=True):
                 target.copy_(arrived)
+        elif collective is dist.send:
+            tensor, target = arguments
+            self.exchange.sent[self.rank, target].put(tensor.clone())
+        elif collective is dist.recv:
+            tensor, source = arguments
+            tensor.copy_(self.exchange.sent[source, self.rank].get(timeout=30))
         else:
             assert collective is dist.broadcast
             tensor, source = arguments
