@@ -43,7 +43,9 @@ class LazyBatches(Mapping[int, ClientBatch]):
         take: Puts together a client's batch.
     """
 
-    def __init__(self, sizes: Mapping[int, int], take: Callable[[int], ClientBatch]) -> None:
+    def __init__(
+        self, sizes: Mapping[int, int], take: Callable[[int], tuple[Tensor, Tensor]]
+    ) -> None:
         self.sizes = dict(sizes)
         self._take = take
         self._device: torch.device | None = None
@@ -55,8 +57,8 @@ class LazyBatches(Mapping[int, ClientBatch]):
         if client_id not in self._taken:
             batch = self._take(client_id)
             if self._device is not None:
-                batch = ClientBatch(*(each.to(self._device) for each in batch))
-            self._taken[client_id] = batch
+                batch = batch[0].to(self._device), batch[1].to(self._device)
+            self._taken[client_id] = ClientBatch(*batch)
         return self._taken[client_id]
 
     def __iter__(self) -> Iterator[int]:

@@ -218,8 +218,6 @@ def _lend(copy: Copy, state: State) -> None:
 
     It lies in the memory of the mean, as those of the cluster's other members do.
     """
-    if find_spectral_norms(copy.block):
-        return  # they are estimated in place, by their holder
     for name, tensor in (*copy.block.named_parameters(), *copy.block.named_buffers()):
         if name in state:
             tensor.data = state[name]

@@ -24,6 +24,7 @@ from ..metrics import InceptionFeatures
 from ..metrics.evaluation import Effort, ScoreBook, TestProtocol
 from ..models import SampleShape
 from ..parties import Client, Server
+from ..planning import StepCosts
 from ..split import CutPlan, PlanSource, UniformPlan
 from ..wire import Wire
 from .checkpoint_checks import (
@@ -157,8 +158,10 @@ class SplitModule(EvaluatedModule):
             )
         if isinstance(self.engine, RankedEngine):
             self.engine.join(ranks)
-        else:
-            self.engine = RankedEngine(self.engine, ranks, self.batch_sizes)
+            return
+        sizes, networks = self.batch_sizes, self.engine.networks
+        request = request_plan(self.method, networks, self.sample_shape, sizes, self.seed)
+        self.engine = RankedEngine(self.engine, ranks, sizes, StepCosts(request).predict)
 
     def collect_state_dict(self) -> dict[str, Any]:
         """Return the state of all parties; of several processes the first has the whole of it."""

@@ -1,6 +1,6 @@
 """The engine for many processes: each trains some of the clients, and all hold the server."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,8 @@ from ...federation import ActivationStatistics
 from ...methods import Method, Phase, run_whole
 from ...models import Carry, Network
 from ...parties import Client, is_freed
-from ...split import CutPlan
+from ...spill import Spill
+from ...split import ClientCuts, CutPlan
 from ...wire import MemoryWire
 from ..base import Batches, Mixture, Move, Observation
 from ..stacked import StackedEngine
@@ -30,7 +31,7 @@ from .client_state import (
     write_notes,
 )
 from .processes import RankedProcesses
-from .ranks import Ranks
+from .ranks import Parcel, Ranks
 from .step import RankedStep
 
 
@@ -45,13 +46,21 @@ class RankedEngine(StackedEngine):
         engine: Whose parties are taken over; alike in all processes, before the first step.
         ranks: The processes.
         batch_sizes: Samples per step by client id.
+        predict_cost: Gives what a step takes for a client of these cuts and so many samples.
 
     Raises:
         HuscfError: Naming what only one process can do.
     """
 
-    def __init__(self, engine: StackedEngine, ranks: Ranks, batch_sizes: Mapping[int, int]) -> None:
+    def __init__(
+        self,
+        engine: StackedEngine,
+        ranks: Ranks,
+        batch_sizes: Mapping[int, int],
+        predict_cost: Callable[[ClientCuts, int], float],
+    ) -> None:
         self.__dict__.update(engine.__dict__)
+        self.predict_cost = predict_cost
         self.batch_sizes = dict(batch_sizes)
         check_shareable(self, ranks.size)
         self.ranks = ranks
@@ -120,7 +129,8 @@ class RankedEngine(StackedEngine):
         return RankedStep(self, sizes, phases, GroupThreads() if self.uses_threads else None)
 
     def _find_owners(self, groups: list[list[int]], sizes: Mapping[int, int]) -> dict[int, int]:
-        costs = [float(sum(sizes[client] for client in group)) for group in groups]
+        cuts = {entry.client_id: entry.cuts for entry in self.plan.clients}
+        costs = [sum(self.predict_cost(cuts[c], sizes[c]) for c in group) for group in groups]
         owners = divide(costs, self.ranks.size)
         pairs = zip(groups, owners, strict=True)
         return {client: owner for group, owner in pairs for client in group}
@@ -133,15 +143,16 @@ class RankedEngine(StackedEngine):
             if before == owner:
                 continue
             is_known = client_id in self._known
-            parts = [None, None, None]
+            parts: list[Parcel] = []
             if before == rank:
-                blocks = read_blocks(client, is_known)
-                parts = [read_notes(self, client_id), (None, blocks), read_moments(client)]
+                parts = [read_notes(self, client_id), (None, read_blocks(client, is_known))]
+                parts.append(read_moments(client))
                 self._guests.add(client_id)
-            notes, arrived, moments = (self.ranks.carry(before, owner, each) for each in parts)
-            if owner == rank:
+            given: list[Parcel | None] = [*parts] or [None] * 3
+            notes, blocks, moments = (self.ranks.carry(before, owner, each) for each in given)
+            if owner == rank and notes and blocks and moments:
                 write_notes(self, notes)
-                write_blocks(client, arrived[1], is_known)
+                write_blocks(client, blocks[1], is_known)
                 client.set_optimizer_state(sort_moments(client, moments))
                 client.shares_memory = is_known  # what has arrived is nobody else's
                 self._guests.discard(client_id)
@@ -243,31 +254,46 @@ class RankedEngine(StackedEngine):
     def fetch_state(self) -> dict[str, Tensor]:
         """Return the blocks of other processes' clients by name, in process 0."""
         self._share_notes()
-        found: dict[str, Tensor] = {}
-        for client_id, source in self._gathered():
+
+        def read(client_id: int) -> Parcel:
             is_known = client_id in self._known
             lacking = {
                 f"clients.{client_id}.{name}": tensor
                 for name, tensor in self.client(client_id).state_dict().items()
                 if not (is_known and tensor.is_floating_point())
             }
-            own = (None, list(lacking.values())) if source == self.ranks.rank else None
-            parcel = self.ranks.carry(source, 0, own)
-            if self.ranks.rank == 0 and parcel is not None:
-                found.update(zip(lacking, parcel[1], strict=True))
-        return found
+            return list(lacking), list(lacking.values())
+
+        found = self._collect(read)
+        return {
+            name: tensor
+            for names, tensors in found.values()
+            for name, tensor in zip(names, tensors, strict=True)
+        }
 
     def get_state(self) -> dict[str, Any]:
         """Return what is not in the parties' parameters; process 0 has the whole of it."""
         self._share_notes()
         state = super().get_state()
-        for client_id, source in self._gathered():
-            client = self.client(client_id)
-            own = read_moments(client) if source == self.ranks.rank else None
-            parcel = self.ranks.carry(source, 0, own)
-            if self.ranks.rank == 0 and parcel is not None:
-                state["optimizers"][str(client_id)] = sort_moments(client, parcel)
+        for client_id, moments in self._collect(lambda c: read_moments(self.client(c))).items():
+            sorted_moments = sort_moments(self.client(client_id), moments)
+            state["optimizers"][str(client_id)] = sorted_moments
         return state
+
+    def _collect(self, read: Callable[[int], Parcel]) -> dict[int, Parcel]:
+        """Return what other processes read of their clients, in process 0, in a file."""
+        spill, values = Spill(), {}
+        for client_id, source in sorted(self._owners.items()):
+            if source == 0:
+                continue
+            parcel = read(client_id) if source == self.ranks.rank else None
+            arrived = self.ranks.carry(source, 0, parcel)
+            if self.ranks.rank == 0 and arrived is not None:
+                values[client_id] = arrived[0], len(arrived[1])
+                for tensor in arrived[1]:
+                    spill.add(tensor)
+        rest = iter(spill.show())
+        return {c: (value, [next(rest) for _ in range(n)]) for c, (value, n) in values.items()}
 
     def set_structure(self, state: Mapping[str, Any], may_join: bool = False) -> tuple[str, ...]:
         """Take over plan, clusters and counters, and place clients before they are loaded."""
@@ -279,11 +305,6 @@ class RankedEngine(StackedEngine):
             if isinstance(party, Client):
                 give_memory(self, party)
         return fresh
-
-    def _gathered(self) -> Iterator[tuple[int, int]]:
-        """Yield the clients that are not in process 0, with their process."""
-        pairs = sorted(self._owners.items())
-        return ((client_id, source) for client_id, source in pairs if source != 0)
 
     def _place_all(self) -> None:
         """Let clients be where they are if all take part in the first step."""

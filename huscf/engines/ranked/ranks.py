@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ...errors import HuscfError
+from ...spill import as_bytes, make_dense
 
 #: Whoever waits for another may have to wait for an evaluation; lost processes show at once.
 PATIENCE = timedelta(days=1)
@@ -123,22 +124,12 @@ def _describe(error: BaseException, rank: int) -> str:
 
 def _pack(value: Any, tensors: Sequence[Tensor]) -> Tensor:
     """Return bytes: the header's length, the header, and the tensors one after the other."""
-    given = [_make_dense(tensor.detach().cpu()) for tensor in tensors]
+    given = [make_dense(tensor.detach().cpu()) for tensor in tensors]
     kinds = [[list(t.shape), list(t.stride()), str(t.dtype).removeprefix("torch.")] for t in given]
     text = json.dumps([value, kinds]).encode()
     head = len(text).to_bytes(8, "little") + text
-    flat = [_as_bytes(tensor) for tensor in given if tensor.numel()]
+    flat = [as_bytes(tensor) for tensor in given if tensor.numel()]
     return torch.cat([torch.frombuffer(bytearray(head), dtype=torch.uint8), *flat])
-
-
-def _make_dense(tensor: Tensor) -> Tensor:
-    """Return a tensor without gaps, with the memory layout that it had if it had none."""
-    order = sorted(range(tensor.ndim), key=lambda axis: -tensor.stride(axis))
-    return tensor if tensor.permute(order).is_contiguous() else tensor.contiguous()
-
-
-def _as_bytes(tensor: Tensor) -> Tensor:
-    return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8)
 
 
 def _unpack(packed: Tensor) -> Parcel:
@@ -149,7 +140,7 @@ def _unpack(packed: Tensor) -> Parcel:
         made = torch.empty_strided(shape, strides, dtype=getattr(torch, name))
         stop = start + made.nbytes
         if made.numel():
-            _as_bytes(made).copy_(packed[start:stop])
+            as_bytes(made).copy_(packed[start:stop])
         tensors.append(made)
         start = stop
     return value, tensors
