@@ -1,13 +1,15 @@
 """Takes steps in one process and in several by turns: python benchmarks/rank_runs.py [--json].
 
 Ratios are medians over neighbours in time: two processes with one thread each against one process
-with two threads, and with one. Memory is each process's peak above that after its imports, over
-steps, a round and a save; that of several is their largest.
+with two threads, and with one. On a machine that others use, processor time tells more than the
+clock: the most that a process takes; of two threads half of what both take. Memory is a process's
+peak above that after its imports, over steps, a round and a save; of several the largest.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -52,26 +54,29 @@ def main() -> None:
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, float]:
-    """Return seconds, peaks and their ratios."""
+    """Return seconds by the clock and of processors, peaks, and their ratios."""
     with tempfile.TemporaryDirectory() as folder:
         ways = {name: Way(name, arguments, Path(folder)) for name in WAYS}
         for way in ways.values():
             way.ask("step")
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         for _ in range(arguments.repeats):
             for name, way in ways.items():
-                seconds[name].append(max(way.ask("step")))
+                clock, cpu = zip(*way.ask("step"), strict=True)
+                times[name].append((max(clock), max(cpu) / WAYS[name][1]))
         for command in ("round", "step", "save"):
             for way in ways.values():
                 way.ask(command)
-        peaks = {name: max(way.ask("peak")) for name, way in ways.items()}
+        peaks = {name: max(peak for peak, _ in way.ask("peak")) for name, way in ways.items()}
         for way in ways.values():
             way.ask("end")
-    row = {f"seconds_{name}": sorted(each)[len(each) // 2] for name, each in seconds.items()}
-    row |= {f"peak_mib_{name}": peak for name, peak in peaks.items()}
-    row["step_over_threads"] = median_ratio(seconds["ranks"], seconds["threads"])
-    row["step_over_one"] = median_ratio(seconds["ranks"], seconds["one"])
+    row = {f"peak_mib_{name}": peak for name, peak in peaks.items()}
     row["memory_over_one"] = peaks["ranks"] / peaks["one"]
+    for which, kind in enumerate(("clock", "cpu")):
+        each = {name: [both[which] for both in own] for name, own in times.items()}
+        row |= {f"{kind}_s_{name}": statistics.median(own) for name, own in each.items()}
+        for other in ("threads", "one"):
+            row[f"{kind}_over_{other}"] = median_ratio(each["ranks"], each[other])
     return row
 
 
@@ -106,15 +111,16 @@ class Way:
             for rank in range(size)
         ]
 
-    def ask(self, command: str) -> list[float]:
+    def ask(self, command: str) -> list[tuple[float, float]]:
         """Let all processes do something; return what each answers."""
         for process in self.processes:
             print(command, file=process.stdin, flush=True)
-        return [float(process.stdout.readline()) for process in self.processes]
+        answers = [process.stdout.readline().split() for process in self.processes]
+        return [(float(first), float(second)) for first, second in answers]
 
 
 def serve(arguments: argparse.Namespace) -> None:
-    """Do what is asked for on standard input, and print seconds, or MiB for "peak"."""
+    """Do what is asked for, and print seconds by the clock and of processors, or MiB."""
     before = peak_mib()
     size, threads = WAYS[arguments.way]
     torch.set_num_threads(threads)
@@ -129,11 +135,11 @@ def serve(arguments: argparse.Namespace) -> None:
     work = Work(module, workload, Path(f"{arguments.store}-{arguments.rank}.ckpt"))
     for line in sys.stdin:
         command = line.strip()
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         if command not in ("peak", "end"):
             work.do(command)
-        seconds = time.perf_counter() - start
-        print(peak_mib() - before if command == "peak" else seconds, flush=True)
+        taken = time.perf_counter() - start[0], time.process_time() - start[1]
+        print(*((peak_mib() - before, 0.0) if command == "peak" else taken), flush=True)
         if command == "end":
             break
     if size > 1:

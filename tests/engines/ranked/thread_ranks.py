@@ -97,6 +97,7 @@ def spread(module):
     rank, size, exchange = _here.place
     if len(module.plan.client_ids) < size:
         rank, size, exchange = 0, 1, Exchange(1)
+    exchange.barrier.wait()  # what follows restores torch's one random stream: none draws now
     module.engine.uses_threads = False
     module.spread_over(ThreadRanks(rank, size, exchange))
     module.engine.__class__ = OpenEngine
