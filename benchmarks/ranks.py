@@ -20,7 +20,7 @@ from yardsticks import Workload, make_module
 
 from huscf.engines.ranked.engine import divide
 from huscf.engines.stacked.microbatch import STACKED_SAMPLES
-from huscf.engines.stacked.tree_sum import TreeSum
+from huscf.federation import TreeSum
 
 #: Exchanges of a step, of two collectives each: one a phase, and the server's statistics.
 NUM_EXCHANGES = 3

@@ -1,30 +1,19 @@
 """Assembles a step's batch for all clients by indexing, from a position that can be saved."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from ..engines import ClientBatch, LazyBatches
 from ..randomness import make_generator, make_rng
 from .attendance import Attendance
 from .augmentation import Augmentation
 from .domain import ClientData
 
 LabelSampling = Literal["natural", "balanced"]
-
-
-class ClientBatch(NamedTuple):
-    """One client's batch of one step.
-
-    Args:
-        samples: (B, C, H, W) uint8.
-        labels: (B,) int64.
-    """
-
-    samples: Tensor
-    labels: Tensor
 
 
 class ClientBatches:
@@ -72,13 +61,13 @@ class ClientBatches:
     def __len__(self) -> int:
         return self.steps_per_epoch
 
-    def __iter__(self) -> Iterator[dict[int, ClientBatch]]:
+    def __iter__(self) -> Iterator[LazyBatches]:
         for _ in range(self.steps_per_epoch):
             step = self.step % self._period if self._period else self.step
-            present = self.draw_participants(step // self._length)
-            batches = {client.client_id: self._take(client, step) for client in present}
+            present = {c.client_id: c for c in self.draw_participants(step // self._length)}
+            sizes = {name: min(self.batch_size, len(c)) for name, c in present.items()}
             self.step += 1
-            yield batches
+            yield LazyBatches(sizes, partial(self._take_of, present, step))
 
     def draw_participants(self, epoch: int) -> list[ClientData]:
         """Return who takes part in an epoch, in order of client id."""
@@ -113,6 +102,9 @@ class ClientBatches:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on at a saved position."""
         self.step = state["step"]
+
+    def _take_of(self, present: Mapping[int, ClientData], step: int, client_id: int) -> ClientBatch:
+        return self._take(present[client_id], step)
 
     def _take(self, client: ClientData, step: int) -> ClientBatch:
         size = min(self.batch_size, len(client))

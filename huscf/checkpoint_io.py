@@ -5,13 +5,14 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from .checkpoint_parts import check_parts
 from .errors import CheckpointError, check_complete
+from .spill import SparingFile
 from .training import check_format
 from .whole_files import replacing
 
@@ -46,7 +47,7 @@ def write_tensors(values: dict[str, Any], path: Path) -> None:
     """
     try:
         with path.open("xb") as file:
-            torch.save(values, file)
+            torch.save(values, cast(IO[bytes], SparingFile(file)))
             file.flush()
             os.fsync(file.fileno())
     except RuntimeError as error:

@@ -1,6 +1,7 @@
 """Fixtures that several folders share."""
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+#: Initial weights come from torch's one stream, which threads of a test must not share.
+MAKING = threading.Lock()
+
 #: Arguments of the root module; all others of `make_gan` are the method's.
 MODULE_OPTIONS = ("engine", "wire", "server_gradient", "on_nonfinite", "seed")
 
@@ -37,7 +41,10 @@ MODULE_OPTIONS = ("engine", "wire", "server_gradient", "on_nonfinite", "seed")
 def make_gan(
     cuts: Mapping[int, Sequence[int]], depth: int = 4, norm: str = "batch", **kwargs
 ) -> SplitModule:
-    """A small GAN on 8x8 samples of three classes, with its optimisers outside any trainer."""
+    """A small GAN on 8x8 samples of three classes, with its optimisers outside any trainer.
+
+    Engine "ranked" is for tests that tests.engines.ranked.thread_ranks.call_on_ranks runs.
+    """
     options = {name: kwargs.pop(name) for name in MODULE_OPTIONS if name in kwargs}
     shape = kwargs.pop("shape", SHAPE)
     sizes = kwargs.pop("client_sizes", dict.fromkeys(cuts, 60))
@@ -48,11 +55,19 @@ def make_gan(
     }
     method_class = kwargs.pop("method_class", HuscfGan)
     method = method_class(**{"latent_dim": 5, **networks, **kwargs})
-    module = SplitModule(shape, dict.fromkeys(cuts, 6), sizes, method, plan, **options)
+    is_ranked = options.get("engine") == "ranked"
+    if is_ranked:
+        options["engine"] = "stacked"
+    with MAKING:
+        module = SplitModule(shape, dict.fromkeys(cuts, 6), sizes, method, plan, **options)
     module.configure_optimizers()
     # Tests write to parameters.
     for party in module.engine.all_parties().values():
         party.own_memory()
+    if is_ranked:
+        from tests.engines.ranked.thread_ranks import spread
+
+        spread(module)
     return module
 
 

@@ -18,6 +18,7 @@ LAYERS = [
     "user_paths",
     "named_configs",
     "whole_files",
+    "spill",
     "bounded_files",
     "provenance",
     "run_lock",

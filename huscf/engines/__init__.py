@@ -2,7 +2,9 @@
 
 from .base import (
     Batches,
+    ClientBatch,
     Engine,
+    LazyBatches,
     Mixture,
     Moments,
     Move,
@@ -10,16 +12,20 @@ from .base import (
     OnNonFinite,
     ServerGradient,
     StepResult,
+    count_samples,
 )
 from .local import LocalEngine, name_crossing
 from .mixing import block_topic
+from .processes import Processes
 from .ranked import LostProcessError, RankedEngine, Ranks
 from .serial import SerialEngine
 from .stacked import StackedEngine
 
 __all__ = [
     "Batches",
+    "ClientBatch",
     "Engine",
+    "LazyBatches",
     "LocalEngine",
     "LostProcessError",
     "Mixture",
@@ -27,6 +33,7 @@ __all__ = [
     "Move",
     "Observation",
     "OnNonFinite",
+    "Processes",
     "RankedEngine",
     "Ranks",
     "SerialEngine",
@@ -34,5 +41,6 @@ __all__ = [
     "StackedEngine",
     "StepResult",
     "block_topic",
+    "count_samples",
     "name_crossing",
 ]

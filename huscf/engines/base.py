@@ -1,10 +1,11 @@
 """What every engine does with a method's phases; how it does it is its own matter."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..federation import ActivationSummary
@@ -18,6 +19,65 @@ Moments = Literal["keep", "average", "reset"]
 
 #: Samples (B, C, H, W) uint8 and labels (B,) int64 by client id.
 Batches = Mapping[int, tuple[Tensor, Tensor]]
+
+
+class ClientBatch(NamedTuple):
+    """One client's batch of one step.
+
+    Args:
+        samples: (B, C, H, W) uint8.
+        labels: (B,) int64.
+    """
+
+    samples: Tensor
+    labels: Tensor
+
+
+class LazyBatches(Mapping[int, ClientBatch]):
+    """A step's batches, each put together when it is first asked for.
+
+    So a process reads the samples of those clients alone that it trains.
+
+    Args:
+        sizes: Samples of each client.
+        take: Puts together a client's batch.
+    """
+
+    def __init__(
+        self, sizes: Mapping[int, int], take: Callable[[int], tuple[Tensor, Tensor]]
+    ) -> None:
+        self.sizes = dict(sizes)
+        self._take = take
+        self._device: torch.device | None = None
+        self._taken: dict[int, ClientBatch] = {}
+
+    def __getitem__(self, client_id: int) -> ClientBatch:
+        if client_id not in self.sizes:
+            raise KeyError(client_id)
+        if client_id not in self._taken:
+            batch = self._take(client_id)
+            if self._device is not None:
+                batch = batch[0].to(self._device), batch[1].to(self._device)
+            self._taken[client_id] = ClientBatch(*batch)
+        return self._taken[client_id]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def to(self, device: torch.device) -> "LazyBatches":
+        """Put batches on a device from now on; Lightning calls it before a step."""
+        self._device = device
+        return self
+
+
+def count_samples(batches: Batches) -> dict[int, int]:
+    """Return how many samples each client's batch has, without putting it together."""
+    if isinstance(batches, LazyBatches):
+        return dict(batches.sizes)
+    return {client_id: len(labels) for client_id, (_, labels) in batches.items()}
 
 
 @dataclass(frozen=True)

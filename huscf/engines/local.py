@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import PlanError
-from ..federation import ActivationSummary
+from ..federation import ActivationStatistics, ActivationSummary
 from ..methods import Forward, Method, trace_inputs
 from ..models import (
     DRAWN_AT_ONCE,
@@ -34,6 +34,7 @@ from ..wire import SERVER, Kind, MemoryWire, Message, PartyId, Wire
 from .base import Batches, Engine, Mixture, Move, Observation, OnNonFinite, ServerGradient
 from .mixing import mix_over_wire
 from .moving import move_over_wire
+from .processes import Processes
 from .saved_state import get_state, set_structure
 from .sharing import share_over_wire
 
@@ -86,6 +87,9 @@ class LocalEngine(Engine):
         self.on_nonfinite = on_nonfinite
         self.seed = seed
         self.num_dropped = dict.fromkeys(plan.client_ids, 0)
+        #: Beside the server's own, what is known of clients, and goes where they are trained.
+        self.further_statistics: list[ActivationStatistics] = []
+        self.processes = Processes()
         self._clients = self.make_clients()
         server = Server(plan, networks, method.averaged, method.observed)
         self.parties = Parties(self._clients, server)
@@ -120,6 +124,11 @@ class LocalEngine(Engine):
         clients = {str(c): client for c, client in self._clients.items()}
         return {**clients, "server": self.server}
 
+    def held_parties(self) -> dict[str, Party]:
+        """Return the parties whose tensors this process has."""
+        every = self.all_parties().items()
+        return {n: p for n, p in every if n == SERVER or self.processes.holds(int(n))}
+
     def make_optimizers(self) -> None:
         """Give every party fresh optimisers, once the parameters are on their device."""
         for party in self.all_parties().values():
@@ -130,6 +139,14 @@ class LocalEngine(Engine):
         """Forget what depends on who holds what; engines that keep something of it override."""
 
     # A step
+
+    def choose_own(self, sizes: Mapping[int, int]) -> list[int]:
+        """Return the clients of a step whose part this process runs.
+
+        Args:
+            sizes: Samples of every participant.
+        """
+        return list(sizes)
 
     def load_batches(self, batches: Batches, step: int) -> list[int]:
         """Hand every client its own batch and random streams; return who takes part."""
@@ -187,8 +204,11 @@ class LocalEngine(Engine):
 
     # A round
 
+    def free_guests(self) -> None:
+        """Free what this process has of other processes' clients."""
+
     def gather_clients(self) -> None:
-        """Let this process have all clients' present blocks, which engines of one always do."""
+        """Let this process have what drawing needs of all clients; engines of one always do."""
 
     def observe(self) -> Observation:
         """Return what the server has seen in the round so far."""
@@ -202,7 +222,8 @@ class LocalEngine(Engine):
 
     def find_diverged(self) -> frozenset[int]:
         """Return the clients whose own blocks are not finite."""
-        return frozenset(c for c, client in self._clients.items() if not client.is_finite())
+        held = (c for c in self._clients if self.processes.holds(c))
+        return frozenset(c for c in held if not self.client(c).is_finite())
 
     def mix(self, mixture: Mixture) -> None:
         """Close a round: take over clusters, average within them, begin new statistics."""
@@ -293,13 +314,17 @@ class LocalEngine(Engine):
         """Return what is not in the parties' parameters, by party."""
         return get_state(self)
 
+    def fetch_state(self) -> dict[str, Tensor]:
+        """Return tensors of the parties that other processes have, by name in a checkpoint."""
+        return {}
+
     def set_structure(self, state: Mapping[str, Any], may_join: bool = False) -> tuple[str, ...]:
         """Take over plan, clusters and counters, before parameters are loaded."""
         return set_structure(self, state, may_join)
 
     def set_optimizers(self, state: Mapping[str, Any]) -> None:
         """Go on from the optimisers' state of a checkpoint, once there are optimisers."""
-        for name, party in self.all_parties().items():
+        for name, party in self.held_parties().items():
             party.set_optimizer_state(state.get(name, {}))
 
 

@@ -1,13 +1,13 @@
 """A round's averages, over the wire: every party sends its blocks, and gets back the mean."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..federation import mix_states, mixing_matrix
+from ..federation import mixing_matrix
 from ..models import find_spectral_norms
 from ..parties import (
     Party,
@@ -19,13 +19,13 @@ from ..parties import (
     split_moments,
     write_block,
 )
+from ..split import CutPlan
 from ..wire import SERVER, Message, PartyId
 from .base import Mixture
+from .processes import Processes, State
 
 if TYPE_CHECKING:
     from .local import LocalEngine
-
-State = Mapping[str, Tensor]
 
 
 class Copy(NamedTuple):
@@ -47,7 +47,9 @@ def mix_over_wire(engine: "LocalEngine", mixture: Mixture) -> None:
     """
     server = engine.server
     diverged = [
-        c for c, w in mixture.weights.items() if w == 0 and not engine.client(c).is_finite()
+        c
+        for c, w in mixture.weights.items()
+        if w == 0 and engine.processes.holds(c) and not engine.client(c).is_finite()
     ]
     names = ["trained"] + (["average"] if server.average is not None else [])
     before = {name: list_holders(engine, name) for name in names}
@@ -66,8 +68,8 @@ def mix_over_wire(engine: "LocalEngine", mixture: Mixture) -> None:
             users = list_users(getattr(server, name), network, index, now[network, index])
             users |= {copy: [] for copy in holders.values() if copy not in users}
             users = {
-                copy: [c for c in group if c not in average.keepers]
-                for copy, group in users.items()
+                copy: [c for c in users[copy] if c not in average.keepers]
+                for copy in sort_copies(engine.plan, users)
             }
             matrix = mixing_matrix(holders, users, average.clusters, average.weights)
             _mix_block(engine, network, topic, list(users), matrix, moments)
@@ -119,6 +121,21 @@ def list_users(
     return users | idle
 
 
+def sort_copies(plan: CutPlan, copies: Iterable[Copy]) -> list[Copy]:
+    """Return the clients' copies by cuts and client, then the server's in their order.
+
+    A mean is a tree over them. Alike clients are mostly trained by one process, which then has
+    whole branches of it.
+    """
+
+    def place(copy: Copy) -> tuple[bool, list[int], int]:
+        if copy.party == SERVER:
+            return True, [], 0
+        return False, plan.by_client[copy.party].cuts.as_list(), copy.party
+
+    return sorted(copies, key=place)
+
+
 def _mix_block(
     engine: "LocalEngine",
     network: str,
@@ -131,18 +148,22 @@ def _mix_block(
     others = matrix.clone().fill_diagonal_(0.0)
     is_weighed = (others.sum(0) > 0).tolist()
     changes = (matrix.diagonal() != 1.0).tolist()
+    processes, parties = engine.processes, [copy.party for copy in copies]
     arrived: list[State] = []
     for copy, sends in zip(copies, is_weighed, strict=True):
-        optimizer = _optimizer(engine, copy, network) if moments == "average" else None
-        state: State = read_block(copy.block, optimizer)
-        if copy.party != SERVER and sends:
+        state = _read(engine, copy, network, moments)
+        if copy.party != SERVER and sends and processes.holds(copy.party):
             state = engine.wire.pass_on(Message(copy.party, SERVER, "blocks", topic, state))
         arrived.append(state)
     own, momenta = zip(*map(split_moments, arrived), strict=True)
-    mixed: list[State | None] = [*mix_states(own, matrix)]
+    mixed: list[State | None] = [*processes.mix(parties, own, matrix)]
     if moments == "average":
-        mixed = _add_moments(mixed, momenta, matrix)
+        mixed = _add_moments(processes, parties, mixed, momenta, matrix)
     for copy, new, is_new in zip(copies, mixed, changes, strict=True):
+        if not processes.holds(copy.party):
+            if is_new and new is not None:
+                _lend(copy, new)
+            continue
         optimizer = _optimizer(engine, copy, network)
         if moments == "reset" and optimizer is not None:
             forget_moments(optimizer, copy.block.parameters())
@@ -163,19 +184,43 @@ def _pass_blocks(
 ) -> None:
     """Let every client that holds a block go on with its giver's; moments go along or stay."""
     arrived: dict[Copy, State] = {}
+    processes = engine.processes
     for client_id, copy in holders.items():
         source = holders[givers[client_id]]
         if copy.party == SERVER or source == copy:
             continue
-        optimizer = _optimizer(engine, source, network) if moments == "average" else None
-        sent = {n: t.clone() for n, t in read_block(source.block, optimizer).items()}
-        message = Message(source.party, copy.party, "blocks", topic, sent)
-        arrived[copy] = engine.wire.pass_on(message)
+        sent: State = {n: t.clone() for n, t in _read(engine, source, network, moments).items()}
+        sent = processes.carry(source.party, copy.party, sent)
+        if processes.holds(source.party) or processes.holds(copy.party):
+            message = Message(source.party, copy.party, "blocks", topic, sent)
+            sent = engine.wire.pass_on(message)
+        arrived[copy] = sent
     for copy, state in arrived.items():
+        if not processes.holds(copy.party):
+            continue
         optimizer = _optimizer(engine, copy, network)
         if moments == "reset" and optimizer is not None:
             forget_moments(optimizer, copy.block.parameters())
         _take_over(engine, copy, network, state, moments)
+
+
+def _read(engine: "LocalEngine", copy: Copy, network: str, moments: str) -> State:
+    """Return a copy's tensors, with its moments where these are averaged; nothing elsewhere."""
+    if not engine.processes.holds(copy.party):
+        return {}
+    return read_block(
+        copy.block, _optimizer(engine, copy, network) if moments == "average" else None
+    )
+
+
+def _lend(copy: Copy, state: State) -> None:
+    """Let a client's block that is trained in another process show its new state, to draw from.
+
+    It lies in the memory of the mean, as those of the cluster's other members do.
+    """
+    for name, tensor in (*copy.block.named_parameters(), *copy.block.named_buffers()):
+        if name in state:
+            tensor.data = state[name]
 
 
 def _take_over(engine: "LocalEngine", copy: Copy, network: str, state: State, moments: str) -> None:
@@ -194,17 +239,23 @@ def _take_over(engine: "LocalEngine", copy: Copy, network: str, state: State, mo
 
 
 def _add_moments(
-    mixed: Sequence[State | None], momenta: Sequence[State], matrix: Tensor
+    processes: Processes,
+    parties: Sequence[PartyId],
+    mixed: Sequence[State | None],
+    momenta: Sequence[State],
+    matrix: Tensor,
 ) -> list[State | None]:
     """Average moments by the same matrix, among the copies that have any."""
     # Copies that were never trained, such as a server's that all clients hold, have no moments.
-    known = [row for row, state in enumerate(momenta) if state]
+    has_any = processes.agree(parties, [bool(state) for state in momenta])
+    known = [row for row, is_known in enumerate(has_any) if is_known]
     shares = matrix[known][:, known]
     totals = shares.sum(1, keepdim=True)
     shares = torch.where(totals > 0, shares / totals, torch.eye(len(known)).double())
     counted = [{n: t for n, t in momenta[row].items() if ".step." not in n} for row in known]
     found = list(mixed)
-    for row, state in zip(known, mix_states(counted, shares), strict=True):
+    means = processes.mix([parties[row] for row in known], counted, shares)
+    for row, state in zip(known, means, strict=True):
         own = mixed[row]
         if own is not None and state is not None:
             found[row] = {**own, **state}

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..federation import mix_states
-from ..parties import read_block, split_moments, write_block
+from ..parties import free_memory, read_block, split_moments, write_block
 from ..split import CutPlan
 from ..wire import SERVER, Message, PartyId
 from .base import Move
 from .mixing import block_topic
+from .processes import State
 
 if TYPE_CHECKING:
     from .local import LocalEngine
@@ -164,16 +165,25 @@ class Moves:
         receiver: PartyId,
     ) -> nn.Module:
         """Send a block, and return the receiver's copy of it."""
-        engine = self.engine
-        party = engine.server if sender == SERVER else engine.client(sender)
-        optimizer = party.optimizers.get(network) if holding == "trained" else None
+        engine, processes = self.engine, self.engine.processes
+        sent: State = {}
+        if processes.holds(sender):
+            party = engine.server if sender == SERVER else engine.client(sender)
+            optimizer = party.optimizers.get(network) if holding == "trained" else None
+            sent = read_block(given, optimizer)
+        sent = processes.carry(sender, receiver, sent)
         topic = block_topic(network, holding)
-        message = Message(sender, receiver, "moved_blocks", topic, read_block(given, optimizer))
-        arrived = engine.wire.pass_on(message)
+        message = Message(sender, receiver, "moved_blocks", topic, sent)
+        # It is counted once, where the client is.
+        arrived = engine.wire.pass_on(message) if processes.holds(message.client_id) else sent
         self.made.append(
             Move(message.client_id, network, index, message.direction, message.num_bytes)
         )
-        return self.make(network, index, arrived, given)
+        if processes.holds(receiver):
+            return self.make(network, index, arrived, given)
+        block = self._make_block(network, index, given)
+        free_memory([*block.parameters(), *block.buffers()])
+        return block
 
     def make(
         self, network: str, index: int, state: Mapping[str, Tensor], like: nn.Module
@@ -186,16 +196,21 @@ class Moves:
             state: What has arrived.
             like: A block on the same device, in the same mode, trained or not.
         """
-        block = copy.deepcopy(self.engine.networks[network][index]).to(_device_of(like))
-        block.train(like.training)
-        for own, theirs in zip(block.parameters(), like.parameters(), strict=True):
-            own.requires_grad_(theirs.requires_grad)
+        block = self._make_block(network, index, like)
         tensors, moments = split_moments(state)
         write_block(block, tensors)
         named = dict(block.named_parameters())
         for name, value in moments.items():
             key, _, owner = name.partition(".")[2].partition(".")
             self.moments.setdefault(named[owner], {})[key] = value.clone()
+        return block
+
+    def _make_block(self, network: str, index: int, like: nn.Module) -> nn.Module:
+        """Return a block of its own, where another of its kind is and as that is trained."""
+        block = copy.deepcopy(self.engine.networks[network][index]).to(_device_of(like))
+        block.train(like.training)
+        for own, theirs in zip(block.parameters(), like.parameters(), strict=True):
+            own.requires_grad_(theirs.requires_grad)
         return block
 
 

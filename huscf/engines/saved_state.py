@@ -51,9 +51,9 @@ def set_structure(
     Raises:
         CheckpointError: Where it is of other networks, or of other clients.
     """
-    check_complete(state, engine.get_state().keys() - {"remembered", "shared"})  # older
+    check_complete(state, get_state(engine).keys() - {"remembered", "shared"})  # older
     parties = engine.all_parties()
-    for party in parties.values():
+    for party in engine.held_parties().values():
         party.own_memory()  # what is loaded is written in place
     saved = CutPlan.from_dict(state["plan"])
     new = [client for client in engine.plan.client_ids if client not in saved.client_ids]

@@ -1,6 +1,15 @@
 """Clusters, weights, and averaging by block over unequal cuts. Plain torch and NumPy."""
 
-from .averaging import mix_states, mixing_matrix
+from .averaging import (
+    Row,
+    WeightedMean,
+    add_leaves,
+    find_rows,
+    make_tree,
+    mix_states,
+    mixing_matrix,
+    spread_rows,
+)
 from .clustered_policy import ClusteredPolicy
 from .clusters import (
     AgglomerativeClusters,
@@ -31,6 +40,7 @@ from .statistics import (
     pool_covariances,
 )
 from .swaps import draw_ring
+from .tree_sum import Node, TreeSum
 from .updates import CflClusters, UpdateClusters
 from .weights import (
     Divergence,
@@ -57,6 +67,7 @@ __all__ = [
     "IfcaClusters",
     "KMeansClusters",
     "MergedClusters",
+    "Node",
     "OneCluster",
     "Point2D",
     "PolicyMemory",
@@ -64,10 +75,14 @@ __all__ = [
     "ReferenceObserver",
     "RoundDecision",
     "RoundView",
+    "Row",
     "ServerCopies",
+    "TreeSum",
     "UpdateClusters",
     "WeightRule",
+    "WeightedMean",
     "Weighting",
+    "add_leaves",
     "align_embedding",
     "as_array",
     "assign_to_nearest",
@@ -77,9 +92,11 @@ __all__ = [
     "draw_ring",
     "embed_2d",
     "find_loud",
+    "find_rows",
     "gaussian_divergences",
     "keep_unless_better",
     "limit_covariances",
+    "make_tree",
     "match_labels",
     "mean_silhouette",
     "member_weights",
@@ -89,4 +106,5 @@ __all__ = [
     "position_divergences",
     "rand_index",
     "remember",
+    "spread_rows",
 ]

@@ -3,6 +3,8 @@
 from .block_state import (
     copy_moments,
     forget_moments,
+    free_memory,
+    is_freed,
     read_block,
     renew_norms,
     split_moments,
@@ -30,7 +32,9 @@ __all__ = [
     "copy_moments",
     "find_crossings",
     "forget_moments",
+    "free_memory",
     "is_finite",
+    "is_freed",
     "match_layout",
     "observed_boundary",
     "read_block",

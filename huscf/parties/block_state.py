@@ -1,7 +1,9 @@
 """A block's parameters, buffers and optimiser state as named tensors, to send and to take over."""
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -74,6 +76,31 @@ def copy_sharing(block: ModuleT) -> ModuleT:
     for parameter in block.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach(), parameter.requires_grad)
     return copy.deepcopy(block, memo)
+
+
+def free_memory(tensors: Iterable[Tensor], device: torch.device | None = None) -> None:
+    """Let go of tensors' memory: they keep shape and type, and must be given new to be used.
+
+    Until then floats read as NaN, and writing into them raises an error.
+
+    Args:
+        tensors: Changed in place.
+        device: Where they seem to be; None leaves them where they are.
+    """
+    for tensor in tensors:
+        tensor.data = _make_hole(tensor.dtype, device or tensor.device).expand(tensor.shape)
+
+
+def is_freed(tensor: Tensor) -> bool:
+    """Return whether a tensor has lost its memory to `free_memory`."""
+    return tensor.data_ptr() == _make_hole(tensor.dtype, tensor.device).data_ptr()
+
+
+@cache
+def _make_hole(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the one number that all freed tensors of a type show."""
+    value = math.nan if dtype.is_floating_point or dtype.is_complex else 1
+    return torch.full((), value, dtype=dtype, device=device)
 
 
 def _is_alike(one: Tensor, other: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """What client and server have in common: blocks, optimisers, and a part of every pass."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from ..errors import CheckpointError
 from ..methods import Method
 from ..models import Carry
-from .block_state import forget_moments
+from .block_state import forget_moments, free_memory, is_freed
 from .holdings import ClientBlocks, ServerBlocks, named_parameters, tensors_of
 
 
@@ -88,6 +88,24 @@ class Party(nn.Module):
         for optimizer in self.optimizers.values():
             for state in optimizer.state.values():
                 state.update({k: v.clone() for k, v in state.items() if isinstance(v, Tensor)})
+
+    def free_memory(self) -> None:
+        """Let go of the memory of all blocks, and of what there is to train them.
+
+        They keep their shapes, and must be given new tensors before they are used.
+        """
+        self.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers.values():
+            optimizer.state.clear()
+        free_memory(t for each in self.holdings for t in tensors_of(each))
+        self.shares_memory = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Party":
+        """Move to a device, say; what has no memory gets none by that."""
+        freed = [t for each in self.holdings for t in tensors_of(each) if is_freed(t)]
+        super()._apply(fn, recurse)
+        free_memory(freed)
+        return self
 
     def parameters_of(self, network: str) -> list[nn.Parameter]:
         """Return the trained parameters of one network, in fixed order."""

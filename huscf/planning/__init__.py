@@ -2,6 +2,7 @@
 
 from .costs.block_costs import BlockCost, measure_block_costs
 from .costs.plan_costs import PlanCosts, StepPass, count_passes, measure_plan_costs
+from .costs.step_costs import StepCosts
 from .devices.calibration import calibrate_profile
 from .devices.drift import DriftSchedule
 from .devices.fleet import ClientDevice, DevicesFile, Fleet, load_mapping
@@ -55,6 +56,7 @@ __all__ = [
     "SearchSettings",
     "SearchedPlan",
     "ServerProfile",
+    "StepCosts",
     "StepPass",
     "build_problem",
     "calibrate_profile",

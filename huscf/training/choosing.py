@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from functools import partial
 
-from torch import Tensor, tensor
+from torch import Tensor, float64, tensor
 
 from ..engines import LocalEngine, Mixture, Moments, block_topic, name_crossing
 from ..federation import choose_clusters
@@ -34,12 +34,20 @@ def let_clients_choose(
     """
     engine, before = module.engine, dict(module.engine.clusters)
     models = {cluster: c for c, cluster in sorted(before.items(), reverse=True)}
+    own = {
+        client: tensor(
+            [
+                _measure_loss(module, client, model, *batch[client])
+                for _, model in sorted(models.items())
+            ],
+            dtype=float64,
+        )
+        for client in batch
+        if engine.processes.holds(client)
+    }
     losses = {
-        client: {
-            cluster: _measure_loss(module, client, model, samples, labels)
-            for cluster, model in sorted(models.items())
-        }
-        for client, (samples, labels) in batch.items()
+        client: dict(zip(sorted(models), values.tolist(), strict=True))
+        for client, values in engine.processes.add_up(own).items()
     }
     chosen = choose_clusters(losses, before)
     for client in losses:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..engines import Mixture, Moments
+from ..engines import Mixture, Moments, Processes, count_samples
 from ..errors import HuscfError, check_complete, check_number
 from ..federation import (
     ClusteredPolicy,
@@ -90,6 +90,8 @@ class Federation:
         self._compared: dict[int, Tensor] = {}  # clients' blocks as the round began
         self._chose_in = 0  # the round for which clients chose last
         self._saved_observer: dict[str, Any] | None = None
+        self._processes = Processes()
+        self._counts_labels = False
 
     @property
     def per_cluster(self) -> PerCluster:
@@ -102,7 +104,7 @@ class Federation:
         return {
             "memory": self.memory.state_dict(),
             "observer": observer,
-            "label_counts": dict(self.label_counts),
+            "label_counts": self._add_up_labels(),
             "compared": dict(self._compared),
             "chose_in": self._chose_in,
         }
@@ -143,6 +145,12 @@ class Federation:
             self.observer = start_observer(module, self.observed_samples)
             if self._saved_observer is not None:
                 self.observer.load_state_dict(self._saved_observer)
+        self._processes = module.engine.processes
+        self._counts_labels = self.policy.needs_labels or module.method.num_shared > 0
+        held = self._processes.holds
+        self.label_counts = {c: own for c, own in self.label_counts.items() if held(c)}
+        if self.observer is not None:
+            module.engine.further_statistics = [self.observer.statistics]
         if self.policy.needs_updates:
             self._compared = {**read_compared(module), **self._compared}
         clusters = self.policy.first_clusters(list(module.engine.clusters), module.seed)
@@ -156,10 +164,14 @@ class Federation:
         if self.policy.lets_choose and self._chose_in < module.num_rounds:
             self._chose_in = module.num_rounds
             let_clients_choose(module, batch, self.per_cluster, self.moments)
-        if self.policy.needs_labels or module.method.num_shared:
-            count_labels(self.label_counts, module, batch)
+        if not self._counts_labels and self.observer is None:
+            return
+        own = module.engine.choose_own(count_samples(batch))
+        if self._counts_labels:
+            count_labels(self.label_counts, module, {c: batch[c] for c in own})
         if self.observer is not None:
-            observe_batch(self.observer, module, batch)
+            wanted = {c: batch[c] for c in own if self.observer.wants(c)}
+            observe_batch(self.observer, module, wanted)
 
     def end_round(
         self, module: FederatedRun, is_last: bool, domains: Mapping[int, str] | None = None
@@ -239,6 +251,11 @@ class Federation:
         averages = {n: method.average(n, number, plain, told) for n in networks}
         return {network: each for network, each in averages.items() if each != plain}
 
+    def _add_up_labels(self) -> dict[int, Tensor]:
+        """Return what all processes' clients have counted."""
+        counts = self.label_counts
+        return self._processes.add_up(counts) if self._counts_labels else dict(counts)
+
     def choose_givers(
         self, module: FederatedRun, decision: RoundDecision
     ) -> dict[str, dict[int, int]]:
@@ -261,4 +278,4 @@ class Federation:
                 module.engine.share(network, self._tell_labels(module), number)
 
     def _tell_labels(self, module: FederatedRun) -> dict[int, tuple[int, ...]]:
-        return send_label_counts(self.label_counts, module)
+        return send_label_counts(self._add_up_labels(), module)

@@ -24,6 +24,7 @@ from ..metrics import InceptionFeatures
 from ..metrics.evaluation import Effort, ScoreBook, TestProtocol
 from ..models import SampleShape
 from ..parties import Client, Server
+from ..planning import StepCosts
 from ..split import CutPlan, PlanSource, UniformPlan
 from ..wire import Wire
 from .checkpoint_checks import (
@@ -107,7 +108,7 @@ class SplitModule(EvaluatedModule):
         super().__init__()
         self.automatic_optimization = False
         self.sample_shape = sample_shape
-        self.client_sizes = dict(client_sizes)
+        self.batch_sizes, self.client_sizes = dict(batch_sizes), dict(client_sizes)
         self.method = method or HuscfGan()
         effort = Effort(
             num_evaluated_per_class,
@@ -155,7 +156,28 @@ class SplitModule(EvaluatedModule):
                 "model.engine: serial runs in one process: set it to stacked, or trainer.devices "
                 "to 1"
             )
-        self.engine = RankedEngine(self.engine, ranks)
+        if isinstance(self.engine, RankedEngine):
+            self.engine.join(ranks)
+            return
+        sizes, networks = self.batch_sizes, self.engine.networks
+        request = request_plan(self.method, networks, self.sample_shape, sizes, self.seed)
+        self.engine = RankedEngine(self.engine, ranks, sizes, StepCosts(request).predict)
+
+    def collect_state_dict(self) -> dict[str, Any]:
+        """Return the state of all parties; of several processes the first has the whole of it."""
+        lacking = {f"parties.{n}": t for n, t in self.engine.fetch_state().items()}
+        return {**self.state_dict(), **lacking}
+
+    def load_own_state(self, state: Mapping[str, Tensor]) -> None:
+        """Load a checkpoint's tensors of those parties that this process has."""
+        held = self.engine.held_parties()
+        elsewhere = {n for n in self.engine.all_parties() if n not in held}
+        own = {
+            name: tensor
+            for name, tensor in state.items()
+            if not (name.startswith("parties.clients.") and name.split(".")[2] in elsewhere)
+        }
+        self.load_state_dict(own, strict=False)
 
     def client(self, client_id: int) -> Client:
         """Return one client."""

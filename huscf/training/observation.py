@@ -89,6 +89,9 @@ def send_label_counts(
         return {}
     found = dict.fromkeys(module.engine.clusters, (0,) * module.engine.shape.num_classes)
     for client, own in counts.items():
+        if not module.engine.processes.holds(client):
+            found[client] = tuple(own.tolist())  # it is sent where the client is
+            continue
         message = Message(client, SERVER, "label_counts", "labels", {"counts": own})
         found[client] = tuple(module.engine.wire.pass_on(message)["counts"].tolist())
     return found

@@ -55,13 +55,25 @@ class RankedStrategy(DDPStrategy):
         atexit.register(_leave)
         self._ranks = Ranks.join()
 
-    def setup(self, trainer: Trainer) -> None:
-        """Set up as for one device, then share out the clients."""
-        Strategy.setup(self, trainer)
+    def setup_environment(self) -> None:
+        """Join the other processes, and share out the clients before a checkpoint is loaded."""
+        super().setup_environment()
         module = self.lightning_module
-        if trainer.state.fn == TrainerFn.FITTING and isinstance(module, SplitModule):
+        if isinstance(module, SplitModule) and module.trainer.state.fn == TrainerFn.FITTING:
             assert self._ranks is not None
             module.spread_over(self._ranks)
+
+    def setup(self, trainer: Trainer) -> None:
+        """Set up as for one device."""
+        Strategy.setup(self, trainer)
+
+    def model_to_device(self) -> None:
+        """Move what this process trains; what shares the networks' memory would lose that by it."""
+        module = self.lightning_module
+        is_elsewhere = self.root_device.type != "cpu"
+        if is_elsewhere and isinstance(module, SplitModule):
+            module.engine.free_guests()
+        super().model_to_device()
 
     def _setup_model(self, model: nn.Module) -> nn.Module:  # type: ignore[override]
         """Leave the model alone: DDP would give all processes the first one's parameters."""
@@ -71,8 +83,13 @@ class RankedStrategy(DDPStrategy):
         """Return the state of all parties; every process calls it."""
         module = self.lightning_module
         assert isinstance(module, SplitModule)
-        module.engine.gather_clients()
-        return super().lightning_module_state_dict()
+        return module.collect_state_dict()
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Load what this process has; that a checkpoint fits is checked before."""
+        module = self.lightning_module
+        assert isinstance(module, SplitModule)
+        module.load_own_state(checkpoint["state_dict"])
 
     def barrier(self, *args: Any, **kwargs: Any) -> None:
         """Wait for all, however long one of them evaluates or writes."""

@@ -25,10 +25,12 @@ def read_compared(module: FederatedRun) -> dict[int, Tensor]:
     )
     common = sorted(set.intersection(*held)) if held else []
     found = {}
-    for client in plan.client_ids if common else ():
+    held_here = [c for c in plan.client_ids if module.engine.processes.holds(c)]
+    for client in held_here if common else ():
         blocks = module.engine.client(client).blocks(network or "")
         own = [p.detach().flatten() for index in common for p in blocks[index].parameters()]
         found[client] = torch.cat(own).float().cpu() if own else torch.zeros(0)
+    found = module.engine.processes.add_up(found)
     if not any(len(values) for values in found.values()):
         raise HuscfError(
             "federation.rule: compares what clients change in blocks that all of them hold, and "

@@ -202,7 +202,7 @@ def uncut_step(networks, private, make_optimizer=None, change=lambda samples: sa
 
 def save(module):
     """A checkpoint as it comes back from a file."""
-    checkpoint = {"state_dict": module.state_dict()}
+    checkpoint = {"state_dict": module.collect_state_dict()}
     module.on_save_checkpoint(checkpoint)
     file = io.BytesIO()
     torch.save(checkpoint, file)
@@ -213,7 +213,7 @@ def save(module):
 def restore(module, checkpoint):
     """Go on from a checkpoint, in Lightning's order."""
     module.on_load_checkpoint(checkpoint)
-    module.load_state_dict(checkpoint["state_dict"])
+    module.load_own_state(checkpoint["state_dict"])
     module.configure_optimizers()
     return module
 

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ...errors import HuscfError
+from ...spill import as_bytes, make_dense
 
 #: Whoever waits for another may have to wait for an evaluation; lost processes show at once.
 PATIENCE = timedelta(days=1)
@@ -84,6 +85,27 @@ class Ranks:
         self._call(dist.broadcast, packed, source)
         return _unpack(packed) if parcel is None else parcel
 
+    def carry(self, source: int, target: int, parcel: Parcel | None) -> Parcel | None:
+        """Return in one process what another gives; in that one its own, and None elsewhere.
+
+        Args:
+            source: Who gives.
+            target: Who gets it.
+            parcel: What is given; others give None.
+        """
+        if self.rank == source and source != target:
+            assert parcel is not None
+            packed = _pack(*parcel)
+            self._call(dist.send, torch.tensor([len(packed)]), target)
+            self._call(dist.send, packed, target)
+        elif self.rank == target and source != target:
+            size = torch.zeros(1, dtype=torch.int64)
+            self._call(dist.recv, size, source)
+            packed = torch.empty(int(size), dtype=torch.uint8)
+            self._call(dist.recv, packed, source)
+            return _unpack(packed)
+        return parcel
+
     def _call(self, collective: Any, *arguments: Any) -> None:
         try:
             collective(*arguments, group=self._group)
@@ -102,10 +124,11 @@ def _describe(error: BaseException, rank: int) -> str:
 
 def _pack(value: Any, tensors: Sequence[Tensor]) -> Tensor:
     """Return bytes: the header's length, the header, and the tensors one after the other."""
-    kinds = [[list(t.shape), str(t.dtype).removeprefix("torch.")] for t in tensors]
+    given = [make_dense(tensor.detach().cpu()) for tensor in tensors]
+    kinds = [[list(t.shape), list(t.stride()), str(t.dtype).removeprefix("torch.")] for t in given]
     text = json.dumps([value, kinds]).encode()
     head = len(text).to_bytes(8, "little") + text
-    flat = [t.detach().cpu().reshape(-1).view(torch.uint8) for t in tensors if t.numel()]
+    flat = [as_bytes(tensor) for tensor in given if tensor.numel()]
     return torch.cat([torch.frombuffer(bytearray(head), dtype=torch.uint8), *flat])
 
 
@@ -113,11 +136,11 @@ def _unpack(packed: Tensor) -> Parcel:
     start = 8 + int.from_bytes(packed[:8].numpy().tobytes(), "little")
     value, kinds = json.loads(packed[8:start].numpy().tobytes())
     tensors = []
-    for shape, name in kinds:
-        made = torch.empty(shape, dtype=getattr(torch, name))
+    for shape, strides, name in kinds:
+        made = torch.empty_strided(shape, strides, dtype=getattr(torch, name))
         stop = start + made.nbytes
         if made.numel():
-            made.view(-1).view(torch.uint8).copy_(packed[start:stop])
+            as_bytes(made).copy_(packed[start:stop])
         tensors.append(made)
         start = stop
     return value, tensors

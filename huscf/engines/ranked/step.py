@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ...federation import Node, TreeSum
 from ...methods import Phase
 from ..stacked.gradient_sum import GradientSum
 from ..stacked.norm_stats import NormStats
 from ..stacked.phase_run import Sums
 from ..stacked.step import StackedStep
-from ..stacked.tree_sum import Node, TreeSum
 
 if TYPE_CHECKING:
     from .engine import RankedEngine
@@ -49,9 +49,7 @@ class RankedStep(StackedStep):
             NormStats([layer] * len(means), *moved).update_running_stats()
 
     def _choose_own(self) -> list[int]:
-        groups = [list(each.client_ids) for each in self.microbatches]
-        costs = [float(sum(self.sizes[client] for client in group)) for group in groups]
-        return self.engine.share_out(groups, costs)
+        return self.engine.share_out(self.sizes)
 
     def _sum_over_all(self, phase: Phase, shares: dict[int, float]) -> Sums | None:
         """Run a phase here, and complete the tree with what the other processes computed."""

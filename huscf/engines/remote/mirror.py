@@ -14,6 +14,7 @@ from ...wire import SERVER, MemoryWire, Message
 from ..base import Mixture
 from ..local import LocalEngine
 from ..mixing import mix_over_wire
+from ..processes import Processes
 
 if TYPE_CHECKING:
     from .engine import RemoteEngine
@@ -120,6 +121,7 @@ class StandIn:
     ) -> None:
         self.server, self.wire, self.method = server, wire, engine.method
         self.networks = engine.networks
+        self.processes = Processes()
         entries = tuple(engine.plan.by_client[client_id] for client_id in present)
         self.plan = CutPlan(engine.plan.blocks, entries)
         averaged = engine.method.averaged

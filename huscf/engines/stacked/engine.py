@@ -6,9 +6,10 @@ import torch
 
 from ...methods import Phase
 from ...parties import Segment
-from ..base import Batches, StepResult
+from ..base import Batches, LazyBatches, StepResult, count_samples
 from ..local import LocalEngine
 from .fused_step import FusedStep
+from .microbatch import divide_clients
 from .run_stacked import can_stack, draws_random_numbers
 from .step import StackedStep
 from .threads import GroupThreads
@@ -25,17 +26,19 @@ class StackedEngine(LocalEngine):
         self._fused: dict[str, FusedStep] = {}
         self._present: tuple[int, ...] = ()
         self._stackable: dict[Segment, bool] = {}
+        self._divided: tuple[dict[int, int], list[list[int]]] = {}, []
 
     def run_step(self, batches: Batches, step: int) -> StepResult:
         """Run all phases of a step for the clients that have a batch."""
-        sizes = {client_id: len(labels) for client_id, (_, labels) in batches.items()}
+        sizes = count_samples(batches)
         dropped_before = dict(self.num_dropped)
         phases = self.method.phases(step)
         run = self._begin_step(sizes, phases)
         own = run.own_clients
         self._set_present(tuple(own))
         with run.threads.shared_out(run.num_threads):
-            self.load_batches({client_id: batches[client_id] for client_id in own}, step)
+            own_sizes = {client_id: sizes[client_id] for client_id in own}
+            self.load_batches(LazyBatches(own_sizes, batches.__getitem__), step)
             losses = {phase.name: run.run_phase(phase) for phase in phases}
             run.update_norms()
             self.update_averages(step, run.own_clients)
@@ -45,6 +48,21 @@ class StackedEngine(LocalEngine):
 
     def _begin_step(self, sizes: Mapping[int, int], phases: Sequence[Phase]) -> StackedStep:
         return StackedStep(self, sizes, phases, GroupThreads() if self.uses_threads else None)
+
+    def divide(self, sizes: Mapping[int, int]) -> list[list[int]]:
+        """Return groups of a step's clients that run side by side; the same every time.
+
+        Args:
+            sizes: Samples of each participant.
+        """
+        if self._divided[0] != sizes:
+            groups = divide_clients(sizes, self._describe, self.is_stackable)
+            self._divided = dict(sizes), groups
+        return self._divided[1]
+
+    def _describe(self, client_id: int) -> tuple[int, tuple[range, ...]]:
+        ranges = (self.server.server_range(name, client_id) for name in self.networks)
+        return self.server.trained.route[client_id], tuple(ranges)
 
     def fused(self, network: str) -> FusedStep:
         """Return what steps a network's blocks of the server and all who take part at once."""

@@ -6,13 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...errors import NonFiniteError
+from ...federation import TreeSum
 from ...methods import Phase
 from ...wire import MemoryWire
-from .microbatch import Microbatch, divide_clients
+from .microbatch import Microbatch
 from .norm_stats import NormStats
 from .phase_run import PhaseRun, Sums
 from .threads import GroupThreads
-from .tree_sum import TreeSum
 
 if TYPE_CHECKING:
     from .engine import StackedEngine
@@ -55,7 +55,7 @@ class StackedStep:
         is_pure = all(map(engine.is_stackable, sizes))
         wire = engine.wire
         is_identity = isinstance(wire, MemoryWire) and wire.is_identity
-        groups = divide_clients(sizes, self._describe, engine.is_stackable)
+        groups = engine.divide(sizes)
         self.microbatches = [Microbatch(group) for group in groups]
         self.own = self._choose_own()
         # Of what a wire draws or remembers, threads would change the order.
@@ -141,11 +141,6 @@ class StackedStep:
     def _free_gradients(self, phase: Phase) -> None:
         for network in phase.trains:
             self.engine.fused(network).free_gradients()
-
-    def _describe(self, client_id: int) -> tuple[int, tuple[range, ...]]:
-        server = self.engine.server
-        ranges = tuple(server.server_range(network, client_id) for network in self.engine.networks)
-        return server.trained.route[client_id], ranges
 
     def _run_microbatches(
         self, phase: Phase, shares: dict[int, float], total: TreeSum[Sums], places: Sequence[int]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from huscf.engines import Mixture
+from huscf.engines import ClientBatch, LazyBatches, Mixture
 from huscf.engines.ranked.engine import divide
 from huscf.engines.stacked import microbatch
 from huscf.errors import HuscfError
@@ -35,11 +35,6 @@ def make(**options):
     return make_gan(CUTS, depth=4, ema_decay=0.9, **options)
 
 
-def save_on(module):
-    module.engine.gather_clients()
-    return save(module)
-
-
 def train(module, moments="keep", steps=range(3), cuts=None):
     """Two rounds, with clients that stay away, another cut, and steps within a round after it."""
     losses = []
@@ -56,7 +51,7 @@ def train(module, moments="keep", steps=range(3), cuts=None):
         moves = module.engine.apply_plan(plan)
     for step in (7, 8):
         losses.append(module.engine.run_step(make_batch(CUTS, step), step))
-    return losses, seen, moves, save_on(module)
+    return losses, seen, moves, save(module)
 
 
 def assert_equal(one, other, where="all"):
@@ -83,9 +78,12 @@ def assert_same_run(expected, found):
         assert (own_seen.present, own_seen.clusters) == (seen.present, seen.clusters)
         assert (own_seen.summary.means == seen.summary.means).all()
         assert (own_seen.summary.covariances == seen.summary.covariances).all()
-        assert_equal(checkpoint["state_dict"], saved["state_dict"])
         if rank == 0:
+            assert_equal(checkpoint["state_dict"], saved["state_dict"])
             assert_equal(checkpoint["huscf"], saved["huscf"])
+        for name, tensor in saved["state_dict"].items():
+            if name.startswith("parties.server."):
+                assert torch.equal(tensor, checkpoint["state_dict"][name]), name
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -122,11 +120,15 @@ def test_a_checkpoint_goes_on_with_any_number_of_processes(before, after):
     expected = second(whole)
 
     def run(count, work, *states):
-        modules = [make() for _ in range(count)]
-        for module in modules:
+        def load_and_work(module):
             for state in states:
                 restore(module, copy.deepcopy(state))
-        return [work(modules[0])] if count == 1 else run_on_ranks(modules, work)
+            return work(module)
+
+        modules = [make() for _ in range(count)]
+        if count == 1:
+            return [load_and_work(modules[0])]
+        return run_on_ranks(modules, load_and_work)
 
     checkpoint = run(before, first)[0][-1]
     assert_same_run(expected, run(after, second, checkpoint))
@@ -178,16 +180,102 @@ def test_an_error_of_one_process_stops_all():
     assert run_on_ranks([make() for _ in range(2)], run) == [line] * 2
 
 
-def test_optimiser_state_lives_in_the_client_s_process_alone():
+def memory_of(module, client):
+    """Bytes of a client's blocks, averages and moments, in whatever memory they lie."""
+    party = module.client(client)
+    tensors = [*party.parameters(), *party.buffers()]
+    for optimizer in party.optimizers.values():
+        tensors += [t for state in optimizer.state.values() for t in state.values()]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())
+
+
+def test_what_a_client_trains_lives_in_its_process_alone():
     def run(module):
         module.engine.run_step(make_batch(CUTS), 0)
-        return {
-            c: sum(len(each.state) for each in module.client(c).optimizers.values()) for c in CUTS
-        }
+        return [memory_of(module, c) for c in CUTS], module.client(4).is_finite()
 
-    one, other = run_on_ranks([make() for _ in range(2)], run)
-    assert all((one[c] > 0) != (other[c] > 0) for c in CUTS)
-    assert one[0] > 0 and other[4] > 0
+    (one, has_last), (other, has_first) = run_on_ranks([make() for _ in range(2)], run)
+    assert all(max(pair) > 1000 * min(pair) for pair in zip(one, other, strict=True))
+    assert one[0] > other[0] and other[4] > one[4]
+    assert (has_last, has_first) == (False, True)
+
+
+def draw(module, client):
+    stream = torch.Generator().manual_seed(client)
+    return module.sample(client, torch.tensor([0, 1, 2]), stream)
+
+
+@pytest.mark.parametrize("averages", [True, False])
+def test_after_a_round_every_process_draws_as_any_client(averages):
+    """Members of a cluster show one memory; where nobody is averaged, blocks are brought along."""
+    clusters = CLUSTERS if averages else {c: c for c in CUTS}
+    weights = {c: 1 / sum(k == clusters[c] for k in clusters.values()) for c in CUTS}
+
+    def run(module):
+        for step in range(2):
+            module.engine.run_step(make_batch(CUTS, step), step)
+        module.engine.mix(Mixture(clusters, weights))
+        first = {t.data_ptr() for t in module.client(0).average.parameters()}
+        own = len(first & {t.data_ptr() for t in module.client(2).average.parameters()})
+        drawn = [draw(module, c) for c in CUTS]
+        # Who stays away keeps what all know; who trains does not.
+        module.engine.run_step(make_batch([0, 1, 3], 5), 5)
+        module.engine.gather_clients()
+        return drawn, [draw(module, c) for c in CUTS], own
+
+    expected = run(make())
+    assert bool(expected[2]) == averages
+    for found in run_on_ranks([make() for _ in range(2)], run):
+        assert_equal(expected, found)
+
+
+def test_reading_what_is_elsewhere_is_no_silent_error():
+    def run(module):
+        for step in range(2):
+            module.engine.run_step(make_batch(CUTS, step), step)
+        drawn = draw(module, 0 if module.engine.ranks.rank else 4)
+        freed = next(module.client(0 if module.engine.ranks.rank else 4).parameters())
+        with pytest.raises(RuntimeError), torch.no_grad():
+            freed.add_(1.0)
+        return bool(drawn.isnan().all())
+
+    assert run_on_ranks([make() for _ in range(2)], run) == [True, True]
+
+
+@pytest.mark.parametrize("moments", ["keep", "average", "reset"])
+def test_blocks_that_clients_pass_on_cross_processes(moments):
+    ring = {"discriminator": {c: (c + 2) % 5 for c in CUTS}}
+    same = {c: [1, 1, 1, 1] for c in CUTS}
+
+    def run(module):
+        for step in range(2):
+            module.engine.run_step(make_batch(CUTS, step), step)
+        weights = dict.fromkeys(CUTS, 0.2)
+        module.engine.mix(Mixture(dict.fromkeys(CUTS, 0), weights, True, moments, ring))
+        module.engine.run_step(make_batch(CUTS, 2), 2)
+        return save(module)
+
+    def make_ring():
+        return make_gan(same, depth=4, ema_decay=0.9)
+
+    assert_equal(run(make_ring()), run_on_ranks([make_ring() for _ in range(3)], run)[0])
+
+
+def test_a_process_puts_together_its_own_clients_batches_alone():
+    def run(module):
+        asked, batch = [], make_batch(CUTS)
+
+        def take(client):
+            asked.append(client)
+            return ClientBatch(*batch[client])
+
+        module.engine.run_step(LazyBatches(dict.fromkeys(CUTS, 6), take), 0)
+        return asked, module.engine.choose_own(dict.fromkeys(CUTS, 6))
+
+    (one, own), (other, others) = run_on_ranks([make() for _ in range(2)], run)
+    assert (one, other) == (own, others)
+    assert sorted(one + other) == list(CUTS) and one and other
 
 
 def test_all_take_over_the_cuts_of_the_first():

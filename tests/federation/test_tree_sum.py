@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from huscf.engines.stacked.tree_sum import TreeSum
+from huscf.federation import TreeSum
 
 
 def join(left, right):
