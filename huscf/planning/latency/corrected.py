@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...split import Placement
+from ...split import Placement, RoundTraffic
 from ..costs.block_costs import BlockCost
 from ..costs.plan_costs import PlanCosts, StepPass, list_flops, list_sizes
 from ..devices.units import BITS_PER_BYTE, UnitFigures
@@ -70,7 +70,9 @@ class CorrectedLatency(LatencyModel):
         stages = [_make_pass(one, blocks, entering, options, figures) for one in passes]
         stages.append(make_optimizer_step(blocks, options, figures))
         if self.steps_per_round:
-            stages.append(make_federation(blocks, options, figures, self.steps_per_round))
+            traffic = self.costs.rounds.get(network, RoundTraffic())
+            steps = self.steps_per_round
+            stages.append(make_federation(blocks, options, figures, steps, traffic))
         if self.move is not None:
             stages.append(make_moving(network, blocks, options, figures, self.move))
         return stages
