@@ -108,6 +108,8 @@ class UncutStep:
                 inputs = item.change_inputs(item.read_inputs(private, given), private)
                 with _frozen(networks[item.network], item, phases):
                     made[item.name] = run_blocks(dict(enumerate(networks[item.network])), inputs)
+            if item.learn is not None:
+                item.learn(made[item.name], private)
             if item.loss is not None:
                 losses.append(item.loss(made[item.name], private))
         torch.stack(losses).sum().backward()
