@@ -16,15 +16,15 @@ from huscf.models import Carry, ConditionalDiscriminator, ConditionalGenerator, 
 from huscf.randomness import make_generator
 from huscf.training import SplitModule
 
-#: The U-Net's width at the workload's width of a GAN.
-UNET_SHARE = 0.25
+#: A U-Net's width is a multiple of this, and a quarter of a GAN's.
+UNET_UNIT = 8
 
 
 def make_method(name: str, workload: Workload) -> Method:
     """Return a method of huscf.methods with networks of the workload's width."""
     width = workload.width
     if name == "FlowMatching":
-        return FlowMatching(partial(UNet, width=max(4, int(UNET_SHARE * width))))
+        return FlowMatching(partial(UNet, width=UNET_UNIT * max(1, width // (4 * UNET_UNIT))))
     made = getattr(methods, name)
     if not issubclass(made, HuscfGan):
         raise SystemExit(f"--method {name}: is no GAN of huscf.methods, nor FlowMatching")
