@@ -143,6 +143,12 @@ class Federation:
             self.observer = start_observer(module, self.observed_samples)
             if self._saved_observer is not None:
                 self.observer.load_state_dict(self._saved_observer)
+        if self.policy.lets_choose and "figures" not in module.method.kinds:
+            raise HuscfError(
+                f"federation.rule: clients tell which cluster they choose, and "
+                f"{type(module.method).__name__} lets no figures cross: set model.method to "
+                "huscf.methods.IfcaGan"
+            )
         if self.policy.needs_updates:
             self._compared = {**read_compared(module), **self._compared}
         clusters = self.policy.first_clusters(list(module.engine.clusters), module.seed)
