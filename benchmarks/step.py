@@ -1,15 +1,18 @@
 """Prints what one training step costs: python benchmarks/step.py [--json].
 
 ratio_to_limit is our time over that of uncut networks, speedup_* the naive split's (in fp32)
-over ours.
+over ours. With --method MdGan FlowMatching ... it is that of these methods, over the same phases on
+uncut networks in a plain loop.
 """
 
 import argparse
 import json
 import statistics
+from functools import partial
 from typing import Any
 
 import torch
+from uncut import make_method_module, uncut_step
 from yardsticks import (
     NaiveSplit,
     Step,
@@ -31,6 +34,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="runs of each; medians are printed")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no_bf16", action="store_true", help="leave bf16 out")
+    parser.add_argument("--method", nargs="+", default=[], help="classes of huscf.methods")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows: dict[str, dict[str, Any]] = {}
@@ -38,9 +42,14 @@ def main() -> None:
         for entry in arguments.workloads:
             clients, batch = map(int, entry.split("x"))
             workload = Workload(clients, batch, width, arguments.image_size)
-            rows[workload.name] = measure(workload, arguments.repeats, not arguments.no_bf16)
-            if not arguments.json:
-                print_row(workload.name, rows[workload.name])
+            found = {
+                f"{method} {workload.name}": partial(measure_method, method, workload)
+                for method in arguments.method
+            } or {workload.name: partial(measure, workload, with_bf16=not arguments.no_bf16)}
+            for name, run in found.items():
+                rows[name] = run(repeats=arguments.repeats)
+                if not arguments.json:
+                    print_row(name, rows[name])
     if arguments.json:
         print(json.dumps(rows))
 
@@ -69,6 +78,22 @@ def measure(workload: Workload, repeats: int, with_bf16: bool) -> dict[str, floa
     return row
 
 
+def measure_method(method: str, workload: Workload, repeats: int) -> dict[str, float]:
+    """Time a method's step as we run it and on uncut networks, in turns."""
+    steps: dict[str, Step] = {
+        "ours": our_step(workload, make_method_module(method, workload)),
+        "limit": uncut_step(method, workload),
+        "limit_channels_last": uncut_step(method, workload, channels_last=True),
+    }
+    seconds = time_alternately(steps, repeats)
+    limits = (seconds.pop("limit_channels_last"), seconds["limit"])
+    seconds["limit"] = min(limits, key=statistics.median)
+    return {
+        "ratio_to_limit": median_ratio(seconds["ours"], seconds["limit"]),
+        **{f"{name}_s": statistics.median(values) for name, values in seconds.items()},
+    }
+
+
 def in_bf16(step: Step) -> Step:
     """Return the step under bf16 mixed precision, as trainer.precision bf16-mixed runs it."""
 
@@ -81,7 +106,7 @@ def in_bf16(step: Step) -> Step:
 
 def print_row(name: str, row: dict[str, float]) -> None:
     """Print one workload's figures on one line."""
-    print(f"{name:20s}", *(f"{key} {value:.3f}" for key, value in row.items()), flush=True)
+    print(f"{name:32s}", *(f"{key} {value:.3f}" for key, value in row.items()), flush=True)
 
 
 if __name__ == "__main__":

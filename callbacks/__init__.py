@@ -4,6 +4,7 @@ from ..training import RoundResult
 from .activity_lines import ActivityLines
 from .base import RoundCallback, end_round, is_last_epoch
 from .best_round import BestRound
+from .budget import Budget
 from .closing_summary import ClosingSummary
 from .clustered_federation import ClusteredFederation
 from .evaluation import Evaluation
@@ -22,6 +23,7 @@ from .wandb_log import WandbLog
 __all__ = [
     "ActivityLines",
     "BestRound",
+    "Budget",
     "ClosingSummary",
     "ClusteredFederation",
     "Evaluation",

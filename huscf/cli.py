@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from .callbacks import (
     ActivityLines,
     BestRound,
+    Budget,
     ClosingSummary,
     ClusteredFederation,
     Evaluation,
@@ -114,6 +115,7 @@ class HuscfCLI(LightningCLI):
         parser.add_lightning_class_args(Replanning, "replanning")
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(BestRound, "best_round")
+        parser.add_lightning_class_args(Budget, "budget")
         parser.add_lightning_class_args(SampleGrid, "samples")
         parser.add_lightning_class_args(RunFolder, "run")
         parser.add_lightning_class_args(RunReport, "report")

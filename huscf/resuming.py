@@ -13,7 +13,7 @@ from .nested_values import flatten
 #: Sections of the configuration that may differ when a run is resumed.
 FREE_KEYS = (
     *("trainer", "training", "run", "samples", "evaluation", "report", "wandb"),
-    *("federation_log", "best_round", "ckpt_path", "weights_only"),
+    *("federation_log", "best_round", "budget", "ckpt_path", "weights_only"),
 )
 
 #: Keys of the data that say where they lie, not what they are: what they are is compared itself.

@@ -22,7 +22,7 @@ LENT_KEYS = ("seed_everything", "model", "data", "federation", "evaluation", "sa
 #: Sections that are mappings of keys.
 SECTIONS = (
     *("trainer", "model", "training", "federation", "federation_log", "replanning"),
-    *("evaluation", "best_round", "samples", "run", "report", "wandb"),
+    *("evaluation", "best_round", "budget", "samples", "run", "report", "wandb"),
 )
 
 NEEDS_CHECKPOINT = "this command needs --ckpt_path runs/.../last.ckpt"

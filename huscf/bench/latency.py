@@ -1,7 +1,7 @@
 """What a step of a finished run would take on given devices, from its method's declared phases."""
 
-from ..methods import request_plan
-from ..planning import DevicesFile, PlanOptions, PlanSubject, measure_latency
+from ..callbacks.budget import step_seconds
+from ..planning import DevicesFile
 from ..reporting import RunRecord
 from ..resuming import find_newest
 from ..sampling import load_gan
@@ -26,9 +26,6 @@ def simulate_step(run: RunRecord, devices: DevicesFile) -> float | None:
     data = run.config["data"]
     arguments = data.get("init_args") or {} if isinstance(data, dict) else {}
     batch_sizes = dict.fromkeys(module.plan.client_ids, arguments.get("batch_size", 64))
-    networks, shape = module.engine.networks, module.sample_shape
-    subject = PlanSubject.measure(request_plan(module.method, networks, shape, batch_sizes))
     last = run.last()
     steps = max(1, round(last.get("step", 1) / max(1, last.get("round", 1))))
-    fleet = devices.make_fleet(batch_sizes, 0)
-    return measure_latency(module.plan, subject, fleet, PlanOptions(steps_per_round=steps))
+    return step_seconds(module, batch_sizes, devices, steps)

@@ -23,7 +23,7 @@ from ..trust import Trust, parsing
 #: Sections that one process has and a server does without, or reads a key of.
 _OTHERS = (
     *("trainer", "training", "run", "data", "samples", "evaluation", "report", "wandb"),
-    *("federation_log", "best_round"),
+    *("federation_log", "best_round", "budget"),
 )
 
 

@@ -22,8 +22,9 @@ class IflGan(FedGan):
 
     Every client measures the maximum mean discrepancy of its last batch and the samples made for
     it, and tells the server. Generators are averaged with weights exp(discrepancy), so that those
-    who have learned less count more, and a client takes the average only where its own discrepancy
-    is above the mean. Discriminators are averaged as the federation says.
+    who have learned less count more, over all clients whatever their clusters, and a client takes
+    the average only where its own discrepancy is above the mean. Discriminators are averaged as the
+    federation says.
 
     Source: a reconstruction of IFL-GAN's weights, from two public scripts that repeat it.
         Deviations: one batch of the round's last step is measured; the kernel's width follows the

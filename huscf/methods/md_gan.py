@@ -106,12 +106,12 @@ class FslGan(MdGan):
     """One generator at the server; the discriminators of all clients are averaged.
 
     What a user's devices do to one another is the client's own matter: splitting the discriminator
-    over several changes time and traffic at home and nothing that is learned, so that a client here
-    is a user of one device (federated split GANs' special case).
+    over several changes time at home and nothing that is learned. So a client here is a user, and
+    planning knows the chain of its devices (`chain` of a profile, docs/planning.md).
 
     Source: Kortoci et al. 2022, arXiv:2207.01750, and its released notebook. Deviations: as of
         MdGan; feedback is averaged over clients, not summed; discriminators count in proportion to
-        samples where federation.weighting says so; the chain of devices is not simulated.
+        samples where federation.weighting says so.
 
     Args:
         num_batches: As of MdGan; 1 shows the same batch to everybody, in both halves of a step.

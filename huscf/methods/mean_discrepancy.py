@@ -17,7 +17,7 @@ def mean_discrepancy(one: Tensor, other: Tensor) -> Tensor:
         other: (M, ...), likewise.
     """
     points = torch.cat([one.flatten(1), other.flatten(1)]).float()
-    squares = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").square()
+    squares = torch.cdist(points, points, compute_mode="use_mm_for_euclid_dist").square()
     pairs = squares[torch.triu(torch.ones_like(squares, dtype=torch.bool), diagonal=1)]
     kernel = torch.exp(-squares / pairs.median().clamp(min=torch.finfo(torch.float32).tiny))
     count = len(one)

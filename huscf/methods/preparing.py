@@ -7,12 +7,15 @@ import torch
 
 from ..models import Network, SampleShape
 from ..randomness import derive_seed
-from ..split import Placement, PlanRequest, find_crossing
+from ..split import Placement, PlanRequest, RoundTraffic, find_crossing
 from .base import Method, trace_inputs
 from .phases import trace_passes
 
-#: A step of a long run: the passes of such are planned for.
+#: A step, or a round, of a long run: such are planned for.
 MANY_STEPS = 10**9
+
+#: Of a sample's label on the wire; its values are bytes.
+LABEL_BYTES = 8
 
 
 def build_networks(method: Method, shape: SampleShape, seed: int) -> dict[str, Network]:
@@ -48,7 +51,17 @@ def request_plan(
         trace_passes(method.phases(MANY_STEPS)),
         {name: _keep_secrets(method, name, network) for name, network in networks.items()},
         method.count_drawn(len(batch_sizes)),
+        {name: _describe_round(method, name, shape) for name in networks},
     )
+
+
+def _describe_round(method: Method, network: str, shape: SampleShape) -> RoundTraffic:
+    """Return what a round's end sends of a network."""
+    mixing = method.mixing(network, MANY_STEPS)
+    goes_up, comes_down = mixing != "keep", mixing in ("average", "swap")
+    sample_bytes = shape.channels * shape.image_size**2 + LABEL_BYTES
+    shared = method.num_shared * sample_bytes if mixing == "share" else 0
+    return RoundTraffic(goes_up, comes_down, shared)
 
 
 def _keep_secrets(method: Method, name: str, network: Network) -> Placement:

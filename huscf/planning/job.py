@@ -80,7 +80,8 @@ class PlanJob:
             ),
             latent_dim=sizes["latent_dim"],
         )
-        request = request_plan(method, method.build_networks(shape), shape, {0: self.batch_size})
+        batch_sizes = dict.fromkeys(self.devices.client_ids(), self.batch_size)
+        request = request_plan(method, method.build_networks(shape), shape, batch_sizes)
         return PlanSubject.measure(request, self.options.precision)
 
 

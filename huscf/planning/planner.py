@@ -14,8 +14,9 @@ from .devices.profiles import read_number, read_whole
 from .latency.corrected import CorrectedLatency
 from .latency.model import LatencyModel
 from .latency.overheads import Move
-from .paper.costs import count_paper_costs
+from .paper.costs import count_paper_blocks, count_paper_costs
 from .paper.latency import PaperLatency
+from .paper.uncut_latency import PaperUncutLatency, is_uncut
 from .problem.building import make_problem
 from .problem.constraints import Constraints, Objective
 from .problem.plan_problem import PlanProblem
@@ -188,14 +189,17 @@ def _make_model(subject: PlanSubject, options: PlanOptions, move: Move | None) -
         raise PlanError("latency_model paper: cannot count the cost of moving; use corrected")
     if options.steps_per_round:
         raise PlanError("latency_model paper: knows no steps_per_round; use corrected or 0")
-    for network, allowed in subject.request.placements.items():
-        if allowed != Placement():
-            raise PlanError(
-                f"latency_model paper: knows networks cut in three, and this method places the "
-                f"{network} otherwise; use corrected"
-            )
     if options.precision != "32-true":
         raise PlanError("latency_model paper: knows 32-true only; use corrected")
+    placements = subject.request.placements
+    if placements and all(map(is_uncut, placements.values())):
+        return PaperUncutLatency(count_paper_blocks(subject.request), subject.costs)
+    for network, allowed in placements.items():
+        if allowed != Placement():
+            raise PlanError(
+                f"latency_model paper: knows networks cut in three or not at all, and this method "
+                f"places the {network} otherwise; use corrected"
+            )
     return PaperLatency(count_paper_costs(subject.request))
 
 

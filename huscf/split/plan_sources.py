@@ -29,6 +29,21 @@ class TracedPass:
 
 
 @dataclass(frozen=True)
+class RoundTraffic:
+    """What a round's end sends of one network of one client.
+
+    Args:
+        goes_up: Whether the blocks that the client holds go up.
+        comes_down: Whether such blocks come down.
+        other_down_bytes: Of what else comes down.
+    """
+
+    goes_up: bool = True
+    comes_down: bool = True
+    other_down_bytes: float = 0.0
+
+
+@dataclass(frozen=True)
 class PlanRequest:
     """What a plan is made for.
 
@@ -41,6 +56,8 @@ class PlanRequest:
         passes: What a step runs, as most steps of a long run do.
         placements: Where the blocks of every network may lie.
         num_drawn: Different batches that the server draws in a step; None is one a client.
+        rounds: What a round's end sends of every network; of one that is missing, its blocks up
+            and down.
     """
 
     networks: Mapping[str, Network]
@@ -51,6 +68,7 @@ class PlanRequest:
     passes: Sequence[TracedPass] = ()
     placements: Mapping[str, Placement] = field(default_factory=dict)
     num_drawn: int | None = None
+    rounds: Mapping[str, RoundTraffic] = field(default_factory=dict)
 
     @property
     def client_ids(self) -> list[int]:

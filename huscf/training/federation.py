@@ -115,8 +115,8 @@ class Federation:
         self.memory = PolicyMemory.from_state_dict(state_dict["memory"])
         self._saved_observer = state_dict["observer"]
         self.label_counts = dict(state_dict["label_counts"])
-        self._compared = dict(state_dict["compared"])
-        self._chose_in = state_dict["chose_in"]
+        self._compared = dict(state_dict.get("compared", {}))
+        self._chose_in = state_dict.get("chose_in", 0)
 
     def begin(self, module: FederatedRun) -> None:
         """Before the first step: keep the reference blocks, part whom the policy parts anyway.
@@ -145,6 +145,12 @@ class Federation:
             self.observer = start_observer(module, self.observed_samples)
             if self._saved_observer is not None:
                 self.observer.load_state_dict(self._saved_observer)
+        if self.policy.lets_choose and "figures" not in module.method.kinds:
+            raise HuscfError(
+                f"federation.rule: clients tell which cluster they choose, and "
+                f"{type(module.method).__name__} lets no figures cross: set model.method to "
+                "huscf.methods.IfcaGan"
+            )
         self._processes = module.engine.processes
         self._counts_labels = self.policy.needs_labels or module.method.num_shared > 0
         held = self._processes.holds

@@ -48,6 +48,8 @@ def send_updates(before: Mapping[int, Tensor], module: FederatedRun) -> dict[int
     """
     found = {}
     for client, now in read_compared(module).items():
+        if client not in before or before[client].shape != now.shape:
+            continue  # new cuts, and so other blocks, which a round has to go by first
         change = now - before[client]
         if not (change.isfinite().all() and change.any()):
             continue

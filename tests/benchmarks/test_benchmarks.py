@@ -21,6 +21,11 @@ TINY = ["--json", "--image_size=8", "--repeats=1"]
             {"ratio_to_limit", "speedup_fp32", "speedup_bf16"},
         ),
         (
+            "step.py",
+            ["--workloads=2x3", "--widths=4", "--method", "MdGan", "HflGan", "FlowMatching"],
+            {"ratio_to_limit", "ours_s", "limit_s"},
+        ),
+        (
             "round.py",
             ["--clients=3", "--batch_size=3", "--width=4"],
             {"round_share", "speedup_averaging"},

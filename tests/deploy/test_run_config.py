@@ -21,6 +21,19 @@ AUGMENTATION = ("--model.method.augmentation", "huscf.methods.DiscriminatorAugme
             ("--federation.weighting", "huscf.federation.FeganWeights"),
             "federation.weighting: sites do not tell their label counts",
         ),
+        (
+            ("--federation.rule", "huscf.federation.CflClusters"),
+            "federation.rule: sites neither tell what a round changes",
+        ),
+        (
+            ("--federation.rule", "huscf.federation.IfcaClusters"),
+            "federation.rule: .* nor choose clusters",
+        ),
+        (
+            ("--model.method", "huscf.methods.PflGan"),
+            "PflGan needs blocks that are swapped or kept",
+        ),
+        (("--model.method", "huscf.methods.HflGan"), "HflGan needs clients to remember outputs"),
     ],
 )
 def test_methods_that_sites_cannot_run_are_refused_by_name(tmp_path, options, reason):

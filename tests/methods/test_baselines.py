@@ -35,7 +35,7 @@ from huscf.methods import (
 )
 from huscf.methods.proximal_gan import ProximalAdam
 from huscf.models import ConditionalDiscriminator, ConditionalGenerator
-from huscf.split import ExplicitPlan
+from huscf.split import ExplicitPlan, SavedPlan
 from huscf.training import SplitModule
 from tests.conftest import ENGINES, REPOSITORY, SHAPE, make_batch, run_step
 from tests.engines.cases import Recorder, restore, save
@@ -391,6 +391,8 @@ def test_resuming_is_bit_exact(method_class):
 def test_a_checkpoint_of_another_method_is_refused():
     with pytest.raises(HuscfError, match="of method MdGan, here FslGan"):
         restore(make(FslGan), save(make(MdGan)))
+    with pytest.raises(HuscfError, match="of method FedGan, here PflGan"):
+        restore(make(PflGan), save(make(FedGan)))
 
 
 @pytest.mark.parametrize(
@@ -406,6 +408,15 @@ def test_a_placement_that_a_method_does_not_allow_is_named(method_class, cuts, w
     with pytest.raises(PlanError, match=f"client 1: .*{words}"):
         plan = {0: make(method_class).plan.clients[0].cuts.as_list(), 1: cuts}
         make(method_class, 2, plan=plan)
+
+
+def test_a_plan_of_another_methods_networks_is_named(tmp_path):
+    path = tmp_path / "plan.yaml"
+    make(HflGan, 2).plan.save(path)
+    sizes = dict.fromkeys(range(2), 6), dict.fromkeys(range(2), 60)
+    words = "plan.yaml: the plan is for .* a global_generator of 5 blocks, these networks are a gen"
+    with pytest.raises(PlanError, match=words):
+        SplitModule(SHAPE, *sizes, MdGan(**NETWORKS, latent_dim=5), SavedPlan(str(path)))
 
 
 @pytest.mark.parametrize(

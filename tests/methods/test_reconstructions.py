@@ -1,5 +1,6 @@
 """IFL-GAN, HFL-GAN, PFL-GAN and clusters that clients choose: closed forms, and what happens."""
 
+import copy
 from math import exp, log
 
 import pytest
@@ -8,15 +9,19 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from huscf.engines.sharing import divide_evenly
 from huscf.errors import HuscfError
-from huscf.methods import Average, HflGan, IfcaGan, IflGan, PflGan
+from huscf.federation import IfcaClusters, UpdateClusters
+from huscf.methods import Average, HflGan, HuscfGan, IfcaGan, IflGan, PflGan
 from huscf.methods.averages import weigh_by_softmax
 from huscf.methods.hfl_gan import GLOBAL, average_clusters
 from huscf.methods.mean_discrepancy import mean_discrepancy
 from huscf.methods.pfl_gan import find_components, gaussian_divergences, weigh_alike
 from huscf.randomness import make_generator
 from huscf.training.choosing import _measure_loss
+from huscf.training.updates import send_updates
 from tests.conftest import ENGINES, SHAPE, make_batch, run_step
 from tests.methods.test_baselines import assert_close, end_round, make
+
+BY_CHANGES = {"rule": UpdateClusters(2)}
 
 
 def test_the_discrepancy_by_hand():
@@ -25,12 +30,12 @@ def test_the_discrepancy_by_hand():
     within = (2 + 2 * exp(-1)) / 4 + (2 + 2 * exp(-9)) / 4
     between = (1 + exp(-9) + exp(-1) + exp(-4)) / 4
     assert float(mean_discrepancy(one, other)) == pytest.approx(within - 2 * between, abs=1e-6)
-    assert float(mean_discrepancy(one, one)) == 0.0
+    assert float(mean_discrepancy(one, one)) == pytest.approx(0, abs=1e-6)
     stream = torch.Generator().manual_seed(0)
     near, alike, far = (torch.randn(64, 30, generator=stream) for _ in range(3))
     assert mean_discrepancy(near, far + 1) > 5 * mean_discrepancy(near, alike)
     constant = torch.zeros(3, 2)
-    assert float(mean_discrepancy(constant, constant)) == 0.0
+    assert float(mean_discrepancy(constant, constant)) == pytest.approx(0, abs=1e-6)
 
 
 def test_softmax_weights_by_hand():
@@ -300,6 +305,46 @@ def test_a_client_leaves_for_the_cluster_that_draws_samples_like_its_own():
     assert_close(
         module.engine.whole_network("generator", 1), module.engine.whole_network("generator", 2)
     )
+
+
+def test_clients_that_may_not_tell_cannot_choose():
+    with pytest.raises(
+        HuscfError, match=r"HuscfGan lets no figures cross: .* huscf\.methods\.Ifca"
+    ):
+        make(HuscfGan, 2, federation={"rule": IfcaClusters(2)})
+
+
+def test_new_cuts_begin_new_changes():
+    """Other blocks are compared then: a round goes by before clients are."""
+    module = make(HuscfGan, 3, plan={c: [1, 1, 1, 1] for c in range(3)}, federation=BY_CHANGES)
+    run_step(module, make_batch(range(3)))
+    assert len(module.federation.decide(module).clusters) == 3
+    end_round(module)
+    sent = module.wire.traffic.total(kinds=["blocks"])
+    module.engine.apply_plan(make(HuscfGan, 3, plan={c: [1, 1, 2, 1] for c in range(3)}).plan)
+    run_step(module, make_batch(range(3)), 1)
+    assert send_updates(module.federation._compared, module) == {}
+    end_round(module)
+    run_step(module, make_batch(range(3)), 2)
+    assert sorted(send_updates(module.federation._compared, module)) == [0, 1, 2]
+    assert module.wire.traffic.total(kinds=["blocks"]) > sent
+
+
+def test_a_change_is_what_a_round_has_made_of_blocks_that_all_hold():
+    module = make(HuscfGan, 2, plan={0: [1, 1, 1, 1], 1: [1, 1, 2, 1]}, federation=BY_CHANGES)
+    first = {i: copy.deepcopy(module.client(1).blocks("discriminator")[i]) for i in (0, 4)}
+    run_step(module, make_batch([1]))
+    found = send_updates(module.federation._compared, module)
+    assert list(found) == [1], "who was away has changed nothing"
+    now = module.client(1).blocks("discriminator")
+    expected = [
+        (p - q).detach().flatten()
+        for i in (0, 4)
+        for p, q in zip(now[i].parameters(), first[i].parameters(), strict=True)
+    ]
+    assert found[1] == pytest.approx(torch.cat(expected).double().numpy(), abs=1e-7)
+    sent = module.wire.traffic.total(1, "uplink", ["blocks"])
+    assert sent == 4 * len(found[1]), "in single precision"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models import Carry
-from ...split import Placement, PlanRequest, TracedPass
+from ...split import Placement, PlanRequest, RoundTraffic, TracedPass
 from .block_costs import BlockCost, measure_block_costs
 from .leakage import Leakage
 
@@ -59,6 +59,8 @@ class PlanCosts:
         input_bytes: Size per sample of what enters a network, which crosses where a client has no
             head.
         leakage: What cuts give away of the samples, or None where nobody has measured that.
+        rounds: What a round's end sends of a network; of one that is missing, its blocks up and
+            down.
     """
 
     blocks: Mapping[str, tuple[BlockCost, ...]]
@@ -66,6 +68,7 @@ class PlanCosts:
     placements: Mapping[str, Placement] = field(default_factory=dict)
     input_bytes: Mapping[str, float] = field(default_factory=dict)
     leakage: Leakage | None = None
+    rounds: Mapping[str, RoundTraffic] = field(default_factory=dict)
 
     def list_passes(self, network: str) -> list[StepPass]:
         """Return the passes through one network."""
@@ -87,7 +90,7 @@ def measure_plan_costs(request: PlanRequest, in_bf16: bool = False) -> PlanCosts
     sizes = {name: _size(request.inputs[name]) for name in request.networks}
     passes = count_passes(request.passes)
     drawn = [replace(one, num_drawn=request.num_drawn if one.is_drawn else None) for one in passes]
-    return PlanCosts(blocks, tuple(drawn), request.placements, sizes)
+    return PlanCosts(blocks, tuple(drawn), request.placements, sizes, rounds=request.rounds)
 
 
 def count_passes(traced: Sequence[TracedPass]) -> tuple[StepPass, ...]:

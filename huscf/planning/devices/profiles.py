@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from reprlib import repr as shorten
 from typing import Any
 
 from ...errors import PlanError
+from .chains import Chain
 
 MEBIBYTE = 2**20
 # Sizes that no device has, beyond which seconds are not finite.
@@ -22,6 +23,7 @@ _DEVICE_KEYS = {
     "memory_mib",
     "power_w",
 }
+_CHAIN_KEYS = {"chain", "lan_mbit_per_s", "chain_sharing"}
 _SERVER_KEYS = _DEVICE_KEYS - {"round_trip_ms", "memory_mib", "power_w"}
 
 
@@ -37,6 +39,8 @@ class DeviceProfile:
         round_trip_s: Delay of a message there and back; 0 neglects it.
         memory_bytes: What training may use; None is not limited.
         power_w: Power drawn while computing or transmitting; None is not known.
+        chain: The user's devices among which a network is shared out that the client holds whole;
+            None where this is its only one.
     """
 
     name: str
@@ -46,6 +50,7 @@ class DeviceProfile:
     round_trip_s: float = 0.0
     memory_bytes: float | None = None
     power_w: float | None = None
+    chain: Chain | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ def parse_profiles(values: object) -> dict[str, DeviceProfile]:
     Args:
         values: For each name either speed_gflops, or clock_mhz (of all cores together) and
             flops_per_cycle; uplink_mbit_per_s and downlink_mbit_per_s; optionally
-            round_trip_ms, memory_mib and power_w.
+            round_trip_ms, memory_mib and power_w. A user of several devices has a chain, names
+            of other profiles, lan_mbit_per_s, and optionally chain_sharing; see Chain.
 
     Raises:
         PlanError: Naming the profile and the key that is missing, unknown or out of range.
@@ -77,7 +83,11 @@ def parse_profiles(values: object) -> dict[str, DeviceProfile]:
     if not isinstance(values, Mapping) or not values:
         raise PlanError("profiles: must map at least one profile name to its figures")
     named = name_keys(values, "profiles")
-    return {name: _parse_device(name, figures) for name, figures in named.items()}
+    found = {name: _parse_device(name, figures) for name, figures in named.items()}
+    for name, figures in named.items():
+        if _CHAIN_KEYS & figures.keys():
+            found[name] = replace(found[name], chain=_parse_chain(name, figures, found))
+    return found
 
 
 def parse_server(values: object) -> ServerProfile:
@@ -152,7 +162,7 @@ def name_keys(values: Mapping[Any, Any], owner: str) -> dict[str, Any]:
 
 def _parse_device(name: str, values: object) -> DeviceProfile:
     owner = f"profiles: {name}"
-    figures = _check_keys(values, _DEVICE_KEYS, owner)
+    figures = _check_keys(values, _DEVICE_KEYS | _CHAIN_KEYS, owner)
     memory = read_figure(figures, "memory_mib", owner) if "memory_mib" in figures else None
     return DeviceProfile(
         name,
@@ -163,6 +173,23 @@ def _parse_device(name: str, values: object) -> DeviceProfile:
         memory_bytes=None if memory is None else memory * MEBIBYTE,
         power_w=read_figure(figures, "power_w", owner) if "power_w" in figures else None,
     )
+
+
+def _parse_chain(
+    name: str, figures: Mapping[str, Any], profiles: Mapping[str, DeviceProfile]
+) -> Chain:
+    owner, members = f"profiles: {name}", figures.get("chain")
+    if not isinstance(members, list) or not members:
+        raise PlanError(f"{owner}: chain must list the profiles of the user's devices")
+    for member in map(str, members):
+        if member not in profiles:
+            raise PlanError(f"{owner}: chain: no profile {member}; there are {', '.join(profiles)}")
+    speeds = tuple(profiles[str(member)].speed_flops_per_s for member in members)
+    rate = read_figure(figures, "lan_mbit_per_s", owner) * 1e6
+    try:
+        return Chain(speeds, rate, figures.get("chain_sharing", "proportional"))
+    except PlanError as error:
+        raise PlanError(f"{owner}: {error}") from None
 
 
 def _check_keys(values: object, known: set[str], owner: str) -> Mapping[str, Any]:

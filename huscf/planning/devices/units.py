@@ -69,6 +69,22 @@ class UnitFigures:
         rates = _column([unit.profile.downlink_bits_per_s for unit in self.units])
         return np.minimum(rates, self.server.downlink_bits_per_s)
 
+    def compute_s(self, flops: Column, work: Column, num_bytes: Column) -> Column:
+        """Return the seconds of one client's pass through a network that it holds whole.
+
+        Args:
+            flops: (blocks,) of a sample's pass, in forward order.
+            work: (blocks,) by which devices of a chain share it out, the same for all passes.
+            num_bytes: (blocks,) of a sample that leave each block.
+        """
+        seconds = self.batch * flops.sum() / self.speed_flops_per_s
+        for row, unit in enumerate(self.units):
+            if (chain := unit.profile.chain) is not None:
+                holders = chain.share_out(work.tolist())
+                one = chain.count_seconds(holders, flops, num_bytes.tolist())
+                seconds[row] = unit.batch_size * one
+        return seconds
+
     @cached_property
     def half_trip_s(self) -> Column:
         """Delay of one message one way."""

@@ -22,7 +22,8 @@ which for generator G and discriminator D, with F, B and I the forward, the back
 input-only backward pass, is F_G + 3 F_D + 2 B_D + I_D + B_G + optimiser steps (`count_passes`).
 A client without a head sends what enters the network (h = 0, s_0). Where the server draws it, once
 for all clients that get a batch, A_i = 0, and the way back ends at the server. A client without a
-tail gets the output (s_m). One that holds all takes R_i = n_i sum_l q_l / C_i.
+tail gets the output (s_m). One that holds all takes R_i = n_i sum_l q_l / C_i, or, shared out over
+a chain of its user's devices, the sum over these and what they send each other (`Chain`).
 Where they are asked for, a share of the federation and of moving blocks is added (`overheads.py`).
 """
 
@@ -31,7 +32,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...split import Placement
+from ...split import Placement, RoundTraffic
 from ..costs.block_costs import BlockCost
 from ..costs.plan_costs import PlanCosts, StepPass, list_flops, list_sizes
 from ..devices.units import BITS_PER_BYTE, UnitFigures
@@ -70,7 +71,9 @@ class CorrectedLatency(LatencyModel):
         stages = [_make_pass(one, blocks, entering, options, figures) for one in passes]
         stages.append(make_optimizer_step(blocks, options, figures))
         if self.steps_per_round:
-            stages.append(make_federation(blocks, options, figures, self.steps_per_round))
+            traffic = self.costs.rounds.get(network, RoundTraffic())
+            steps = self.steps_per_round
+            stages.append(make_federation(blocks, options, figures, steps, traffic))
         if self.move is not None:
             stages.append(make_moving(network, blocks, options, figures, self.move))
         return stages
@@ -123,7 +126,8 @@ def _make_pass(
         nodes += _make_queue(j, is_first=j == served.start)
     is_whole = not is_split.all()
     if is_whole:
-        max_terms["whole"] = n * work[m] / speed * ~is_split
+        at_home = list_flops(blocks, one.kind), list_flops(blocks, "forward"), list_sizes(blocks)
+        max_terms["whole"] = figures.compute_s(*at_home) * ~is_split
     return Stage(one.name, max_terms, sum_terms, (*nodes, _make_end(served, is_whole)), one.count)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...split import CutPlan
+from ...split import CutPlan, RoundTraffic
 from ..costs.block_costs import BlockCost
 from ..devices.units import BITS_PER_BYTE, UnitFigures
 from .model import is_held
@@ -47,12 +47,17 @@ def make_optimizer_step(blocks: Sequence[BlockCost], options: Ints, figures: Uni
 
 
 def make_federation(
-    blocks: Sequence[BlockCost], options: Ints, figures: UnitFigures, num_steps: int
+    blocks: Sequence[BlockCost],
+    options: Ints,
+    figures: UnitFigures,
+    num_steps: int,
+    traffic: RoundTraffic,
 ) -> Stage:
-    """Every client's parameters go up and come down once in so many steps."""
+    """What a round's end sends, such as every client's parameters, once in so many steps."""
     sizes = np.array([block.param_bytes for block in blocks], dtype=np.float64)
-    traffic = is_held(options, len(blocks)) @ sizes * np.ones((len(figures.units), 1))
-    return _make_transfer("federation", traffic, traffic, figures, num_steps)
+    held = is_held(options, len(blocks)) @ sizes * np.ones((len(figures.units), 1))
+    down = held * traffic.comes_down + traffic.other_down_bytes
+    return _make_transfer("federation", held * traffic.goes_up, down, figures, num_steps)
 
 
 def make_moving(

@@ -20,6 +20,10 @@ _ELEMENTWISE: dict[type[nn.Module], tuple[int, int]] = {
     nn.Sigmoid: (3, 2),
 }
 
+_WRONG_NETWORKS = (
+    "latency_model: paper knows a generator and a discriminator, this method has {}: take corrected"
+)
+
 
 @dataclass(frozen=True)
 class PaperBlockCost:
@@ -62,17 +66,27 @@ def count_paper_costs(request: PlanRequest) -> PaperCosts:
         PlanError: Where it is of other networks.
     """
     if set(request.networks) != {"generator", "discriminator"}:
-        raise PlanError(
-            "latency_model: paper knows a generator and a discriminator, this method has "
-            f"{', '.join(request.networks)}: take corrected"
-        )
-    generator, discriminator = request.networks["generator"], request.networks["discriminator"]
-    # Deviation: our discriminator ends in a logit, the released one in a sigmoid.
-    judge = Network([*list(discriminator)[:-1], nn.Sequential(discriminator[-1], nn.Sigmoid())])
-    return PaperCosts(
-        _count_network(generator, request.inputs["generator"][MAIN][:1]),
-        _count_network(judge, request.inputs["discriminator"][MAIN][:1]),
-    )
+        raise PlanError(_WRONG_NETWORKS.format(", ".join(request.networks)))
+    blocks = count_paper_blocks(request)
+    return PaperCosts(blocks["generator"], blocks["discriminator"])
+
+
+def count_paper_blocks(request: PlanRequest) -> dict[str, tuple[PaperBlockCost, ...]]:
+    """Count the work of a GAN's networks, by name, as `count_paper_costs` does.
+
+    Raises:
+        PlanError: Where it is of other networks.
+    """
+    if "generator" not in request.networks or "discriminator" not in request.networks:
+        raise PlanError(_WRONG_NETWORKS.format(", ".join(request.networks)))
+    found = {}
+    for name, network in request.networks.items():
+        blocks = list(network)
+        if name == "discriminator":
+            # Deviation: our discriminator ends in a logit, the released one in a sigmoid.
+            blocks[-1] = nn.Sequential(blocks[-1], nn.Sigmoid())
+        found[name] = _count_network(Network(blocks), request.inputs[name][MAIN][:1])
+    return found
 
 
 def _count_network(network: Network, inputs: Tensor) -> tuple[PaperBlockCost, ...]:

@@ -23,6 +23,8 @@ def sweep_thresholds(problem: PlanProblem) -> Ints:
         PlanError: Where the model is not the paper's.
     """
     model = problem.model
+    if all(len(choices.options) == 1 for choices in problem.networks):
+        return np.zeros((len(problem.units), len(problem.networks)), dtype=np.int64)
     if not isinstance(model, PaperLatency):
         raise PlanError(
             f"strategy exact: is for latency_model paper, not {model.name}; use strategy milp"

@@ -102,7 +102,7 @@ class PaperLatency(LatencyModel):
         passes = 3 if network == "discriminator" else 1
         batch = passes * figures.batch
         server = figures.server
-        speed, rate = figures.speed_flops_per_s, _rates(figures)
+        speed, rate = figures.speed_flops_per_s, get_rates(figures)
         # Deviation: the released queue in the last backward stage is that of block 4, not of
         # block 2; the published figures contain the slip, so this model keeps it.
         slip = blocks[3].backward_flops if is_head else far[1]
@@ -148,6 +148,6 @@ def _make_stage(
     )
 
 
-def _rates(figures: UnitFigures) -> Floats:
+def get_rates(figures: UnitFigures) -> Floats:
     """Return the clients' own rates, which the released code does not bound by the server's."""
     return np.array([[unit.profile.uplink_bits_per_s] for unit in figures.units])

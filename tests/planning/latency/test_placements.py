@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from huscf.errors import PlanError
-from huscf.methods import FedGan, HuscfGan, MdGan, PooledGan
+from huscf.methods import FedGan, HuscfGan, MdGan, PflGan, PooledGan
 from huscf.planning import (
     BlockCost,
     ClientDevice,
@@ -94,10 +94,25 @@ def test_a_methods_bytes_follow_from_its_phases(method, num_bytes):
     assert problem.traffic_bytes(solution)[0] == 100 * num_bytes
 
 
-def test_the_papers_model_knows_networks_cut_in_three_alone():
+def test_a_method_is_found_by_its_name():
     path = str(REPOSITORY / "configs" / "paper" / "devices.yaml")
-    with pytest.raises(PlanError, match="places the generator otherwise; use corrected"):
-        PlanJob.load(path, {"method": "MdGan", "latency_model": "paper"}).build()
     with pytest.raises(PlanError, match=r"method: Vae is none of FeGan.* HuscfGan"):
         PlanJob.load(path, {"method": "Vae"})
     assert PlanJob.load(path, {}).method is HuscfGan
+
+
+@pytest.mark.parametrize(
+    ("method", "up", "down"),
+    [
+        # The published numbers of parameters of both networks, and of the generator.
+        (FedGan, 4 * 3038662, 4 * 3038662),
+        (PflGan, 4 * 2221925, 512 * (28 * 28 + 8)),
+        (PooledGan, 0, 0),
+    ],
+)
+def test_a_rounds_traffic_follows_from_what_a_method_mixes(method, up, down):
+    path = str(REPOSITORY / "configs" / "paper" / "devices.yaml")
+    problem = PlanJob.load(path, {"method": method.__name__, "steps_per_round": 10}).build()
+    stage = problem.stages(np.zeros((len(problem.units), 2), dtype=np.int64))["federation"]
+    # A hundred clients share the server's 1e9 bit/s, which takes longer than the slowest client.
+    assert stage == pytest.approx(100 * 8 * (up + down) / 1e9 / 10)

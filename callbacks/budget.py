@@ -1,0 +1,95 @@
+"""Ends training at equal cost: after so many bytes, or so many seconds of given devices."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ..errors import HuscfError, check_number
+from ..methods import request_plan
+from ..named_configs import find_config
+from ..planning import DevicesFile, PlanOptions, PlanSubject, measure_latency
+from ..training import SplitModule
+from .clustered_federation import ClusteredFederation
+
+
+class Budget(Callback):
+    """Ends training where its cost is spent, so that runs of several methods end alike.
+
+    The round that is under way is closed, evaluated and saved.
+
+    Args:
+        max_mbytes: Training ends with the step by which all clients together have sent and
+            received so many megabytes (1e6 bytes), rounds included; None has no limit.
+        max_simulated_s: It ends with the last step that `devices` would have finished in so many
+            seconds, by the latency model corrected, a round's traffic spread over its steps; None
+            has no limit.
+        devices: Devices file for as many clients as the run has, for max_simulated_s.
+    """
+
+    def __init__(
+        self,
+        max_mbytes: float | None = None,
+        max_simulated_s: float | None = None,
+        devices: str | None = None,
+    ) -> None:
+        for name, value in (("max_mbytes", max_mbytes), ("max_simulated_s", max_simulated_s)):
+            if value is not None:
+                check_number(f"budget.{name}", value, is_open=True)
+        if max_simulated_s is not None and devices is None:
+            raise HuscfError("budget.max_simulated_s: needs budget.devices, a devices file")
+        self.max_mbytes = max_mbytes
+        self.max_simulated_s = max_simulated_s
+        self.devices = None if devices is None else DevicesFile.load(find_config(devices))
+        self.step_s = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Work out what a step takes on the devices; refuse what cannot be counted."""
+        assert isinstance(pl_module, SplitModule)
+        if self.max_mbytes is not None and trainer.world_size > 1:
+            raise HuscfError(
+                "budget.max_mbytes: each of several processes counts its own clients' bytes: set "
+                "trainer.devices to 1"
+            )
+        if self.max_simulated_s is not None and self.devices is not None:
+            rounds = [c for c in trainer.callbacks if isinstance(c, ClusteredFederation)]  # type: ignore[attr-defined]
+            steps = sum(own.every_n_epochs for own in rounds[:1]) * trainer.num_training_batches
+            batch_sizes = trainer.datamodule.batch_sizes  # type: ignore[attr-defined]
+            self.step_s = step_seconds(pl_module, batch_sizes, self.devices, int(steps))
+            if self.step_s > self.max_simulated_s:
+                raise HuscfError(
+                    f"budget.max_simulated_s is {self.max_simulated_s:g}, and a single step takes "
+                    f"{self.step_s:.3g} s on these devices"
+                )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Let training end where the budget is spent, or another step would exceed it."""
+        assert isinstance(pl_module, SplitModule)
+        if self.max_mbytes is not None:
+            trainer.should_stop |= pl_module.wire.traffic.total() >= 1e6 * self.max_mbytes
+        if self.max_simulated_s is not None:
+            next_s = (trainer.global_step + 1) * self.step_s
+            trainer.should_stop |= next_s > self.max_simulated_s
+
+
+def step_seconds(
+    module: SplitModule, batch_sizes: dict[int, int], devices: DevicesFile, steps_per_round: int
+) -> float:
+    """Return the seconds of a step of a module's plan, with its share of a round's traffic.
+
+    Args:
+        module: Whose method and plan.
+        batch_sizes: Samples a step by client id.
+        devices: For as many clients.
+        steps_per_round: Steps between two rounds; 0 leaves their traffic out.
+
+    Raises:
+        HuscfError: Where the devices are not for the run's clients.
+    """
+    networks, shape = module.engine.networks, module.sample_shape
+    subject = PlanSubject.measure(request_plan(module.method, networks, shape, batch_sizes))
+    fleet = devices.make_fleet(batch_sizes, 0)
+    return measure_latency(
+        module.plan, subject, fleet, PlanOptions(steps_per_round=steps_per_round)
+    )

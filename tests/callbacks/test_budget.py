@@ -1,0 +1,99 @@
+"""Runs that end at equal cost, through the command line."""
+
+import csv
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from huscf.__main__ import main
+from huscf.callbacks import Budget, ClusteredFederation
+from huscf.errors import HuscfError
+from huscf.methods import request_plan
+from huscf.planning import DevicesFile, PlanOptions, PlanSubject, measure_latency
+from tests.conftest import REPOSITORY, SHAPE, make_gan
+
+QUICKSTART = str(REPOSITORY / "configs" / "quickstart.yaml")
+MDGAN = str(REPOSITORY / "configs" / "methods" / "mdgan.yaml")
+NETWORKS = ("generator", "discriminator")
+
+
+@pytest.fixture
+def devices(tmp_path):
+    values = {
+        "profiles": {"a": {"speed_gflops": 1, "uplink_mbit_per_s": 8, "downlink_mbit_per_s": 8}},
+        "server": {"speed_gflops": 9, "uplink_mbit_per_s": 80, "downlink_mbit_per_s": 80},
+        "assignment": {"counts": {"a": 8}},
+    }
+    path = tmp_path / "devices.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+def test_a_run_ends_with_the_step_that_spends_its_bytes(tmp_path):
+    """A step of a client: two batches of 4 samples of 64 floats down with labels, one up."""
+    step = 8 * (3 * 4 * 64 * 4 + 2 * 4 * 8)
+    tiny = ["--trainer.max_epochs=3", "--data.init_args.batch_size=4", "--samples.every_n_rounds=0"]
+    tiny += ["--trainer.accelerator=cpu", "--evaluation.every_n_rounds=-1"]
+    tiny += ["--trainer.enable_progress_bar=false"]
+    tiny += [f"--model.method.init_args.{n}.init_args.width=4" for n in NETWORKS]
+    tiny += [f"--trainer.default_root_dir={tmp_path / 'runs'}"]
+    budget = f"--budget.max_mbytes={2.5 * step / 1e6}"
+    assert main(["fit", "--config", QUICKSTART, "--config", MDGAN, *tiny, budget]) == 0
+    (path,) = tmp_path.glob("runs/*/metrics.csv")
+    (row,) = csv.DictReader(path.read_text().splitlines())
+    assert row["step"] == "3"
+    assert float(row["traffic/mbytes"]) > 3 * step / 1e6, "its round was closed"
+
+
+class PretendTrainer:
+    """What a budget asks of a trainer."""
+
+    def __init__(self, module, batch_size):
+        self.datamodule = SimpleNamespace(batch_sizes=dict.fromkeys(module.clusters, batch_size))
+        self.callbacks = [ClusteredFederation(every_n_epochs=5)]
+        self.num_training_batches = 2
+        self.world_size, self.global_step, self.should_stop = 1, 0, False
+
+
+def test_a_run_ends_where_another_step_would_take_the_devices_too_long(devices):
+    module = make_gan({c: [1, 1, 1, 1] for c in range(8)}, depth=5)
+    trainer = PretendTrainer(module, 6)
+    fleet = DevicesFile.load(devices).make_fleet(trainer.datamodule.batch_sizes, 0)
+    request = request_plan(
+        module.method, module.engine.networks, SHAPE, trainer.datamodule.batch_sizes
+    )
+    subject = PlanSubject.measure(request)
+    step_s = measure_latency(module.plan, subject, fleet, PlanOptions(steps_per_round=10))
+    budget = Budget(max_simulated_s=3.5 * step_s, devices=devices)
+    budget.on_train_start(trainer, module)
+    ends = []
+    for trainer.global_step in range(1, 5):
+        trainer.should_stop = False
+        budget.on_train_batch_end(trainer, module)
+        ends.append(trainer.should_stop)
+    assert ends == [False, False, True, True], "three steps fit"
+    with pytest.raises(HuscfError, match="a single step takes"):
+        Budget(max_simulated_s=step_s / 2, devices=devices).on_train_start(trainer, module)
+
+
+def test_bytes_of_several_processes_are_not_counted():
+    module = make_gan({0: [1, 1, 1, 1], 1: [1, 1, 1, 1]})
+    trainer = PretendTrainer(module, 6)
+    trainer.world_size = 2
+    with pytest.raises(HuscfError, match=r"set trainer\.devices to 1"):
+        Budget(max_mbytes=1.0).on_train_start(trainer, module)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_mbytes": 0.0}, "budget.max_mbytes is 0"),
+        ({"max_simulated_s": -1.0}, "budget.max_simulated_s is -1"),
+        ({"max_simulated_s": 5.0}, "needs budget.devices"),
+        ({"max_simulated_s": 5.0, "devices": "none.yaml"}, "none.yaml: there is no such"),
+    ],
+)
+def test_budgets_that_make_no_sense_are_refused(options, words):
+    with pytest.raises(HuscfError, match=words):
+        Budget(**options)
