@@ -24,14 +24,15 @@ class CflClusters:
 
     Args:
         stationary: Norm of the mean change over the mean norm of changes, from 0 to 1, below which
-            a cluster is divided. n changes that have nothing in common give 1 / sqrt(n).
+            a cluster is divided. Measured on the digits: 0.4 never divides, 0.6 finds the domains,
+            0.8 divides these too.
         min_clients: Clusters of fewer are left alone; at least 2.
     """
 
     needs_features = False
     needs_updates = True
 
-    def __init__(self, stationary: float = 0.4, min_clients: int = 3) -> None:
+    def __init__(self, stationary: float = 0.6, min_clients: int = 3) -> None:
         check_number("federation.rule: stationary", stationary, 0, 1)
         check_number("federation.rule: min_clients", min_clients, 2)
         self.stationary = stationary

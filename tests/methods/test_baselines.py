@@ -313,7 +313,7 @@ def test_what_leaves_a_client(method_class, engine):
 
 
 def test_what_leaves_a_client_where_the_server_compares_what_rounds_change():
-    rule = {"rule": CflClusters()}
+    rule = {"rule": CflClusters(0.1)}
     module = make(HuscfGan, 3, "serial", {c: [1, 1, 1, 1] for c in range(3)}, rule, ema_decay=0.0)
     run_step(module, make_batch(range(3)))
     end_round(module)
