@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
@@ -19,6 +19,8 @@ from ..one_line_parser import OneLineParser
 from ..split import PlanSource, UniformPlan
 from ..training import Federation
 from ..trust import Trust, parsing
+from ..wire import DefendedWire, Wire
+from ..wire.frames import find_zstd
 
 #: Sections that one process has and a server does without, or reads a key of.
 _OTHERS = (
@@ -37,6 +39,7 @@ class SitesOptions:
         wait_timeout_s: With fewer than min_clients for so long, the server saves and stops.
         steps_per_epoch: Length of an epoch in steps; null is one pass of the largest client.
         progress_s: Seconds between two lines of progress.
+        compression: zstd makes frames smaller and loses nothing; null leaves them as they are.
         evaluation_timeout_s: Sites have so long to measure their samples, or to draw them.
     """
 
@@ -48,6 +51,7 @@ class SitesOptions:
         steps_per_epoch: int | None = None,
         progress_s: float = 10.0,
         evaluation_timeout_s: float = 1800.0,
+        compression: Literal["zstd"] | None = None,
     ) -> None:
         for name, value in (("min_clients", min_clients), ("steps_per_epoch", steps_per_epoch)):
             if value is not None:
@@ -62,6 +66,9 @@ class SitesOptions:
         self.steps_per_epoch = steps_per_epoch
         self.progress_s = progress_s
         self.evaluation_timeout_s = evaluation_timeout_s
+        self.compression: Literal["zstd"] | None = compression
+        if compression is not None:
+            find_zstd()
 
 
 @dataclass
@@ -74,6 +81,7 @@ class RunConfig:
         plan: Where the cuts come from.
         federation: What happens at a round's end.
         sites: How the server deals with sites.
+        wire: What changes messages on their way; None changes nothing.
         seed: Of the run.
         server_gradient: How clients count in the server's gradient.
         on_nonfinite: What happens where a client sends NaN or Inf.
@@ -94,6 +102,7 @@ class RunConfig:
     plan: PlanSource
     federation: Federation
     sites: SitesOptions
+    wire: DefendedWire | None = None
     seed: int = 0
     server_gradient: ServerGradient = "uniform"
     on_nonfinite: OnNonFinite = "stop"
@@ -129,6 +138,9 @@ def read_run_config(arguments: Sequence[str]) -> RunConfig:
             "federation.rule: sites neither tell what a round changes nor choose clusters; take "
             "another"
         )
+    if made.model.wire is not None and type(made.model.wire) is not DefendedWire:
+        other = type(made.model.wire).__name__
+        raise HuscfError(f"model.wire: sites know huscf.wire.DefendedWire and no {other}")
     plain = json.loads(values)
     sections = {name: plain.get(name) or {} for name in _OTHERS}
     _check(plain, sections)
@@ -140,6 +152,7 @@ def read_run_config(arguments: Sequence[str]) -> RunConfig:
         method=made.model.method,
         method_values=plain["model"]["method"],
         plan=made.model.plan,
+        wire=made.model.wire,
         federation=made.federation,
         sites=sites,
         seed=int(made.seed_everything),
@@ -210,7 +223,7 @@ def _make_parser() -> OneLineParser:
     parser.add_argument("--model.plan", type=PlanSource, default={"class_path": _name(UniformPlan)})
     parser.add_argument("--model.server_gradient", type=ServerGradient, default="uniform")
     parser.add_argument("--model.on_nonfinite", type=OnNonFinite, default="stop")
-    parser.add_argument("--model.wire", type=dict | None, default=None)
+    parser.add_argument("--model.wire", type=Wire | None, default=None)
     for name in _ONE_PROCESS:
         parser.add_argument(f"--model.{name}", type=Any, default=None)
     parser.add_class_arguments(Federation, "federation")
@@ -234,8 +247,6 @@ def _name(cls: type) -> str:
 
 def _check(plain: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse what a run of sites cannot do, instead of doing something else."""
-    if plain["model"].get("wire") is not None:
-        raise HuscfError("model.wire: between machines the network is the wire; leave it out")
     if not 0 <= plain["seed_everything"] < 2**32:
         raise HuscfError("seed_everything: must be a whole number from 0 to 4294967295")
     if str(sections["trainer"].get("precision") or "32-true") not in ("32", "32-true"):

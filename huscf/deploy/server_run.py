@@ -70,6 +70,7 @@ class ServerRun:
         self.sessions = Sessions(
             roster, lambda name, frame: self._answer(name, frame), self._welcome, self._note
         )
+        self.sessions.compression = config.sites.compression
         self._saved = saved
         if saved is not None and not self.newcomers:
             set_half(self, saved)
@@ -155,6 +156,7 @@ class ServerRun:
             plan,
             self.shape,
             client_sizes,
+            config.wire,
             server_gradient=config.server_gradient,
             on_nonfinite=config.on_nonfinite,
             seed=self.seed,
@@ -189,7 +191,7 @@ class ServerRun:
         self.sessions.wake()
         if not is_open:
             return None
-        plan, shape = self.engine.plan, self.shape
+        plan, shape, wire = self.engine.plan, self.shape, self.config.wire
         if (sizes := self.roll.sizes_of(name)) != self.sizes[name]:
             raise HuscfError(
                 f"other data than the run began with: {sizes}, then {self.sizes[name]}"
@@ -202,6 +204,8 @@ class ServerRun:
             "blocks": [list(pair) for pair in plan.blocks],
             "cuts": [[c, plan.by_client[c].cuts.as_list()] for c in self.roster[name]],
             "weights": self.weights,
+            "compression": self.sessions.compression,
+            "wire": wire and {"clip": wire.clip, "noise": wire.noise, "bits": wire.bits},
             "step": self.step,
             "new": name not in self.have_saved,
         }

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,17 @@ from ..models import SampleShape
 from ..split import CutPlan
 from ..training import FORMAT
 from ..trust import Trust
+from ..wire import DefendedWire
+from ..wire.frames import find_zstd
 from .halves import Folder
 from .joining import digest_weights
 from .kits import Tls
 from .run_config import build_method
 from .site_device import SiteDevice
 from .site_samples import SiteData, SiteSampler, evaluate_site, write_site_samples
+
+#: What a half has of the clients beside their tensors.
+_BESIDE_TENSORS = ("optimizers", "cuts", "wires")
 
 
 class SiteRun:
@@ -106,7 +112,9 @@ class SiteRun:
             plan = CutPlan(blocks, tuple(entries))
             order = [int(client_id) for client_id, _ in welcome["cuts"]]
             run_id, step, seed = str(welcome["run"]), int(welcome["step"]), int(welcome["seed"])
-            is_new = bool(welcome["new"])
+            is_new, wire = bool(welcome["new"]), dict(welcome["wire"] or {})
+            DefendedWire(**wire)
+            self._take_compression(welcome["compression"])
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, HuscfError):
                 raise
@@ -123,11 +131,22 @@ class SiteRun:
         sizes = {c: min(self.data.batch_size, len(own)) for c, own in self.clients.items()}
         seeds = {c: self.tls.seed_of(c, seed) for c in self.clients}
         self.noise_seed = self.tls.seed_of(min(self.clients), seed)
-        self.half = SiteHalf(method, networks, plan, shape, seeds, sizes)
+        make_wire = partial(DefendedWire, **wire)
+        self.half = SiteHalf(method, networks, plan, shape, seeds, sizes, make_wire)
+        if wire:
+            changes = ", ".join(f"{name} {value}" for name, value in wire.items() if value)
+            self.say(f"what crosses is changed: {changes}")
         if not run_id.isalnum():
             raise HuscfError(f"the server names the run {run_id!r:.40}")
         self.kept = Folder(self.folder / run_id)
         self._go_on(step, is_new)
+
+    def _take_compression(self, compression: object) -> None:
+        if compression not in (None, "zstd"):
+            raise HuscfError(f"the server compresses by {compression!r:.40}, unknown here")
+        if compression is not None:
+            find_zstd()
+        self.caller.compression = compression
 
     def _go_on(self, step: int, is_new: bool) -> None:
         """Take over the newest half that is not after the server's; a new site has none."""
@@ -142,9 +161,8 @@ class SiteRun:
             saved = self.kept.read(own)
             if saved["huscf"].get("site", {}).get("digests") != self._digests():
                 raise CheckpointError(f"{self.kept.file(own)} was made with other data: give those")
-            state = {"state_dict": saved["state_dict"]}
-            site = saved["huscf"]["site"]
-            self.half.set_state({**state, **_pick(site, ("optimizers", "cuts"))}, self.caller.ask)
+            state = _pick(saved["huscf"]["site"], _BESIDE_TENSORS)
+            self.half.set_state({"state_dict": saved["state_dict"], **state}, self.caller.ask)
         clients = " ".join(map(str, self.clients))
         where = "its beginning" if own is None else f"its half of step {own}"
         self.say(f"joined: clients {clients}; the run stands at step {step}, here {where}")
@@ -232,7 +250,7 @@ class SiteRun:
 
     def _save(self, step: int) -> None:
         state = self.half.get_state()
-        own = _pick(state, ("optimizers", "cuts"))
+        own = _pick(state, _BESIDE_TENSORS)
         site = {"step": step, "digests": self._digests(), **own}
         huscf = {"format": FORMAT, "site": site}
         self.kept.write(step, {"state_dict": state["state_dict"], "huscf": huscf})

@@ -1,7 +1,7 @@
 """Messages, the wires that carry them, and the count of their bytes. Plain torch."""
 
 from .defended_wire import DefendedWire
-from .message import KINDS, SERVER, Direction, Kind, Message, PartyId, describe
+from .message import KINDS, SERVER, Direction, Kind, Message, PartyId, TensorSpec, describe
 from .traffic import Traffic, TrafficKey
 from .wire import MemoryWire, Wire
 
@@ -14,6 +14,7 @@ __all__ = [
     "MemoryWire",
     "Message",
     "PartyId",
+    "TensorSpec",
     "Traffic",
     "TrafficKey",
     "Wire",

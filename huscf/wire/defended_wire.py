@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import HuscfError, check_count, check_number
 from ..randomness import make_generator
-from .message import Message
+from .message import Kind, Message, TensorSpec
 from .traffic import TrafficKey
 from .wire import MemoryWire
 
@@ -18,6 +19,9 @@ DEFENDED = (*PER_SAMPLE, "blocks")
 
 #: What is sent beside a row of rounded numbers: its smallest and its step, as float32.
 _BYTES_PER_ROW = 8
+
+#: How the name ends under which a network carries the ranges of a tensor's rows.
+_SCALE = "@scale"
 
 #: Where no number of a block's tensor is negative, as in variances, none gets smaller than this
 #: part of its size by noise.
@@ -73,6 +77,58 @@ class DefendedWire(MemoryWire):
             for name, tensor in message.tensors.items()
         }
 
+    def encode(self, message: Message) -> Mapping[str, Tensor]:
+        """Return what a network carries: of numbers that are rounded, their bits and range."""
+        bits = self.bits.get(message.kind)
+        if not bits:
+            return self.transmit(message)
+        stream = self._stream(message)
+        carried: dict[str, Tensor] = {}
+        for name, tensor in message.tensors.items():
+            if not _is_defended(tensor):
+                carried[name] = tensor
+                continue
+            rows = self._take_rows(message, tensor, stream)
+            low, step, levels = find_levels(rows, bits)
+            carried[name] = pack_levels(levels, bits)
+            carried[name + _SCALE] = torch.cat([low, step], 1)
+        return carried
+
+    def decode(
+        self, kind: Kind, carried: Mapping[str, Tensor], specs: Mapping[str, TensorSpec]
+    ) -> dict[str, Tensor]:
+        """Return the tensors that arrive, those that `transmit` gives."""
+        bits, found = self.bits.get(kind), dict(carried)
+        if bits is None:
+            return found
+        for name, spec in specs.items():
+            if name not in found or not _is_defended(spec):
+                continue
+            if name + _SCALE not in found:
+                raise HuscfError(f"tensor {name} has no range")
+            low, step = found.pop(name + _SCALE).split(1, dim=1)
+            size = math.prod(spec.shape) // len(low)
+            rows = low + unpack_levels(found[name], bits, size).to(low) * step
+            found[name] = rows.reshape(spec.shape).to(spec.dtype)
+        return {name: tensor for name, tensor in found.items() if not name.endswith(_SCALE)}
+
+    def describe_carried(
+        self, kind: Kind, specs: Mapping[str, TensorSpec]
+    ) -> Mapping[str, TensorSpec]:
+        """Return names, types and shapes of what a network carries of such tensors."""
+        bits = self.bits.get(kind)
+        if not bits:
+            return specs
+        carried: dict[str, TensorSpec] = {}
+        for name, spec in specs.items():
+            carried[name] = spec
+            if _is_defended(spec):
+                count = spec.shape[0] if kind in PER_SAMPLE else 1
+                size = math.prod(spec.shape) // count
+                carried[name] = TensorSpec(torch.uint8, (count, math.ceil(size * bits / 8)))
+                carried[name + _SCALE] = TensorSpec(_dtype_of_rows(spec.dtype), (count, 2))
+        return carried
+
     def measure(self, message: Message) -> int:
         """Return the bytes that a message takes."""
         bits = self.bits.get(message.kind)
@@ -88,13 +144,16 @@ class DefendedWire(MemoryWire):
         return total
 
     def _change(self, message: Message, tensor: Tensor, stream: torch.Generator) -> Tensor:
-        dtype = torch.promote_types(tensor.dtype, torch.float32)
-        rows = tensor.detach().to(dtype).reshape(_count_rows(message, tensor), -1)
-        if message.direction == "uplink":
-            rows = self._blur(message.kind, rows, stream)
+        rows = self._take_rows(message, tensor, stream)
         if bits := self.bits.get(message.kind):
             rows = round_rows(rows, bits)
         return rows.reshape(tensor.shape).to(tensor.dtype)
+
+    def _take_rows(self, message: Message, tensor: Tensor, stream: torch.Generator) -> Tensor:
+        """Return a tensor's rows (N, n), blurred where a client sends them."""
+        count = _count_rows(message, tensor)
+        rows = tensor.detach().to(_dtype_of_rows(tensor.dtype)).reshape(count, -1)
+        return self._blur(message.kind, rows, stream) if message.direction == "uplink" else rows
 
     def _blur(self, kind: str, rows: Tensor, stream: torch.Generator) -> Tensor:
         """Clip rows to their largest size, and add noise."""
@@ -126,15 +185,47 @@ def round_rows(rows: Tensor, bits: int) -> Tensor:
         rows: (N, n) floating point, finite.
         bits: 2 to 16.
     """
-    low, high = rows.aminmax(dim=1, keepdim=True)
-    step = (high - low) / (2**bits - 1)
-    levels = ((rows - low) / torch.where(step > 0, step, 1.0)).round()
+    low, step, levels = find_levels(rows, bits)
     return low + levels * step
 
 
-def _is_defended(tensor: Tensor) -> bool:
+def find_levels(rows: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return every row's smallest number and step (N, 1), and the levels (N, n) above it."""
+    low, high = rows.aminmax(dim=1, keepdim=True)
+    step = (high - low) / (2**bits - 1)
+    return low, step, ((rows - low) / torch.where(step > 0, step, 1.0)).round()
+
+
+def pack_levels(levels: Tensor, bits: int) -> Tensor:
+    """Return levels (N, n) as bytes (N, ceil(n * bits / 8)), the lowest bits first.
+
+    What is no number is 0: its row's range is none either.
+    """
+    whole = levels.nan_to_num(0.0, 0.0, 0.0).to(torch.int32).cpu().numpy()
+    if bits == 8:
+        return torch.from_numpy(whole.astype(np.uint8))
+    planes = (whole[:, :, None] >> np.arange(bits)).astype(np.uint8) & 1
+    packed = np.packbits(planes.reshape(len(whole), -1), axis=1, bitorder="little")
+    return torch.from_numpy(packed)
+
+
+def unpack_levels(packed: Tensor, bits: int, size: int) -> Tensor:
+    """Return the levels (N, size) that `pack_levels` was given."""
+    if bits == 8:
+        return packed
+    planes = np.unpackbits(packed.numpy(), axis=1, count=size * bits, bitorder="little")
+    weights = (1 << np.arange(bits)).astype(np.int32)
+    return torch.from_numpy(planes.reshape(len(planes), size, bits) @ weights)
+
+
+def _is_defended(tensor: Tensor | TensorSpec) -> bool:
     """Return whether a tensor holds numbers of clients' data; single ones and integers count."""
-    return tensor.is_floating_point() and tensor.ndim > 0 and tensor.numel() > 0
+    shape = tuple(tensor.shape)
+    return tensor.dtype.is_floating_point and len(shape) > 0 and math.prod(shape) > 0
+
+
+def _dtype_of_rows(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _count_rows(message: Message, tensor: Tensor) -> int:

@@ -2,17 +2,19 @@
 
     4 bytes    length of the header, little endian
     header     a msgpack map; "tensors" lists [name, dtype, sizes, order] of what follows
-    body       the tensors' bytes, one after the other
+    body       the tensors' bytes, one after the other; compressed as a whole where the header
+               says "zstd"
 
 `order` lists the dimensions from the largest stride to the smallest, and `sizes` are in that
 order: the receiver's tensor has the sender's memory layout. Kernels depend on it, and so do the
 last bits of what they compute.
 """
 
-import math
+import importlib
 import struct
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, Literal
 
 import msgpack
 import numpy as np
@@ -20,13 +22,21 @@ import torch
 from torch import Tensor
 
 from ..errors import HuscfError
+from .message import TensorSpec
 
 #: The largest header, in bytes: a plan of some thousand clients.
 MAX_HEADER = 1 << 20
 MAX_DIMENSIONS = 8
+#: How a body may be compressed.
+Compression = Literal["zstd"]
+#: Higher ones cost more time than they save on links from 4 Mbit/s on.
+ZSTD_LEVEL = 1
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
-    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64)
+    for dtype in (
+        *(torch.float32, torch.float64, torch.bfloat16, torch.float16),
+        *(torch.int64, torch.uint8),
+    )
 }
 
 
@@ -34,29 +44,17 @@ class FrameError(HuscfError):
     """A frame that is malformed, or none that is expected here."""
 
 
-class TensorSpec(NamedTuple):
-    """What a tensor has to be.
-
-    Args:
-        dtype: Type of its elements.
-        shape: Its sizes.
-    """
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of its elements."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-def pack(header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> bytes:
+def pack(
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor] | None = None,
+    compression: Compression | None = None,
+) -> bytes:
     """Return a frame.
 
     Args:
         header: Plain values: text, numbers, lists, maps with names as keys.
         tensors: Any layout; strides of 0 are written out.
+        compression: Of the tensors' bytes; None leaves them, as where it makes nothing smaller.
     """
     described, bodies = [], []
     for name, tensor in (tensors or {}).items():
@@ -67,8 +65,27 @@ def pack(header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None)
         dtype = str(flat.dtype).removeprefix("torch.")
         described.append([name, dtype, list(flat.shape), order])
         bodies.append(flat.reshape(-1).view(torch.uint8).numpy().data)
-    head = msgpack.packb({**header, "tensors": described})
+    fields: dict[str, Any] = {**header, "tensors": described}
+    if compression is not None and bodies:
+        whole = b"".join(bodies)
+        if len(smaller := find_zstd().ZstdCompressor(ZSTD_LEVEL).compress(whole)) < len(whole):
+            fields["zstd"], bodies = True, [memoryview(smaller)]
+    head = msgpack.packb(fields)
     return b"".join((struct.pack("<I", len(head)), head, *bodies))
+
+
+def find_zstd() -> ModuleType:
+    """Return the package that compresses.
+
+    Raises:
+        HuscfError: Where it is not installed.
+    """
+    try:
+        return importlib.import_module("zstandard")
+    except ImportError as error:
+        raise HuscfError(
+            "sites.compression needs zstandard, of the extra deploy: pip install 'huscf[deploy]'"
+        ) from error
 
 
 class Frame:
@@ -91,17 +108,17 @@ class Frame:
         described = self.header.pop("tensors", None)
         if not isinstance(described, list):
             raise FrameError("its header lists no tensors")
-        self._found: dict[str, tuple[TensorSpec, list[int], memoryview]] = {}
-        body = memoryview(data)[start:]
+        self._found: dict[str, tuple[TensorSpec, list[int]]] = {}
         for entry in described:
             name, spec, order = _read_description(entry)
-            size = spec.num_bytes
-            if name in self._found or size > len(body):
-                raise FrameError(f"tensor {name!r:.40} repeats or is cut off")
-            self._found[name] = spec, order, body[:size]
-            body = body[size:]
-        if len(body):
-            raise FrameError(f"{len(body)} bytes too many")
+            if name in self._found:
+                raise FrameError(f"tensor {name!r:.40} repeats")
+            self._found[name] = spec, order
+        self._body = memoryview(data)[start:]
+        self._is_compressed = self.header.pop("zstd", False) is True
+        surplus = len(self._body) - self._content_size
+        if surplus and not self._is_compressed:
+            raise FrameError("it is cut off" if surplus < 0 else f"{surplus} bytes too many")
 
     @property
     def names(self) -> list[str]:
@@ -123,7 +140,7 @@ class Frame:
         missing = [] if optional else [name for name in expected if name not in self._found]
         if missing:
             raise FrameError(f"tensor {missing[0]} is missing")
-        for name, (spec, order, _) in self._found.items():
+        for name, (spec, order) in self._found.items():
             if name not in expected:
                 raise FrameError(f"tensor {name!r:.40} is not expected")
             shape = tuple(spec.shape[order.index(d)] for d in range(len(order)))
@@ -133,7 +150,31 @@ class Frame:
                     f"tensor {name} is {list(shape)} {spec.dtype}, expected "
                     f"{list(wanted.shape)} {wanted.dtype}".replace("torch.", "")
                 )
-        return {name: _make_tensor(*found) for name, found in self._found.items()}
+        content, made = self._unpack(), {}
+        for name, (spec, order) in self._found.items():
+            size = spec.num_bytes
+            made[name] = _make_tensor(spec, order, content[:size])
+            content = content[size:]
+        return made
+
+    @property
+    def _content_size(self) -> int:
+        return sum(spec.num_bytes for spec, _ in self._found.values())
+
+    def _unpack(self) -> memoryview:
+        """Return the tensors' bytes, which are known to be no more than are expected."""
+        if not self._is_compressed:
+            return self._body
+        zstd = find_zstd()
+        try:
+            if zstd.frame_content_size(self._body) != self._content_size:
+                raise FrameError("its compressed content is of another size")
+            content = zstd.ZstdDecompressor().decompress(self._body)
+        except zstd.ZstdError as error:
+            raise FrameError("its compressed content is damaged") from error
+        if len(content) != self._content_size:
+            raise FrameError("its compressed content is of another size")
+        return memoryview(content)
 
 
 def _read_header(data: bytes) -> tuple[dict[str, Any], int]:

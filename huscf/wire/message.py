@@ -1,9 +1,11 @@
 """What changes hands between parties, and of which kind it is."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 SERVER: Literal["server"] = "server"
@@ -75,6 +77,23 @@ class Message:
         party = self.receiver if self.sender == SERVER else self.sender
         assert isinstance(party, int)
         return party
+
+
+class TensorSpec(NamedTuple):
+    """What a tensor has to be.
+
+    Args:
+        dtype: Type of its elements.
+        shape: Its sizes.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def describe(value: Any) -> str:

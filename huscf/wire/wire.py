@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..errors import HuscfError
-from .message import KINDS, SERVER, Kind, Message, PartyId, describe
+from .message import KINDS, SERVER, Kind, Message, PartyId, TensorSpec, describe
 from .traffic import Traffic, TrafficKey
 
 
@@ -47,15 +47,6 @@ class Wire(ABC):
                 f"{', '.join(sorted(self.kinds))}"
             )
 
-    def note(self, message: Message) -> None:
-        """Check and count a message that a network carries, as it is.
-
-        Raises:
-            HuscfError: Where its kind may not cross.
-        """
-        self.check_kind(message.kind, message.topic)
-        self.count(message, message.num_bytes)
-
     def count(self, message: Message, num_bytes: int) -> None:
         """Count what a message takes on the wire; between two clients both of them count it."""
         key = TrafficKey(message.client_id, message.kind, message.topic, message.direction)
@@ -80,7 +71,7 @@ class MemoryWire(Wire):
     @property
     def is_identity(self) -> bool:
         """Whether everything arrives as it was sent and counts as large as it is."""
-        names = ("transmit", "measure", "send", "receive", "pass_on", "count")
+        names = ("transmit", "encode", "measure", "send", "receive", "pass_on", "count")
         return all(getattr(type(self), name) is getattr(MemoryWire, name) for name in names)
 
     def transmit(self, message: Message) -> Mapping[str, Tensor]:
@@ -91,6 +82,41 @@ class MemoryWire(Wire):
         """Return the bytes that a message takes; override it where `transmit` compresses."""
         return message.num_bytes
 
+    def note(self, message: Message) -> None:
+        """Check and count a message that has come over a network."""
+        self.check_kind(message.kind, message.topic)
+        self.count(message, self.measure(message))
+
+    def depart(self, message: Message) -> Mapping[str, Tensor]:
+        """Check and count a message that leaves this machine; return what a network carries."""
+        self.note(message)
+        return self.encode(message)
+
+    def encode(self, message: Message) -> Mapping[str, Tensor]:
+        """Return what a network carries of a message; `decode` makes of it what arrives.
+
+        Override both, and `describe_carried`, where `transmit` compresses.
+        """
+        return self.transmit(message)
+
+    def decode(
+        self, kind: Kind, carried: Mapping[str, Tensor], specs: Mapping[str, TensorSpec]
+    ) -> dict[str, Tensor]:
+        """Return the tensors that arrive.
+
+        Args:
+            kind: Of the message.
+            carried: From `encode`, by the names and shapes of `describe_carried`.
+            specs: What may arrive.
+        """
+        return dict(carried)
+
+    def describe_carried(
+        self, kind: Kind, specs: Mapping[str, TensorSpec]
+    ) -> Mapping[str, TensorSpec]:
+        """Return names, types and shapes of what a network carries of such tensors."""
+        return specs
+
     def send(self, message: Message) -> None:
         """Take a message on its way, and count it.
 
@@ -98,8 +124,7 @@ class MemoryWire(Wire):
             HuscfError: Where its kind may not cross, or `transmit` returns something else than
                 what it is given.
         """
-        self.check_kind(message.kind, message.topic)
-        self.count(message, self.measure(message))
+        self.note(message)
         arrived = self.transmit(message)
         self._check(message, arrived)
         arriving = Message(message.sender, message.receiver, message.kind, message.topic, arrived)

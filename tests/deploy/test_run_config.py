@@ -45,3 +45,10 @@ def test_methods_that_sites_cannot_run_are_refused_by_name(tmp_path, options, re
 def test_changes_of_samples_at_the_client_are_allowed(tmp_path):
     config = write_config(tmp_path / "run.yaml")
     read_run_config(["--config", str(config), *AUGMENTATION])
+
+
+def test_a_wire_of_another_kind_is_refused_by_name(tmp_path):
+    wire = {"wire": {"class_path": "huscf.wire.MemoryWire"}}
+    config = write_config(tmp_path / "run.yaml", model=wire)
+    with pytest.raises(HuscfError, match=r"sites know huscf\.wire\.DefendedWire and no MemoryWire"):
+        read_run_config(["--config", str(config)])

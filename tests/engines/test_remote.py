@@ -9,12 +9,15 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from huscf.engines import Mixture
 from huscf.engines.remote import Caller, Dismissed, Rejoin, RemoteEngine, Sessions, SiteHalf
+from huscf.engines.remote.expected import open_frame
 from huscf.engines.remote.step import RemoteStep
 from huscf.errors import HuscfError, NonFiniteError
 from huscf.methods import build_networks
 from huscf.models import ConditionalDiscriminator
 from huscf.split import ClientCuts, ClientPlan, CutPlan
-from huscf.wire.frames import Frame, pack
+from huscf.wire import DefendedWire, MemoryWire, TensorSpec
+from huscf.wire.defended_wire import DEFENDED
+from huscf.wire.frames import Frame, FrameError, pack
 from tests.conftest import SHAPE, make_batch, make_gan
 from tests.engines.cases import load
 from tests.wire.test_frames import broken_frames
@@ -27,12 +30,14 @@ JOINING = {"version": "test", "clients": [[60, 6]], "shape": [1, 8, 3], "device"
 class Site:
     """A site in a thread, over a wire in memory."""
 
-    def __init__(self, server, name, **options):
+    def __init__(self, server, name):
         self.server, self.name, self.reason = server, name, None
         own = tuple(server.plan.by_client[c] for c in server.roster[name])
         plan = CutPlan(server.plan.blocks, own)
         seeds, sizes = dict.fromkeys(plan.client_ids, 0), dict.fromkeys(plan.client_ids, 6)
-        self.half = SiteHalf(server.method, server.networks, plan, SHAPE, seeds, sizes)
+        self.half = SiteHalf(
+            server.method, server.networks, plan, SHAPE, seeds, sizes, server.make_wire
+        )
         self.caller = Caller(lambda data: self.exchange(data))
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.on_frame = lambda data: None
@@ -68,8 +73,9 @@ class Site:
 class Server:
     """The server's half and its sites, as `serve` and `join` put them together."""
 
-    def __init__(self, module, roster, timeout_s=20.0):
+    def __init__(self, module, roster, timeout_s=20.0, make_wire=MemoryWire):
         one = module.engine
+        self.make_wire = make_wire
         self.roster, self.plan, self.method = roster, one.plan, one.method
         self.networks = build_networks(one.method, SHAPE, 0)
         self.engine = RemoteEngine(
@@ -78,6 +84,7 @@ class Server:
             one.plan,
             SHAPE,
             one.client_sizes,
+            make_wire(),
             server_gradient=one.server_gradient,
             on_nonfinite=one.on_nonfinite,
             batch_sizes=dict.fromkeys(one.plan.client_ids, 6),
@@ -182,6 +189,56 @@ def test_two_rounds_equal_those_of_one_process(roster, norm, moments):
         ]
     assert all(site.reason == "the run has ended" for site in server.sites.values())
     assert not server.sessions.refused
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bits": {"activations": 8, "gradients": 6, "blocks": 8}},
+        {"clip": {"activations": 0.5}, "noise": dict.fromkeys(DEFENDED, 0.2)},
+    ],
+    ids=["bits", "noise"],
+)
+@pytest.mark.parametrize("moments", ["keep", "average"])
+def test_a_wire_that_changes_what_crosses_changes_it_as_in_one_process(options, moments):
+    wires = [DefendedWire(**options) for _ in range(2)]
+    modules = [gan(2, wire=wire) for wire in wires]
+    mixture = Mixture({0: 0, 1: 0}, {0: 0.25, 1: 0.75}, moments=moments)
+    with Server(modules[1], {"a": (0,), "b": (1,)}, make_wire=lambda: DefendedWire(**options)) as s:
+        for step in range(3):
+            one = modules[0].engine.run_step(make_batch(range(2), seed=step), step)
+            assert s.engine.run_step(range(2), step).losses == one.losses
+            assert_bit_equal(whole_state(modules[0]), s.state())
+            modules[0].engine.mix(mixture)
+            s.engine.mix(mixture)
+            assert_bit_equal(whole_state(modules[0]), s.state())
+        engines = (modules[0].engine, s.engine)
+        moved = new_plan(modules[0].engine.plan, {0: [2, 2, 2, 2], 1: [1, 1, 1, 1]})
+        for engine in engines:
+            engine.apply_plan(moved)
+        assert_bit_equal(whole_state(modules[0]), s.state())
+        traffic = [e.wire.traffic.state_dict()["num_bytes"] for e in engines]
+        up = [{tuple(r[:-1]): r[-1] for r in t if r[3] == "uplink"} for t in traffic]
+        assert moments == "average" or up[0] == up[1]
+        # What crosses is what is counted, but for headers.
+        if "bits" in options:
+            real = sum(s.sessions.num_bytes.values())
+            plain = sum(t.nbytes for t in modules[0].state_dict().values())
+            assert s.engine.wire.traffic.total() < real and plain > 0
+    # A site that goes on draws the noise that it would have drawn.
+    half = s.sites["a"].half.get_state()
+    own = {tuple(r[:-1]): r[-1] for r in half["wires"]["0"]["num_bytes"]}
+    assert own == {key: size for key, size in up[1].items() if key[0] == 0}
+
+
+def test_rounded_numbers_without_their_range_are_refused():
+    wire, specs = DefendedWire(bits={"gradients": 4}), {"x": TensorSpec(torch.float32, (2, 3, 5))}
+    carried = {"x": torch.zeros(2, 8, dtype=torch.uint8)}
+    with pytest.raises(FrameError, match="tensor x has no range"):
+        open_frame(Frame(pack({}, carried)), wire, "gradients", specs, optional=True)
+    carried["x@scale"] = torch.zeros(2, 2)
+    found = open_frame(Frame(pack({}, carried)), wire, "gradients", specs, optional=True)
+    assert torch.equal(found["x"], torch.zeros(2, 3, 5))
 
 
 def new_plan(plan, cuts):

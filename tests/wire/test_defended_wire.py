@@ -6,7 +6,7 @@ import torch
 from huscf.__main__ import main
 from huscf.errors import HuscfError
 from huscf.nested_values import flatten
-from huscf.wire import SERVER, DefendedWire, Message
+from huscf.wire import SERVER, DefendedWire, Message, TensorSpec
 from huscf.wire.defended_wire import round_rows
 from tests.conftest import make_batch, make_gan, run_step
 from tests.test_security import MINI
@@ -81,6 +81,49 @@ def test_rounded_numbers_count_their_bits_and_each_sample_s_range():
     arrived = wire.pass_on(Message(SERVER, 0, "blocks", "generator", block))
     assert wire.traffic.total() - before == (30 + 8) + 4 + 8
     assert arrived["step"] == 4 and arrived["count"] == 7
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8, 11, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["activations", "blocks"])
+def test_what_a_network_carries_becomes_what_arrives(kind, dtype, bits):
+    """The same numbers as in one process, in no more bytes than are counted."""
+    options = {"noise": {kind: 0.1}, "bits": {kind: bits}}
+    content = {
+        "x": draw(6, 3, 5, 5).to(dtype).to(memory_format=torch.channels_last),
+        "same": torch.full((6, 2), 0.3, dtype=dtype),
+        "labels": torch.arange(6),
+        "step": torch.tensor(3.0),
+    }
+    message = Message(0, SERVER, kind, "generator_head", content)
+    one, sender, receiver = (DefendedWire(**options) for _ in range(3))
+    for _ in range(2):
+        arrived = one.pass_on(message)
+        carried = sender.depart(message)
+        specs = {n: TensorSpec(t.dtype, tuple(t.shape)) for n, t in content.items()}
+        described = receiver.describe_carried(kind, specs)
+        assert described == {n: TensorSpec(t.dtype, tuple(t.shape)) for n, t in carried.items()}
+        found = receiver.decode(kind, carried, specs)
+        assert found.keys() == content.keys()
+        for name in content:
+            assert torch.equal(found[name], arrived[name]), name
+            assert found[name].dtype == arrived[name].dtype
+            assert found[name].stride() == arrived[name].stride(), name
+    assert one.traffic.state_dict() == sender.traffic.state_dict()
+    if dtype != torch.float64:  # whose ranges are float64, which is not counted
+        assert sum(t.nbytes for t in carried.values()) == sender.measure(message)
+
+
+def test_what_a_network_carries_of_no_number_is_no_number():
+    wire = DefendedWire(bits={"activations": 5})
+    given = draw(3, 4)
+    given[1, 2], given[2, 0] = torch.nan, torch.inf
+    specs = {"x": TensorSpec(torch.float32, (3, 4))}
+    found = wire.decode("activations", wire.depart(up(given)), specs)["x"]
+    assert found[0].isfinite().all() and not found[1].isfinite().any()
+    assert not found[2].isfinite().all()
+    with pytest.raises(HuscfError, match="tensor x has no range"):
+        wire.decode("activations", {"x": torch.zeros(3, 3, dtype=torch.uint8)}, specs)
 
 
 def test_a_step_of_8_bits_takes_about_a_quarter_of_the_bytes():

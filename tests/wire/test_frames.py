@@ -2,6 +2,7 @@
 
 import random
 import struct
+import sys
 import time
 from collections import Counter
 
@@ -9,6 +10,7 @@ import msgpack
 import pytest
 import torch
 
+from huscf.errors import HuscfError
 from huscf.wire.frames import DTYPES, Frame, FrameError, TensorSpec, pack
 
 SPECS = {"x": TensorSpec(torch.float32, (6, 4, 8, 8)), "t": TensorSpec(torch.int64, (6,))}
@@ -132,3 +134,58 @@ def test_ten_thousand_broken_frames_are_refused_quickly():
     assert counts["refused"] + counts["fit"] == 10_000
     assert counts["refused"] > 9_000
     assert time.perf_counter() - started < 20
+
+
+def test_a_compressed_frame_is_smaller_and_has_the_same_tensors():
+    pytest.importorskip("zstandard")
+    given = {"x": torch.zeros(64, 100).bfloat16(), "y": torch.arange(50), "none": torch.zeros(0, 3)}
+    specs = {n: TensorSpec(t.dtype, tuple(t.shape)) for n, t in given.items()}
+    whole, small = (pack({"kind": "x"}, given, c) for c in (None, "zstd"))
+    assert len(small) < 0.1 * len(whole)
+    found = Frame(small).take_tensors(specs)
+    assert all(torch.equal(found[name], given[name]) for name in given)
+    # What cannot be made smaller stays as it is.
+    noise = {"x": torch.randint(0, 256, (5000,), dtype=torch.uint8)}
+    assert pack({}, noise, "zstd") == pack({}, noise)
+    assert Frame(pack({"a": 1}, {}, "zstd")).take_tensors({}) == {}
+
+
+def test_a_compressed_frame_that_does_not_fit_is_refused_before_it_is_unpacked(monkeypatch):
+    zstandard = pytest.importorskip("zstandard")
+
+    def forge(content, sizes):
+        header = {"tensors": [["x", "float32", sizes, list(range(len(sizes)))]], "zstd": True}
+        head = msgpack.packb(header)
+        return struct.pack("<I", len(head)) + head + content
+
+    specs = {"x": TensorSpec(torch.float32, (10,))}
+    right = zstandard.compress(bytes(40))
+    assert torch.equal(Frame(forge(right, [10])).take_tensors(specs)["x"], torch.zeros(10))
+    bomb = zstandard.compress(bytes(400_000_000))
+    assert len(bomb) < 20_000
+    unknown = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(40))
+    for content, sizes, reason in (
+        (bomb, [10], "another size"),
+        (unknown, [10], "another size"),
+        (right[:-3], [10], "damaged|another size"),
+        (b"no zstd at all", [10], "damaged|another size"),
+        (b"", [10], "damaged|another size"),
+        (bomb, [100_000_000], "expected"),
+    ):
+        with pytest.raises(FrameError, match=reason):
+            Frame(forge(content, sizes)).take_tensors(specs)
+    draw = random.Random(0)
+    for _ in range(2000):
+        changed = bytearray(forge(right, [10]))
+        changed[draw.randrange(len(changed))] = draw.randrange(256)
+        try:
+            found = Frame(bytes(changed)).take_tensors(specs)
+        except FrameError:
+            continue
+        assert found["x"].shape == (10,)
+
+
+def test_without_zstandard_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(HuscfError, match=r"pip install 'huscf\[deploy\]'"):
+        pack({}, {"x": torch.zeros(10)}, "zstd")

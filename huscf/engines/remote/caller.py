@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import HuscfError
-from ...wire.frames import Frame, FrameError, pack
+from ...wire.frames import Compression, Frame, FrameError, pack
 from .protocol import PROTOCOL
 from .site import Dismissed, Dropped
 
@@ -29,11 +29,13 @@ class Caller:
 
     Attributes:
         num_bytes: Bytes sent and received so far.
+        compression: Of what it sends, as the server says.
     """
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self.num_bytes = [0, 0]
+        self.compression: Compression | None = None
         self._begin()
 
     def join(self, description: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +81,7 @@ class Caller:
     def _send(self, kind: str, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Frame:
         self._seq += 1
         header = {**fields, "kind": kind, "seq": self._seq, "session": self._session}
-        data = pack(header, tensors)
+        data = pack(header, tensors, self.compression)
         reply = self._exchange(data)
         self.num_bytes[0] += len(data)
         self.num_bytes[1] += len(reply)

@@ -81,4 +81,6 @@ def _count(
 ) -> None:
     topic, kind = engine.crossings[client_id].name(network, "activations", is_up)
     sender, receiver = (client_id, SERVER) if is_up else (SERVER, client_id)
-    engine.wire.note(Message(sender, receiver, kind, topic, tensors))
+    message = Message(sender, receiver, kind, topic, tensors)
+    engine.wire.check_kind(kind, topic)
+    engine.wire.count(message, message.num_bytes)  # as it is, also where a wire changes steps

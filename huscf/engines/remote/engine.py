@@ -10,13 +10,13 @@ from torch import Tensor
 from ...federation import ReferenceObserver
 from ...parties import Client
 from ...split import ClientPlan, CutPlan
-from ...wire import SERVER, Kind, Message, PartyId
-from ...wire.frames import Frame, FrameError
+from ...wire import SERVER, Kind, MemoryWire, Message
+from ...wire.frames import Frame, FrameError, TensorSpec
 from ..base import Batches, Mixture, Move, Observation, StepResult
 from ..local import LocalEngine, check_plan
 from ..mixing import block_topic
 from .drawing import answer_draw
-from .expected import Crossings, take_block
+from .expected import Crossings, open_frame, take_block
 from .mirror import BlockRef, Mirror
 from .moves import State, list_given, move_at_server
 from .protocol import read_failures, read_losses
@@ -39,6 +39,7 @@ class RemoteEngine(LocalEngine):
     """
 
     sessions: Sessions
+    wire: MemoryWire
     observer: ReferenceObserver | None = None
 
     def __init__(
@@ -92,7 +93,7 @@ class RemoteEngine(LocalEngine):
         try:
             for phase in running.phases:
                 losses[phase.name] = running.end_phase(self.timeout_s)
-                self._count_wait(phase.name, running.waited[-1])
+                self.count_wait(phase.name, running.waited[-1])
         except BaseException:
             running.abandon()  # as at a signal to end: sites shall hear of it at once
             raise
@@ -127,6 +128,12 @@ class RemoteEngine(LocalEngine):
         phase = frame.header["phase"]
         return running.finish(phase, losses, failed, self.sessions.poll_s), {}
 
+    def open(
+        self, frame: Frame, kind: Kind, specs: Mapping[str, TensorSpec], optional: bool = False
+    ) -> dict[str, Tensor]:
+        """Return the tensors of a frame as they arrive over the wire."""
+        return open_frame(frame, self.wire, kind, specs, optional)
+
     def _by_site(self, client_ids: Iterable[int]) -> dict[str, list[int]]:
         wanted = set(client_ids)
         each = {n: [c for c in own if c in wanted] for n, own in self.sessions.roster.items()}
@@ -146,14 +153,15 @@ class RemoteEngine(LocalEngine):
             expected = crossings.up(network, self.batch_sizes[client_id])
             cut = crossings.cuts.head(network)
             names = self.observer.blocks.names_needed(cut)
-            arrived = frame.take_tensors({n: expected[n] for n in names})
             kind: Kind = "activations" if cut else "inputs"
+            arrived = self.open(frame, kind, {n: expected[n] for n in names})
             self.wire.note(Message(client_id, SERVER, kind, f"{network}_head", arrived))
             if all(bool(tensor.isfinite().all()) for tensor in arrived.values()):
                 self.observer.take(client_id, arrived, cut)
         return {"kind": "ok"}, {}
 
-    def _count_wait(self, what: str, seconds: float) -> None:
+    def count_wait(self, what: str, seconds: float) -> None:
+        """Note that the server has waited for sites."""
         self.waited_s[what] = self.waited_s.get(what, 0.0) + seconds
 
     # A round
@@ -256,6 +264,7 @@ class RemoteEngine(LocalEngine):
                 "kind": "give",
                 "blocks": [list(ref) for ref in refs if ref.client_id in own],
                 "moments": with_moments,
+                "as": kind,
             }
             for name, own in self._by_site({ref.client_id for ref in refs}).items()
         }
@@ -292,22 +301,18 @@ class RemoteEngine(LocalEngine):
             state = self._taken.get(ref, self.owed.get(ref))
             if state is None:
                 raise FrameError(f"fetch: nothing of block {ref.block} for client {ref.client_id}")
-            self._count_block(ref, SERVER, state, kind)
-            return {"kind": "ok"}, state
+            topic = block_topic(ref.network, ref.holding)
+            message = Message(SERVER, ref.client_id, kind, topic, state)
+            return {"kind": "ok"}, self.wire.depart(message)
         with_moments = self._wanted.get(ref)
         if with_moments is None:
             raise FrameError(f"block: block {ref.block} of client {ref.client_id} is not wanted")
-        state = take_block(frame, self.networks[ref.network], ref.block, with_moments)
-        self._count_block(ref, ref.client_id, state, self._wanted_as)
+        network = self.networks[ref.network]
+        state = take_block(frame, network, ref.block, with_moments, self.wire, self._wanted_as)
+        topic = block_topic(ref.network, ref.holding)
+        self.wire.note(Message(ref.client_id, SERVER, self._wanted_as, topic, state))
         self._given[ref] = state
         return {"kind": "ok"}, {}
-
-    def _count_block(
-        self, ref: BlockRef, sender: PartyId, state: Mapping[str, Tensor], kind: Kind
-    ) -> None:
-        receiver: PartyId = ref.client_id if sender == SERVER else SERVER
-        topic = block_topic(ref.network, ref.holding)
-        self.wire.note(Message(sender, receiver, kind, topic, state))
 
 
 def _read_ids(values: object) -> list[int]:

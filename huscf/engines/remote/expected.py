@@ -5,11 +5,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ...errors import HuscfError
 from ...methods import Method
 from ...models import Carry, Network, run_blocks
 from ...parties import find_crossings, read_block
 from ...split import ClientPlan
-from ...wire import Kind
+from ...wire import Kind, MemoryWire
 from ...wire.frames import Frame, FrameError, TensorSpec
 from ..local import name_cut
 
@@ -84,14 +85,42 @@ def describe_block(network: Network, index: int, with_moments: bool) -> Specs:
     return specs
 
 
-def take_block(frame: Frame, network: Network, index: int, with_moments: bool) -> dict[str, Tensor]:
+def open_frame(
+    frame: Frame,
+    wire: MemoryWire,
+    kind: Kind,
+    specs: Mapping[str, TensorSpec],
+    optional: bool = False,
+) -> dict[str, Tensor]:
+    """Return the tensors of a frame as they arrive over a wire.
+
+    Args:
+        frame: What a network has carried.
+        wire: Like the sender's.
+        kind: Of the message.
+        specs: What may arrive.
+        optional: Whether some of it may be missing.
+
+    Raises:
+        FrameError: Where the frame has something else.
+    """
+    carried = frame.take_tensors(wire.describe_carried(kind, specs), optional)
+    try:
+        return wire.decode(kind, carried, specs)
+    except HuscfError as error:
+        raise FrameError(str(error)) from error
+
+
+def take_block(
+    frame: Frame, network: Network, index: int, with_moments: bool, wire: MemoryWire, kind: Kind
+) -> dict[str, Tensor]:
     """Return a block's tensors out of a frame; those of its optimiser may be missing.
 
     Raises:
         FrameError: Where a tensor is missing, not expected or does not fit.
     """
     expected = describe_block(network, index, with_moments)
-    state = frame.take_tensors(expected, optional=with_moments)
+    state = open_frame(frame, wire, kind, expected, optional=with_moments)
     if missing := [name for name in describe_block(network, index, False) if name not in state]:
         raise FrameError(f"block: tensor {missing[0]} is missing")
     return state

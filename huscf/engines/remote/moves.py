@@ -132,7 +132,9 @@ class _Fetching(Moves):
         ref = BlockRef(client_id, holding, network, index)
         is_trained = holding == "trained"
         whole = self.engine.networks[network]
-        state = take_block(self.ask("fetch", ref.as_fields(), {}), whole, index, is_trained)
+        frame = self.ask("fetch", ref.as_fields(), {})
+        # Blocks that change hands for good cross as they are, whatever the wire.
+        state = take_block(frame, whole, index, is_trained, MemoryWire(), "moved_blocks")
         like = copy.deepcopy(whole[index]).train()
         return self.make(network, index, state, like if is_trained else like.requires_grad_(False))
 

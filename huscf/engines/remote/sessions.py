@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import HuscfError
-from ...wire.frames import Frame, FrameError, pack
+from ...wire.frames import Compression, Frame, FrameError, pack
 from .protocol import MAX_PROBE, check_request
 from .step import DroppedError
 
@@ -57,6 +57,7 @@ class Sessions:
     Attributes:
         refused: Number of refused frames by site.
         num_bytes: Bytes on the wire by site and direction, "up" or "down".
+        compression: Of what it answers.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Sessions:
         self.refused: Counter[str] = Counter()
         self.num_bytes: Counter[tuple[str, str]] = Counter()
         self.closed: str | None = None
+        self.compression: Compression | None = None
         self.poll_s = poll_s
         self._on_request, self._on_join, self._on_event = on_request, on_join, on_event
         self._sessions: dict[str, Session] = {}
@@ -258,7 +260,7 @@ class Sessions:
         reply = b""
         try:
             header, tensors = self._dispatch(name, session, frame)
-            reply = pack({**header, "seq": seq}, tensors)
+            reply = pack({**header, "seq": seq}, tensors, self.compression)
         except DroppedError:
             reply = pack({"kind": "dropped", "seq": seq})
         finally:

@@ -11,11 +11,13 @@ from ...methods import Method, Pass, Phase, trace_inputs
 from ...models import Network, SampleShape
 from ...parties import Client, read_block, write_block
 from ...split import ClientCuts, ClientPlan, CutPlan
+from ...wire import SERVER, Kind, MemoryWire, Message
 from ...wire.frames import Frame, FrameError, TensorSpec
 from ..base import Batches
 from ..local import check_plan, prepare_batch, update_averages
+from ..mixing import block_topic
 from ..serial import run_passes
-from .expected import Crossings, describe_block
+from .expected import Crossings, describe_block, open_frame
 from .mirror import BlockRef
 from .moves import move_at_site
 
@@ -45,6 +47,8 @@ class SiteHalf:
         shape: Shape of the samples.
         seeds: Of noise and all else that each client draws.
         batch_sizes: Samples per step by client id.
+        make_wire: Makes what changes a client's messages on their way; its noise is drawn from
+            the client's seed.
     """
 
     def __init__(
@@ -55,12 +59,16 @@ class SiteHalf:
         shape: SampleShape,
         seeds: Mapping[int, int],
         batch_sizes: Mapping[int, int],
+        make_wire: Callable[[], MemoryWire] = MemoryWire,
     ) -> None:
         self.method, self.networks, self.shape = method, dict(networks), shape
         self.seeds, self.batch_sizes = dict(seeds), dict(batch_sizes)
         self._examples = trace_inputs(method, networks, shape)
         observed = method.observed
         self._reference = observed and ReferenceBlocks(list(networks[observed])[:-2])
+        self.wires = {client_id: make_wire() for client_id in plan.client_ids}
+        for client_id, wire in self.wires.items():
+            wire.kinds, wire.run_seed = method.kinds, self.seeds[client_id]
         self._begin(plan)
 
     def _begin(self, plan: CutPlan) -> None:
@@ -128,7 +136,10 @@ class SiteHalf:
         cut = self.clients[client_id].cuts.head(self.method.observed)
         made = self._reference.run(self.method.reference_inputs(samples), 0, cut)
         tensors = {name: made[name] for name in self._reference.names_needed(cut)}
-        ask("observe", {"client": client_id, "step": step}, tensors)
+        kind: Kind = "activations" if cut else "inputs"
+        topic = f"{self.method.observed}_head"
+        sent = self.wires[client_id].depart(Message(client_id, SERVER, kind, topic, tensors))
+        ask("observe", {"client": client_id, "step": step}, sent)
 
     def _run_phase(
         self, step: int, number: int, phase: Phase, active: list[int], ask: Ask
@@ -178,14 +189,17 @@ class SiteHalf:
             if command["moments"] and holding == "trained":
                 optimizer = self.clients[client_id].optimizers.get(network)
             block = getattr(self.clients[client_id], holding).blocks(network)[index]
-            ask("block", ref.as_fields(), read_block(block, optimizer))
+            state, topic = read_block(block, optimizer), block_topic(network, holding)
+            message = Message(client_id, SERVER, command["as"], topic, state)
+            ask("block", ref.as_fields(), self.wires[client_id].depart(message))
 
     def take(self, command: Mapping[str, Any], ask: Ask) -> None:
         """Get blocks that have been averaged, and forget moments where that is asked for."""
         for ref in _read_refs(command, self.clients):
             client_id, holding, network, index = ref
             expected = describe_block(self.networks[network], index, holding == "trained")
-            state = ask("fetch", ref.as_fields(), {}).take_tensors(expected, optional=True)
+            wire, frame = self.wires[client_id], ask("fetch", ref.as_fields(), {})
+            state = open_frame(frame, wire, "blocks", expected, optional=True)
             block = getattr(self.clients[client_id], holding).blocks(network)[index]
             optimizer = self.clients[client_id].optimizers.get(network)
             write_block(block, state, optimizer if holding == "trained" else None)
@@ -219,7 +233,8 @@ class SiteHalf:
         }
         optimizers = {str(c): client.get_optimizer_state() for c, client in self.clients.items()}
         cuts = [[e.client_id, e.cuts.as_list()] for e in self.plan.clients]
-        return {"state_dict": tensors, "optimizers": optimizers, "cuts": cuts}
+        wires = {str(c): wire.traffic.state_dict() for c, wire in self.wires.items()}
+        return {"state_dict": tensors, "optimizers": optimizers, "cuts": cuts, "wires": wires}
 
     def set_state(self, state: Mapping[str, Any], ask: Ask) -> None:
         """Go on from a saved half; where cuts have changed since, get the blocks that moved.
@@ -227,7 +242,7 @@ class SiteHalf:
         Raises:
             CheckpointError: Where it is of other clients or networks.
         """
-        check_complete(state, ("state_dict", "optimizers", "cuts"))
+        check_complete(state, ("state_dict", "optimizers", "cuts", "wires"))
         present = self.plan
         saved = CutPlan(present.blocks, tuple(read_cuts(state["cuts"], present.networks)))
         if has_missed := saved != present and saved.client_ids == present.client_ids:
@@ -247,6 +262,7 @@ class SiteHalf:
             client.load_state_dict(tensors)
             client.make_optimizers(self.method)
             client.set_optimizer_state(state["optimizers"].get(str(client_id), {}))
+            self.wires[client_id].traffic.load_state_dict(state["wires"][str(client_id)])
         if has_missed:
             self.move([[e.client_id, e.cuts.as_list()] for e in present.clients], ask)
 
@@ -273,6 +289,7 @@ class _Way:
         self, half: SiteHalf, client_id: int, place: dict[str, int], phase: Phase, ask: Ask
     ) -> None:
         self.client, self.crossings = half.clients[client_id], half.crossings[client_id]
+        self.wire = half.wires[client_id]
         self.batch_size = half.batch_sizes[client_id]
         self.place = {"client": client_id, **place}
         self.phase, self.ask = phase, ask
@@ -303,8 +320,12 @@ class _Way:
         """Send what crosses, if anything does, and return what comes back."""
         if not tensors:
             return {}
-        answer = self.ask(kind, {**self.place, "pass": item.name}, tensors)
-        return answer.take_tensors(expected, optional)
+        what: Kind = "activations" if kind == "forward" else "gradients"
+        topic, up = self.crossings.name(item.network, what, True)
+        _, down = self.crossings.name(item.network, what, False)
+        sent = self.wire.depart(Message(self.client.client_id, SERVER, up, topic, tensors))
+        answer = self.ask(kind, {**self.place, "pass": item.name}, sent)
+        return open_frame(answer, self.wire, down, expected, optional)
 
 
 def _wait_for_commit(

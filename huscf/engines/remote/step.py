@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -51,7 +52,7 @@ class RemoteStep:
 
     # What handlers call
 
-    def forward(self, frame: Frame) -> dict[str, Tensor]:
+    def forward(self, frame: Frame) -> Mapping[str, Tensor]:
         """Run the server's blocks of a pass for one client."""
         header = frame.header
         client_id = header["client"]
@@ -62,7 +63,8 @@ class RemoteStep:
                 raise FrameError(f"forward: pass {item.name} of client {client_id} has been run")
             crossings = self.engine.crossings[client_id]
             size = self.engine.batch_sizes[client_id]
-            arrived = frame.take_tensors(crossings.up(item.network, size))
+            _, kind = crossings.name(item.network, "activations", True)
+            arrived = self.engine.open(frame, kind, crossings.up(item.network, size))
             self._admit(client_id, "activations", item, arrived)
             norms = find_norms(self.engine.server.segment(item.network, client_id))
             with self._norms[client_id].recording(norms):
@@ -71,7 +73,7 @@ class RemoteStep:
             down = crossings.crossings[item.network].down
             return self._answer(client_id, "activations", item, {n: written[n] for n in down})
 
-    def backward(self, frame: Frame) -> dict[str, Tensor]:
+    def backward(self, frame: Frame) -> Mapping[str, Tensor]:
         """Go back through the server's blocks of a pass for one client."""
         header = frame.header
         client_id = header["client"]
@@ -85,7 +87,8 @@ class RemoteStep:
             crossings = self.engine.crossings[client_id]
             size = self.engine.batch_sizes[client_id]
             expected = crossings.gradients_up(item.network, size)
-            arrived = frame.take_tensors(expected, optional=True)
+            _, kind = crossings.name(item.network, "gradients", True)
+            arrived = self.engine.open(frame, kind, expected, optional=True)
             self._admit(client_id, "gradients", item, arrived)
             back, found = self.engine.server.go_back_middle(item, phase, client_id, arrived)
             self._gone_back[client_id].add(item.name)
@@ -217,10 +220,9 @@ class RemoteStep:
 
     def _answer(
         self, client_id: int, kind: Kind, item: Pass, tensors: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+    ) -> Mapping[str, Tensor]:
         topic, kind = self.engine.crossings[client_id].name(item.network, kind, False)
-        self.engine.wire.note(Message(SERVER, client_id, kind, topic, tensors))
-        return tensors
+        return self.engine.wire.depart(Message(SERVER, client_id, kind, topic, tensors))
 
     def _fail(self, error: NonFiniteError) -> None:
         if error.client_id not in self.active:
