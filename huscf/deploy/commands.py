@@ -25,10 +25,14 @@ from ..trust import Trust
 from .grpc_wire import GrpcExchange, GrpcServer
 from .kits import Tls, add_kits, read_roster, write_kits
 from .local import start_sites
+from .metrics_endpoint import MetricsEndpoint
 from .run_config import RunConfig, read_run_config
 from .server_run import ServerRun
 from .site_device import SiteDevice
 from .site_run import SiteRun
+
+#: One line for every event of a run at the server.
+LOG = "server.log"
 
 
 def provision(arguments: Sequence[str]) -> int:
@@ -86,7 +90,7 @@ def serve(arguments: Sequence[str]) -> int:
             _serve_locally(config, options.local, folder, saved, others)
         else:
             roster, tls = read_roster(options.tls), Tls.read(options.tls)
-            run = ServerRun(config, roster, folder, saved, _say)
+            run = ServerRun(config, roster, folder, saved, _note_in(folder / LOG))
             network = GrpcServer(run.sessions, tls, options.listen or "0.0.0.0:8443")
             _say(f"listening on port {network.port}; run folder: {folder}")
             _lead(run, network)
@@ -193,7 +197,8 @@ def _serve_locally(
     with tempfile.TemporaryDirectory() as kits:
         kit = Path(kits) / "kit"
         write_kits(kit, roster, "localhost")
-        run = ServerRun(config, {n: tuple(c) for n, c in roster.items()}, folder, saved, _say)
+        named = {name: tuple(own) for name, own in roster.items()}
+        run = ServerRun(config, named, folder, saved, _note_in(folder / LOG))
         network = GrpcServer(run.sessions, Tls.read(kit / "server"), "127.0.0.1:0")
         _say(f"trying it on this machine: {len(roster)} sites; run folder: {folder}")
         data = [part for path in found.config for part in ("--config", str(path))]
@@ -210,7 +215,11 @@ def _serve_locally(
 def _lead(run: ServerRun, network: GrpcServer) -> None:
     """Run to the end; a signal to end stops it in order."""
     before = signal.signal(signal.SIGTERM, _interrupt)
+    sites, endpoint = run.config.sites, None
     try:
+        if sites.metrics_port is not None:
+            endpoint = MetricsEndpoint(run, sites.metrics_port, sites.metrics_host)
+            run.say(f"figures for Prometheus at port {endpoint.port}, /metrics")
         run.run()
     except KeyboardInterrupt:
         _say("interrupted; go on with --ckpt_path last")
@@ -218,6 +227,8 @@ def _lead(run: ServerRun, network: GrpcServer) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
         network.stop()
+        if endpoint is not None:
+            endpoint.close()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -251,3 +262,14 @@ def _say(line: str) -> None:
     # In one piece: processes of a try share a terminal.
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
     sys.stdout.flush()
+
+
+def _note_in(path: Path) -> Callable[[str], None]:
+    """Return what prints a line and adds it to a file, with date and time."""
+
+    def say(line: str) -> None:
+        _say(line)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
+
+    return say

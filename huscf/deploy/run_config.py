@@ -13,7 +13,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namesp
 from ..callbacks import Replanning
 from ..datamodules.attendance import Attendance
 from ..engines import OnNonFinite, ServerGradient
-from ..errors import HuscfError, check_number
+from ..errors import HuscfError, check_count, check_number
 from ..methods import HuscfGan, Method
 from ..one_line_parser import OneLineParser
 from ..split import PlanSource, UniformPlan
@@ -39,6 +39,8 @@ class SitesOptions:
         wait_timeout_s: With fewer than min_clients for so long, the server saves and stops.
         steps_per_epoch: Length of an epoch in steps; null is one pass of the largest client.
         progress_s: Seconds between two lines of progress.
+        metrics_port: Where Prometheus finds figures of the run; null is nowhere.
+        metrics_host: Own address for that; "" is all of them, for whoever can reach them.
         compression: zstd makes frames smaller and loses nothing; null leaves them as they are.
         evaluation_timeout_s: Sites have so long to measure their samples, or to draw them.
     """
@@ -52,6 +54,8 @@ class SitesOptions:
         progress_s: float = 10.0,
         evaluation_timeout_s: float = 1800.0,
         compression: Literal["zstd"] | None = None,
+        metrics_port: int | None = None,
+        metrics_host: str = "127.0.0.1",
     ) -> None:
         for name, value in (("min_clients", min_clients), ("steps_per_epoch", steps_per_epoch)):
             if value is not None:
@@ -60,6 +64,9 @@ class SitesOptions:
         check_number("sites.wait_timeout_s", wait_timeout_s)
         check_number("sites.progress_s", progress_s)
         check_number("sites.evaluation_timeout_s", evaluation_timeout_s, 0.1)
+        if metrics_port is not None:
+            check_count("sites.metrics_port", metrics_port, 0, 65535)
+        self.metrics_port, self.metrics_host = metrics_port, metrics_host
         self.min_clients = min_clients
         self.step_timeout_s = step_timeout_s
         self.wait_timeout_s = wait_timeout_s
@@ -91,6 +98,7 @@ class RunConfig:
         attendance: Which clients take part in which epoch.
         evaluate_every_n_rounds: How often sites measure their samples; 0 at the end, -1 never.
         num_per_class: So many samples of each class are drawn for that.
+        writes_page: Whether the run ends with report.html.
         root: Folder of runs.
         name: Of the run.
         num_threads: Inside torch's operators; 0 leaves torch's choice.
@@ -112,6 +120,7 @@ class RunConfig:
     attendance: Attendance = field(default_factory=Attendance)
     evaluate_every_n_rounds: int = 0
     num_per_class: int = 500
+    writes_page: bool = True
     root: Path = Path("runs")
     name: str = "run"
     num_threads: int = 0
@@ -164,6 +173,7 @@ def read_run_config(arguments: Sequence[str]) -> RunConfig:
         attendance=_read_attendance(data),
         evaluate_every_n_rounds=_read_count(sections["evaluation"], "every_n_rounds", 0),
         num_per_class=_read_count(sections["evaluation"], "num_per_class", 500),
+        writes_page=str(sections["report"].get("enabled", True)).lower() != "false",
         root=Path(trainer.get("default_root_dir") or "runs"),
         name=str(sections["run"].get("name") or "run"),
         num_threads=_read_count(sections["training"], "num_threads", 0),

@@ -9,6 +9,7 @@ from typing import Any
 from ..callbacks.run_folder import write_csv
 from ..engines import StepResult
 from ..engines.remote import RemoteEngine, Sessions
+from ..reporting import RunRecord, describe_clients, write_clients, write_page
 from ..reporting.federation_history import FederationRow, append_federation, describe_decision
 from ..training import RoundResult
 
@@ -22,17 +23,21 @@ class ServerReport:
 
     Attributes:
         rows: Of metrics.csv.
+        last_losses: Of the last step, by phase.
     """
 
     def __init__(self, folder: Path, roster: Mapping[str, tuple[int, ...]]) -> None:
         self.folder, self.roster = folder, roster
         self.rows: list[dict[str, float]] = []
+        self.last_losses: dict[str, float] = {}
         self._placed: list[FederationRow] = []
         self._sums: dict[str, float] = {}
+        self._site_bytes: dict[str, int] = {}
         self._num_steps, self._num_bytes, self._started = 0, 0, time.monotonic()
 
     def add(self, result: StepResult) -> None:
         """Take the losses of a step."""
+        self.last_losses = result.losses
         for name, value in result.losses.items():
             key = f"train/{name}_loss"
             self._sums[key] = self._sums.get(key, 0.0) + value
@@ -59,6 +64,7 @@ class ServerReport:
             **{name: total / self._num_steps for name, total in self._sums.items()},
             **result.figures,
             "traffic/mbytes": (traffic - self._num_bytes) / 1e6,
+            **self._count_by_site(sessions),
             "dropped_steps": sum(engine.num_dropped.values()),
             "refused_frames": sum(sessions.refused.values()),
             **{f"waited/{what}": s for what, s in engine.waited_s.items()},
@@ -74,6 +80,8 @@ class ServerReport:
             result.number, result.decision, names, engine.client_sizes, self._placed
         )
         append_federation(self.folder / "federation.csv", self._placed)
+        rows = {row.client: row for row in self._placed}
+        write_clients(self.folder / "clients.csv", describe_clients(engine, names, rows))
         self._sums, self._num_steps, self._num_bytes = {}, 0, traffic
         self._started, engine.waited_s = time.monotonic(), {}
         losses = ", ".join(f"{n[6:]} {v:.3f}" for n, v in row.items() if n.startswith("train/"))
@@ -82,6 +90,17 @@ class ServerReport:
             f"round {result.number} ended at step {step}: {losses}, {count} clusters, "
             f"{row['traffic/mbytes']:.1f} MB, {row['seconds']:.1f} s"
         )
+
+    def write_page(self) -> Path:
+        """Write report.html of what there is so far; return where it is."""
+        return write_page(RunRecord.read(self.folder))
+
+    def _count_by_site(self, sessions: Sessions) -> dict[str, float]:
+        """Return what has crossed the network since the last round, both ways, by site."""
+        sent = sessions.num_bytes
+        now = {name: sent[name, "up"] + sent[name, "down"] for name in self.roster}
+        before, self._site_bytes = self._site_bytes, now
+        return {f"traffic/{n}_mbytes": (now[n] - before.get(n, 0)) / 1e6 for n in now}
 
     def _write_sites(self, engine: RemoteEngine, sessions: Sessions) -> None:
         """Write what each site has sent and got so far, and how often it was left out."""

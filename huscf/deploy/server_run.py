@@ -19,6 +19,8 @@ from ..split import CutPlan, PlanRequest
 from ..wire.frames import Frame
 from .halves import Folder
 from .joining import Roll, digest_weights
+from .presence import Presence
+from .progress import Progress
 from .run_config import RunConfig
 from .server_half import find_newcomers, get_half, read_shape, set_half
 from .server_report import ServerReport, read_figures
@@ -59,8 +61,7 @@ class ServerRun:
         self.seed, self.num_rounds, self.step, self.epoch = config.seed, 0, 0, 0
         self.run_id = secrets.token_hex(8)
         self.report = ServerReport(folder, self.roster)
-        self._said = time.monotonic()
-        self._resting: set[int] = set()
+        self._progress = Progress(config.sites.progress_s)
         self.newcomers = [] if saved is None else find_newcomers(saved, self.roster)
         self.roll = Roll(self.roster, None if saved is None else read_shape(saved))
         self.planner = SitePlanner(config.plan, config.replanning, self.roster)
@@ -213,18 +214,20 @@ class ServerRun:
     # Training
 
     def _train(self) -> None:
-        if not self.step:
-            self._wait_for_sites(lambda: len(self.sessions.present()) == len(self.roster), None)
-        elif not self._wait_for_sites(
-            lambda: len(self.sessions.present()) == len(self.roster),
-            self.config.sites.wait_timeout_s,
-        ):
+        presence = Presence(self)
+        if not presence.wait_for_all(self.config.sites.wait_timeout_s if self.step else None):
             self.say("some sites have not come back; going on without them")
+        self._progress.begin(self.step)
         while not self._is_over():
-            self._draw_resting()
+            presence.draw_resting()
             while not self._is_epoch_over():
-                self._wait_for_enough()
-                self._add(self.engine.run_step(self._list_active(), self.step))
+                if not presence.wait_for_enough():
+                    self.save()
+                    raise Stopped(
+                        f"too few clients for {self.config.sites.wait_timeout_s:g} s: the run is "
+                        f"saved at step {self.step}; go on with --ckpt_path last"
+                    )
+                self._add(self.engine.run_step(presence.list_active(), self.step))
                 self.step += 1
                 if self.step == self.config.max_steps:
                     break
@@ -233,6 +236,8 @@ class ServerRun:
             if federation.should_federate(self.epoch - 1) or self._is_over():
                 self._end_round()
         self._let_draw()
+        if self.config.writes_page:
+            self.say(f"page: {self.report.write_page()}")
         self.say(f"{self.num_rounds} rounds, {self.step} steps; run folder: {self.folder}")
 
     def _is_over(self) -> bool:
@@ -242,49 +247,14 @@ class ServerRun:
     def _is_epoch_over(self) -> bool:
         return self.step >= (self.epoch + 1) * self.steps_per_epoch
 
-    def _wait_for_sites(self, is_enough: Callable[[], bool], timeout_s: float | None) -> bool:
-        started = time.monotonic()
-        is_there = self.sessions.wait_for(is_enough, timeout_s)
-        waited = self.engine.waited_s
-        waited["sites"] = waited.get("sites", 0.0) + time.monotonic() - started
-        return is_there
-
-    def _draw_resting(self) -> None:
-        """Choose who rests in an epoch: as in one process, among those that are there."""
-        attendance, every = self.config.attendance, self.engine.plan.client_ids
-        enrolled = attendance.list_enrolled(every, self.epoch)
-        present = self.engine.present_clients()
-        drawn = attendance.draw([c for c in enrolled if c in present], self.epoch, self.seed)
-        self._resting = ({*every} - {*enrolled}) | ({*present} - {*drawn})
-
-    def _list_active(self) -> list[int]:
-        """Return the clients that are there and do not rest."""
-        return [c for c in self.engine.present_clients() if c not in self._resting]
-
-    def _wait_for_enough(self) -> None:
-        """Wait until enough clients are there; save and stop where they do not come."""
-        at_most = len(self.engine.plan.client_ids) - len(self._resting)
-        needed = min(self.min_clients, at_most)
-        if len(self._list_active()) >= needed:
-            return
-        wait_s = self.config.sites.wait_timeout_s
-        self.say(
-            f"step {self.step}: {len(self._list_active())} clients are there, "
-            f"{needed} are needed; waiting up to {wait_s:g} s"
-        )
-        if not self._wait_for_sites(lambda: len(self._list_active()) >= needed, wait_s):
-            self.save()
-            raise Stopped(
-                f"too few clients for {wait_s:g} s: the run is saved at step {self.step}; go on "
-                "with --ckpt_path last"
-            )
-
     def _add(self, result: StepResult) -> None:
         self.report.add(result)
-        if time.monotonic() - self._said >= self.config.sites.progress_s:
-            self._said = time.monotonic()
+        if self._progress.is_due():
+            config = self.config
+            ends = (config.max_epochs * self.steps_per_epoch, config.max_steps)
             figures = ", ".join(f"{n} {v:.3f}" for n, v in result.losses.items())
-            self.say(f"round {self.num_rounds + 1}, step {self.step + 1}: {figures}")
+            place = f"round {self.num_rounds + 1}, {self._progress.describe(self.step + 1, ends)}"
+            self.say(f"{place}: {figures}")
 
     def _end_round(self) -> None:
         result = self.config.federation.end_round(self, self._is_over())

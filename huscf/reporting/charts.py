@@ -35,6 +35,7 @@ PANELS = (
     ("Number of clusters", "federation/num_clusters", 3.0),
     ("Traffic, MB a round", "traffic/mbytes", 0.0),
     ("Seconds a round", "seconds", 0.0),
+    ("Seconds waited for sites a round", "waited/*", 0.0),
     ("Planned latency, seconds a step", "plan/latency_s", 0.0),
 )
 

@@ -117,10 +117,10 @@ def _describe(run: RunRecord) -> str:
         "seed": str(run.config.get("seed_everything", "-")),
     }
     cards = "".join(f"<div><b>{escape(v)}</b><span>{k}</span></div>" for k, v in facts.items())
-    data, method = run.config["data"], run.config["model"]["method"]
+    data, method = run.config.get("data"), run.config["model"]["method"]
     parts = method.get("init_args") or {}
     rows = [
-        ("data", _class_name(data)),
+        ("data", _class_name(data) if data else "at the sites"),
         ("domains", ", ".join(name for name in run.domains if name) or "-"),
         ("method", _class_name(method)),
         *(

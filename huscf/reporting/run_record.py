@@ -162,7 +162,7 @@ def _load(path: Path, read: Callable[[Path], Loaded]) -> Loaded:
 
 def _read_config(path: Path) -> dict[str, Any]:
     config = _read_yaml(path)
-    _check_keys(config, "data", "model")
+    _check_keys(config, "model")
     model = config["model"]
     _check_keys(model)
     if "method" not in model:
@@ -170,7 +170,8 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path}: of a run of huscf before 0.2 (no model.method in it): show it with the "
             "version that wrote it"
         )
-    for section in (config["data"], model["method"]):
+    # A server whose clients are at sites has no data.
+    for section in (config.get("data") or "", model["method"]):
         if not isinstance(section, str):
             _check_keys(section, "class_path")
     return config

@@ -1,5 +1,7 @@
 """The commands as a newcomer gives them, in processes of their own."""
 
+import csv
+import re
 import signal
 import subprocess
 import sys
@@ -123,9 +125,29 @@ def test_a_try_on_this_machine_trains_and_says_where_everything_is(tmp_path, mon
     assert main(["serve", "--config", str(config), "--local", "2"]) == 0
     folder = tmp_path / "runs" / "tiny-1"
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("checkpoints", "config.yaml", "federation.csv", "metrics.csv", "plan.yaml"),
-        *("provenance.json", "sites", "sites.csv"),
+        *("charts", "checkpoints", "clients.csv", "config.yaml", "federation.csv", "metrics.csv"),
+        *("plan.yaml", "provenance.json", "report.html", "server.log", "sites", "sites.csv"),
     ]
+    page = (folder / "report.html").read_text()
+    for heading in ("Seconds waited for sites a round", "site-1", "Traffic of every client"):
+        assert heading in page
+    log = (folder / "server.log").read_text().splitlines()
+    assert sum("step 0: site-1 joined" in line for line in log) == 1
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} ", line) for line in log)
+    rows, sites = (
+        list(csv.DictReader((folder / f"{name}.csv").read_text().splitlines()))
+        for name in ("metrics", "sites")
+    )
+    for site in sites:
+        own = sum(float(row[f"traffic/{site['site']}_mbytes"]) for row in rows)
+        both = float(site["uplink_mbytes"]) + float(site["downlink_mbytes"])
+        assert own == pytest.approx(both)
+    # The page can be made again, as from a folder without data in its configuration.
+    (folder / "report.html").unlink()
+    values = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**values, "data": None}))
+    assert main(["report", str(folder)]) == 0
+    assert "at the sites" in (folder / "report.html").read_text()
     assert len(list(folder.glob("sites/site-*/*/samples/*/*/*.png"))) == 2 * 10 * NUM_SAMPLES
     assert len(list(folder.glob("sites/site-*/*/step-*.ckpt"))) == 4
     out = capsys.readouterr().out

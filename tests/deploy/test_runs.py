@@ -5,6 +5,7 @@ import csv
 import re
 import shutil
 import threading
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from huscf.check_data import read_datamodule
 from huscf.checkpoint_io import read_checkpoint
 from huscf.deploy import site_run
 from huscf.deploy.kits import Tls, add_kits
+from huscf.deploy.metrics_endpoint import MetricsEndpoint
 from huscf.deploy.server_report import read_figures
 from huscf.deploy.server_run import Stopped
 from huscf.engines.remote import PROTOCOL
@@ -75,6 +77,71 @@ def test_two_rounds_equal_those_of_huscf_fit(deployment, one_process):
         assert site.kept.steps() == [2, 4]
         half = site.kept.read(4)["state_dict"]
         assert all(name.startswith(f"parties.clients.{number}.") for name in half)
+
+
+def test_prometheus_finds_the_figures_of_a_run(deployment):
+    parser = pytest.importorskip("prometheus_client.parser")
+    server = deployment.start_server()
+    endpoint = MetricsEndpoint(server, 0)
+    try:
+        sites = [deployment.start_site(name) for name in ROSTER]
+        deployment.finish(*sites)
+        with urlopen(f"http://127.0.0.1:{endpoint.port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        with pytest.raises(HuscfError, match=r"sites.metrics_port \d+: cannot listen there"):
+            MetricsEndpoint(server, endpoint.port)
+    finally:
+        endpoint.close()
+    found = {
+        (s.name, *(value for _, value in sorted(s.labels.items()))): s.value
+        for family in parser.text_string_to_metric_families(text)
+        for s in family.samples
+    }
+    assert found["huscf_rounds",] == 2 and found["huscf_steps",] == 4
+    traffic = read_rows(deployment.folder / "served" / "sites.csv")
+    for row in traffic:
+        sent = found["huscf_site_bytes_total", "up", row["site"]]
+        assert sent >= float(row["uplink_mbytes"]) * 1e6 > 0
+        assert found["huscf_site_present", row["site"]] == 0
+        assert found["huscf_refused_frames_total", row["site"]] == 0
+    assert {key[1] for key in found if key[0] == "huscf_loss"} == {"discriminator", "generator"}
+
+
+def test_eight_sites_of_four_profiles_equal_one_process_over_a_smaller_wire(tmp_path, monkeypatch):
+    """Two rounds, rounded to 8 bits and compressed: no tensor differs."""
+    cuts = [[1, 1, 1, 1], [2, 1, 1, 2], [1, 2, 2, 1], [2, 1, 2, 1]]
+    plan = {"clients": {client: cuts[client % 4] for client in range(8)}}
+    every = {"activations": 8, "gradients": 8}
+    model = {
+        "plan": {"class_path": "huscf.split.ExplicitPlan", "init_args": plan},
+        "wire": {"class_path": "huscf.wire.DefendedWire", "init_args": {"bits": every}},
+    }
+    options = {"data": {"clients_per_domain": 4}, "model": model}
+    (tmp_path / "one").mkdir()
+    one = fit(tmp_path / "one", **options)
+    roster = {f"site-{client}": (client,) for client in range(8)}
+    deployment = Deployment(tmp_path, monkeypatch, roster, **options)
+    server = deployment.start_server("--sites.compression=zstd")
+    sites = [deployment.start_site(name) for name in roster]
+    deployment.finish(*sites, timeout_s=60)
+    assert deployment.errors == []
+    assert_bit_equal(one["state_dict"], deployment.tensors(*sites))
+    assert server.engine.wire.traffic.state_dict() == one["huscf"]["engine"]["traffic"]
+    assert any("what crosses is changed: bits" in line for line in deployment.lines)
+
+
+def test_bytes_on_the_wire_are_those_that_are_counted(tmp_path, monkeypatch):
+    """Within 1 %, where batches are as large as usual."""
+    options = {"data": {"batch_size": 64, "samples_per_client": 80, "image_size": 16}}
+    deployment = Deployment(tmp_path, monkeypatch, max_epochs=1, **options)
+    wide = [f"--model.method.{network}.width=16" for network in ("generator", "discriminator")]
+    server = deployment.start_server(*wide)
+    deployment.method = server.method
+    sites = [deployment.start_site(name) for name in ROSTER]
+    deployment.finish(*sites)
+    assert deployment.errors == []
+    on_wire = sum(server.sessions.num_bytes.values())
+    assert 1.0 < on_wire / server.engine.wire.traffic.total() < 1.01
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""How far a run is, now and then."""
+
+import time
+from collections.abc import Iterable
+
+
+class Progress:
+    """Says when it is time for a line, and how long the run still takes.
+
+    Args:
+        pause_s: Seconds between two lines.
+    """
+
+    def __init__(self, pause_s: float) -> None:
+        self.pause_s = pause_s
+        self._said = time.monotonic()
+        self.begin(0)
+
+    def begin(self, step: int) -> None:
+        """Measure from here: training goes on after so many steps."""
+        self._first, self._began = step, time.monotonic()
+
+    def is_due(self) -> bool:
+        """Return whether it is time for a line, once for each."""
+        if is_due := time.monotonic() - self._said >= self.pause_s:
+            self._said = time.monotonic()
+        return is_due
+
+    def describe(self, step: int, ends: Iterable[int]) -> str:
+        """Return the step, of how many, and how long those that are left take.
+
+        Args:
+            step: So many are done.
+            ends: After which the run ends, whichever comes first; negative ones are none.
+        """
+        known = [end for end in ends if end >= 0]
+        if not known or step <= self._first:
+            return f"step {step}"
+        pace_s = (time.monotonic() - self._began) / (step - self._first)
+        left_s = pace_s * (min(known) - step)
+        left = f"{left_s / 60:.0f} min" if left_s >= 90 else f"{left_s:.0f} s"
+        return f"step {step} of {min(known)}, {left} left"
