@@ -40,6 +40,11 @@ TINY = ["--json", "--image_size=8", "--repeats=1"]
             ["--clients=4", "--present=2", "--batch_size=3", "--width=4"],
             {"steps_per_s", "peak_mib", "ms_per_client", "state_mib"},
         ),
+        (
+            "rank_runs.py",
+            ["--clients=2", "--batch_size=3", "--width=4"],
+            {"memory_over_one", "cpu_over_one", "clock_over_threads", "peak_mib_ranks"},
+        ),
     ],
 )
 def test_each_script_prints_one_object(script, options, keys):

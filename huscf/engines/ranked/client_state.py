@@ -55,14 +55,19 @@ def read_blocks(client: Client, are_known: bool) -> list[Tensor]:
     return [t for t in every if not (are_known and t.is_floating_point())]
 
 
-def write_blocks(client: Client, tensors: Sequence[Tensor], are_known: bool) -> None:
+def write_blocks(client: Client, tensors: Sequence[Tensor], are_known: bool) -> bool:
     """Take over what `read_blocks` gave in another process; counters apart, only what is lacking.
 
-    What a client has is left alone, so that equal blocks of several go on lying in one memory.
+    What a client shows is left alone, so that equal blocks of several go on lying in one memory.
+
+    Returns:
+        Whether there is any such.
     """
+    shown = sum(t.is_floating_point() and not is_freed(t) for t in read_blocks(client, False))
     for own, arrived in zip(read_blocks(client, are_known), tensors, strict=True):
         if is_freed(own) or not own.is_floating_point():
             own.data = arrived.to(own.device)
+    return shown > 0
 
 
 def read_moments(client: Client) -> Parcel:

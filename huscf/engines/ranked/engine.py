@@ -86,7 +86,7 @@ class RankedEngine(StackedEngine):
         self._shared_out: list[list[int]] = []
 
     def is_stackable(self, client_id: int) -> bool:
-        """Return that every client may run beside others: else there are no several processes."""
+        """Return True: networks of which it does not hold are refused at the start."""
         return True
 
     # A step
@@ -152,9 +152,9 @@ class RankedEngine(StackedEngine):
             notes, blocks, moments = (self.ranks.carry(before, owner, each) for each in given)
             if owner == rank and notes and blocks and moments:
                 write_notes(self, notes)
-                write_blocks(client, blocks[1], is_known)
                 client.set_optimizer_state(sort_moments(client, moments))
-                client.shares_memory = is_known  # what has arrived is nobody else's
+                # What has arrived is nobody else's; what a round has lent may be.
+                client.shares_memory = write_blocks(client, blocks[1], is_known)
                 self._guests.discard(client_id)
         self._owners.update(owners)
         self._fused = {}

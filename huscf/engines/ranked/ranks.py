@@ -45,7 +45,7 @@ class Ranks:
     def gather(
         self, value: Any, tensors: Sequence[Tensor] = (), error: BaseException | None = None
     ) -> list[Parcel]:
-        """Return what every process gives, in their order.
+        """Return what every process gives, in their order; its own as it is.
 
         Args:
             value: What JSON knows; keys of mappings are text.
@@ -56,15 +56,19 @@ class Ranks:
             HuscfError: The first process's error, in every process. A process's own error is
                 raised as it is.
         """
-        own = _pack([value, None if error is None else _describe(error, self.rank)], tensors)
+        message = None if error is None else _describe(error, self.rank)
+        own = _pack([value, message], tensors)
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
         self._call(dist.all_gather, sizes, torch.tensor([len(own)]))
         longest = int(max(sizes))
-        padded = own.new_zeros(longest)
-        padded[: len(own)] = own
+        if len(own) < longest:
+            own = torch.cat([own, own.new_zeros(longest - len(own))])
         every = [own.new_empty(longest) for _ in range(self.size)]
-        self._call(dist.all_gather, every, padded)
-        found = [_unpack(each) for each in every]
+        self._call(dist.all_gather, every, own)
+        found = [
+            ([value, message], list(tensors)) if rank == self.rank else _unpack(each)
+            for rank, each in enumerate(every)
+        ]
         for rank, ((_, message), _) in enumerate(found):
             if message is not None:
                 raise error if error is not None and rank == self.rank else HuscfError(message)

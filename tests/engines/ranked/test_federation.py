@@ -1,0 +1,69 @@
+"""Rounds by whatever decides them: several processes decide and leave what one does."""
+
+from functools import partial
+from typing import ClassVar
+
+import pytest
+
+from huscf.engines.stacked import microbatch
+from huscf.federation import CflClusters, FeganWeights, IfcaClusters
+from huscf.methods import HuscfGan
+from huscf.training import Federation
+from huscf.wire import KINDS
+from tests.conftest import make_batch, make_gan
+from tests.engines.cases import save
+from tests.engines.ranked.test_ranked_engine import CUTS, assert_equal
+from tests.engines.ranked.thread_ranks import run_on_ranks
+
+
+@pytest.fixture(autouse=True)
+def small_stacks(monkeypatch):
+    """At most two clients side by side, so that five make uneven cells."""
+    monkeypatch.setattr(microbatch, "STACKED_SAMPLES", 12)
+
+
+class OpenGan(HuscfGan):
+    """Lets clients tell whatever a rule asks for."""
+
+    kinds: ClassVar = frozenset(KINDS)
+
+
+def train(module, options):
+    """Three rounds in which some stay away, and a step within the fourth."""
+    federation = Federation(observed_samples=8, **options())
+    federation.begin(module)
+    decisions = []
+    for step in range(7):
+        present = list(CUTS) if step % 2 else [0, 2, 3]
+        batch = make_batch(present, step)
+        federation.observe_batch(module, batch)
+        module.engine.run_step(batch, step)
+        if step % 2:
+            result = federation.end_round(module, is_last=False)
+            decisions.append((result.figures, result.mixture.clusters, result.mixture.weights))
+    return decisions, save(module), federation.state_dict()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict,
+        partial(dict, observe="training", server="shared"),
+        lambda: {"weighting": FeganWeights(group_size=3), "moments": "average"},
+        lambda: {"rule": CflClusters(stationary=0.9, min_clients=2)},
+        lambda: {"rule": IfcaClusters()},
+    ],
+    ids=["observed", "in training", "labels", "updates", "clients choose"],
+)
+def test_rounds_are_decided_and_saved_as_in_one_process(options):
+    def make():
+        return make_gan(CUTS, depth=4, ema_decay=0.9, method_class=OpenGan)
+
+    run = partial(train, options=options)
+    expected = run(make())
+    found = run_on_ranks([make() for _ in range(2)], run)
+    for decisions, saved, state in found:
+        assert_equal(expected[0], decisions)
+        if saved is found[0][1]:
+            assert_equal(expected[1], saved)
+            assert_equal(expected[2], state)
