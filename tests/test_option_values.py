@@ -141,7 +141,8 @@ def build(cls, name, value):
     needed = {
         key: NEEDED[key]
         for key, parameter in takes.items()
-        if parameter.default is parameter.empty and key in NEEDED
+        # Sites alone do without the devices' file.
+        if key in NEEDED and (parameter.default is parameter.empty or key == "devices")
     }
     made = cls(**{**needed, name: WRAPPED.get(name, lambda x: x)(value)})
     if isinstance(made, split.PlanSource):
