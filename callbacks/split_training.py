@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..datamodules import FederatedDataModule
+from ..engines import PrivateEngine
 from ..errors import CheckpointError, HuscfError
 from ..methods import Method
 from ..planning import Precision
@@ -45,6 +46,7 @@ class SplitTraining(Callback):
             )
         _check_batch_norm(pl_module, getattr(trainer.datamodule, "batch_sizes", {}))  # type: ignore[attr-defined]
         check_method(pl_module, trainer.datamodule)  # type: ignore[attr-defined]
+        check_sampling(trainer, pl_module)
         _warn_of_endless_rounds(trainer)
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
@@ -85,6 +87,27 @@ def check_method(module: LightningModule, data: Any) -> None:
     if isinstance(method, Method) and isinstance(data, FederatedDataModule):
         for line in method.check_data(data.spectrogram is not None, tuple(data.domains)):
             rank_zero_warn(line)
+
+
+def check_sampling(trainer: Trainer, module: LightningModule) -> None:
+    """Refuse batches that are not drawn as an accountant takes them to be, or the reverse."""
+    engine = getattr(module, "engine", None)
+    sampling = getattr(trainer.datamodule, "sampling", "shuffled")  # type: ignore[attr-defined]
+    if not isinstance(engine, PrivateEngine):
+        if sampling == "poisson":
+            raise HuscfError(
+                "data.sampling: batches drawn by poisson may be empty, which only model.privacy "
+                "knows to train on: set it to shuffled"
+            )
+        return
+    if sampling != "poisson":
+        raise HuscfError(
+            "data.sampling: model.privacy counts on batches whose records are drawn one by one: "
+            "set it to poisson"
+        )
+    if trainer.overfit_batches:  # type: ignore[attr-defined]
+        raise HuscfError("trainer.overfit_batches: under model.privacy no batch may come twice")
+    engine.begin()
 
 
 def _check_batch_norm(module: LightningModule, batch_sizes: Mapping[int, int]) -> None:

@@ -14,6 +14,7 @@ from .augmentation import Augmentation
 from .domain import ClientData
 
 LabelSampling = Literal["natural", "balanced"]
+Sampling = Literal["shuffled", "poisson"]
 
 
 class ClientBatches:
@@ -33,6 +34,8 @@ class ClientBatches:
         label_sampling: "natural", or "balanced": a pass goes through the client's classes in
             turn, so that rare ones are drawn more than once and frequent ones not whole.
         attendance: Who takes part in which epoch; None is everybody in all of them.
+        sampling: "shuffled", or "poisson": each of a client's samples is in a step's batch by a
+            draw of its own, with the probability that makes batches of that size on average.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class ClientBatches:
         augmentation: Augmentation | None = None,
         label_sampling: LabelSampling = "natural",
         attendance: Attendance | None = None,
+        sampling: Sampling = "shuffled",
     ) -> None:
         self.clients = list(clients)
         self.batch_size = batch_size
@@ -53,6 +57,7 @@ class ClientBatches:
         self.augmentation = augmentation
         self.label_sampling = label_sampling
         self.attendance = attendance or Attendance()
+        self.sampling = sampling
         self.step = 0
         self._period: int | None = None
         self._length = self.steps_per_epoch
@@ -108,18 +113,28 @@ class ClientBatches:
 
     def _take(self, client: ClientData, step: int) -> ClientBatch:
         size = min(self.batch_size, len(client))
+        choose = self._draw if self.sampling == "poisson" else self._go_on
+        index = torch.from_numpy(client.indices[choose(client, size, step)])
+        samples = client.domain.train_samples[index]
+        if self.augmentation is not None:
+            generator = make_generator(self.seed, "augmentation", client.client_id, step)
+            samples = self.augmentation(samples, generator)
+        return ClientBatch(samples, client.domain.train_labels[index])
+
+    def _draw(self, client: ClientData, size: int, step: int) -> np.ndarray:
+        """Return a step's samples, each drawn for itself; there may be none."""
+        rng = make_rng(self.seed, "poisson sampling", client.client_id, step)
+        return np.flatnonzero(rng.random(len(client)) < size / len(client))
+
+    def _go_on(self, client: ClientData, size: int, step: int) -> np.ndarray:
+        """Return the next samples in the order of the client's passes."""
         positions = np.arange(step * size, (step + 1) * size)
         passes, offsets = np.divmod(positions, len(client))
         first, last = int(passes[0]), int(passes[-1])
         chosen = self._order(client, first)[offsets[passes == first]]
         if last != first:
             chosen = np.concatenate([chosen, self._order(client, last)[offsets[passes == last]]])
-        index = torch.from_numpy(client.indices[chosen])
-        samples = client.domain.train_samples[index]
-        if self.augmentation is not None:
-            generator = make_generator(self.seed, "augmentation", client.client_id, step)
-            samples = self.augmentation(samples, generator)
-        return ClientBatch(samples, client.domain.train_labels[index])
+        return chosen
 
     def _order(self, client: ClientData, pass_number: int) -> np.ndarray:
         key = (client.client_id, pass_number)

@@ -19,7 +19,7 @@ from .attendance import Attendance
 from .augmentation import Augmentation
 from .bad_data import BadInput, OnBadData, settle_bad_data
 from .class_numbers import drop_untrained, drop_unused_classes
-from .client_batches import ClientBatches, LabelSampling
+from .client_batches import ClientBatches, LabelSampling, Sampling
 from .domain import ClientData, Domain
 from .log_mel import LogMel
 from .partitions import IidPartitioner, Partitioner
@@ -55,6 +55,8 @@ class FederatedDataModule(LightningDataModule, ABC):
             one line that counts and names them, "skip" warns with that line and goes on.
         held_out: Part of every client's samples, up to 0.5, that it does not train on, so that it
             can tell the best round (see BestRound); None or 0 is none.
+        sampling: "shuffled" passes, or "poisson": every sample of a client is in a step's batch by
+            a draw of its own, so that batches differ in size; for model.privacy.
 
     Attributes:
         bad_data: What was left out, by domain name.
@@ -82,6 +84,7 @@ class FederatedDataModule(LightningDataModule, ABC):
         last_epochs: dict[int, int] | None = None,
         on_bad_data: OnBadData = "fatal",
         held_out: float | None = None,
+        sampling: Sampling = "shuffled",
     ) -> None:
         super().__init__()
         for name, value in (
@@ -116,6 +119,12 @@ class FederatedDataModule(LightningDataModule, ABC):
         if held_out is not None:
             check_number("data.held_out", held_out, 0, 0.5)
         self.held_out = held_out
+        if sampling == "poisson" and label_sampling == "balanced":
+            raise DataError(
+                "data.label_sampling: balanced batches are not drawn sample by sample: set it to "
+                "natural, or data.sampling to shuffled"
+            )
+        self.sampling: Sampling = sampling
         self.bad_data: dict[str, list[BadInput]] = {}
         self.given_shapes: dict[str, tuple[int, ...]] = {}
 
@@ -282,6 +291,7 @@ class FederatedDataModule(LightningDataModule, ABC):
             self.augmentation,
             self.label_sampling,
             self.attendance,
+            self.sampling,
         )
         if limit := getattr(self.trainer, "overfit_batches", 0):
             self._batches.repeat(limit)

@@ -35,7 +35,7 @@ def one_thread():
 MAKING = threading.Lock()
 
 #: Arguments of the root module; all others of `make_gan` are the method's.
-MODULE_OPTIONS = ("engine", "wire", "server_gradient", "on_nonfinite", "seed")
+MODULE_OPTIONS = ("engine", "wire", "server_gradient", "on_nonfinite", "privacy", "seed")
 
 
 def make_gan(

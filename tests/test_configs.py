@@ -10,7 +10,7 @@ CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 
 
 def is_run(path):
-    return "data" in yaml.safe_load(path.read_text())
+    return "class_path" in yaml.safe_load(path.read_text()).get("data", {})
 
 
 RUNS = [path for path in CONFIGS if is_run(path)]
@@ -36,6 +36,7 @@ def test_each_configuration_trains_a_round(path, tmp_path, monkeypatch):
 
 OVERLAYS = [
     REPOSITORY / "configs" / "paper" / "method.yaml",
+    REPOSITORY / "configs" / "private.yaml",
     *sorted((REPOSITORY / "configs" / "methods").glob("*.yaml")),
 ]
 

@@ -234,6 +234,7 @@ def _make_parser() -> OneLineParser:
     parser.add_argument("--model.server_gradient", type=ServerGradient, default="uniform")
     parser.add_argument("--model.on_nonfinite", type=OnNonFinite, default="stop")
     parser.add_argument("--model.wire", type=Wire | None, default=None)
+    parser.add_argument("--model.privacy", type=dict | None, default=None)
     for name in _ONE_PROCESS:
         parser.add_argument(f"--model.{name}", type=Any, default=None)
     parser.add_class_arguments(Federation, "federation")
@@ -257,6 +258,8 @@ def _name(cls: type) -> str:
 
 def _check(plain: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse what a run of sites cannot do, instead of doing something else."""
+    if plain["model"].get("privacy") is not None:
+        raise HuscfError("model.privacy: not where clients are at sites: use huscf fit")
     if not 0 <= plain["seed_everything"] < 2**32:
         raise HuscfError("seed_everything: must be a whole number from 0 to 4294967295")
     if str(sections["trainer"].get("precision") or "32-true") not in ("32", "32-true"):

@@ -16,6 +16,7 @@ from .base import (
 )
 from .local import LocalEngine, name_crossing
 from .mixing import block_topic
+from .private import DifferentialPrivacy, PrivateEngine
 from .processes import Processes
 from .ranked import LostProcessError, RankedEngine, Ranks
 from .serial import SerialEngine
@@ -24,6 +25,7 @@ from .stacked import StackedEngine
 __all__ = [
     "Batches",
     "ClientBatch",
+    "DifferentialPrivacy",
     "Engine",
     "LazyBatches",
     "LocalEngine",
@@ -33,6 +35,7 @@ __all__ = [
     "Move",
     "Observation",
     "OnNonFinite",
+    "PrivateEngine",
     "Processes",
     "RankedEngine",
     "Ranks",

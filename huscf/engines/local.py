@@ -95,6 +95,17 @@ class LocalEngine(Engine):
         self.parties = Parties(self._clients, server)
         self.on_new_structure()
 
+    #: Whether what it trains keeps records private, so that nothing else may tell of them.
+    is_private = False
+
+    def figures(self) -> dict[str, float]:
+        """Return what the engine has to say of the rounds so far, by column of metrics.csv."""
+        return {}
+
+    def is_spent(self) -> bool:
+        """Return whether no further step may be made."""
+        return False
+
     def make_clients(self) -> dict[int, Client]:
         """Return the clients that this process holds, by id: all of them."""
         averaged = self.method.averaged

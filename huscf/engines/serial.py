@@ -57,13 +57,23 @@ class SerialEngine(LocalEngine):
                     raise
                 dropped.append(client_id)
                 self.num_dropped[client_id] += 1
-        sum_gradients(self.server_shares(losses), gradients)
+        shares = self.server_shares(losses)
+        sum_gradients(shares, gradients)
+        self.finish_gradients(phase, shares)
         for network in phase.trains:
             self.server.check_gradients(network)
             for party in self.all_parties().values():
                 party.step(network)
         torch.clear_autocast_cache()  # weights that it has cast are no longer what they were
         return sum(losses.values()) / len(losses) if losses else float("nan")
+
+    def finish_gradients(self, phase: Phase, shares: Mapping[int, float]) -> None:
+        """Change the parties' gradients before they step; engines that do so override.
+
+        Args:
+            phase: The phase.
+            shares: Every participant's share in the server's gradient.
+        """
 
     def run_client(self, phase: Phase, client_id: int) -> tuple[float, Gradients]:
         """Run all passes of a phase for one client: forward, loss, and back.

@@ -165,6 +165,33 @@ class EachAlone:
         return np.arange(len(features))
 
 
+class GivenClusters:
+    """Clusters that are agreed on beforehand, so that nothing is learned from anybody's data.
+
+    Args:
+        clusters: Client ids of every cluster; every client of the run is in one of them.
+    """
+
+    needs_features = False
+
+    def __init__(self, clusters: list[list[int]]) -> None:
+        ids = sorted(client for members in clusters for client in members)
+        if not ids or ids != list(range(len(ids))):
+            raise HuscfError(
+                f"federation.rule.clusters is {clusters}: needs every client, 0 to the last, once"
+            )
+        self._labels = {c: label for label, members in enumerate(clusters) for c in members}
+
+    def __call__(self, features: np.ndarray, seed: int) -> np.ndarray:
+        """Return the number of every client's cluster."""
+        if len(self._labels) != len(features):
+            raise HuscfError(
+                f"federation.rule.clusters names {len(self._labels)} clients, and there are "
+                f"{len(features)}"
+            )
+        return np.array([self._labels[client] for client in range(len(features))])
+
+
 def mean_silhouette(features: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean silhouette in [-1, 1]; 0 where clusters are one, or as many as clients."""
     from sklearn.metrics import silhouette_score

@@ -38,6 +38,8 @@ class Method(ABC):
             ends, as figures.
         num_shared: Where a network is shared: samples that a client is sent at a round's end.
         num_compared: Where a network is shared: samples by which the server compares clients.
+        record_free: Names of private tensors that no record of the client decides: what is drawn.
+            Passes that read nothing else are no matter of differential privacy.
         moments: What must happen to optimiser state at a round's end; None lets the federation
             choose.
         averaged: Networks of which parties keep a moving average over steps, to sample from.
@@ -52,6 +54,7 @@ class Method(ABC):
     told: tuple[str, ...] = ()
     num_shared: int = 0
     num_compared: int = 0
+    record_free: frozenset[str] = frozenset()
     moments: Literal["keep", "average", "reset"] | None = None
     averaged: tuple[str, ...] = ()
     exported: str | None = None

@@ -72,6 +72,7 @@ class HuscfGan(Method):
     """
 
     exported = "generator"
+    record_free = frozenset({"noise", FAKE_LABELS, *AUGMENTATION_INPUTS})
 
     def __init__(
         self,

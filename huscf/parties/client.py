@@ -113,11 +113,19 @@ class Client(Party):
         self._head_losses: dict[str, Tensor] = {}
         self.forget_runs()
 
+    def view(self, item: Pass) -> Carry:
+        """Return the private tensors as a pass is given them."""
+        return self.private
+
+    def view_outputs(self, item: Pass) -> dict[str, Carry]:
+        """Return what earlier passes wrote, by their name, as a pass is given it."""
+        return self.outputs
+
     # A pass, as the serial engine runs it
 
     def run_head(self, item: Pass) -> Carry:
         """Run the head on the client's own inputs; return what goes to the server."""
-        inputs = item.read_inputs(self.private, self.outputs)
+        inputs = item.read_inputs(self.view(item), self.view_outputs(item))
         head = self.trained.segment(item.network, "head")
         blocks = partial(self._change_and_run, item, head)
         outputs = self.run_part(self._key(item, "head"), blocks, inputs, head.indices)
@@ -137,7 +145,7 @@ class Client(Party):
     def learn(self, item: Pass, outputs: Carry) -> None:
         """Note what a pass teaches for the next step, until the step is closed."""
         if item.learn is not None:
-            found = item.learn(outputs, self.private)
+            found = item.learn(outputs, self.view(item))
             self._learned |= {name: float(value) for name, value in found.items()}
 
     def remember(self) -> None:
@@ -155,7 +163,7 @@ class Client(Party):
             NonFiniteError: Where it is NaN or Inf.
         """
         assert item.loss is not None
-        loss = item.loss(self.outputs[item.name], self.private)
+        loss = item.loss(self.outputs[item.name], self.view(item))
         value = check_scalar(f"loss of pass {item.name}", loss).item()
         if (head_loss := self._measure_head_loss(item, phase)) is not None:
             self._head_losses[item.name] = head_loss
@@ -175,7 +183,7 @@ class Client(Party):
         parameters = self._trained_parameters(item, phase, "tail")
         key = self._key(item, "tail")
         at_inputs, found = self.go_back(key, self._gradients.pop(item.name, {}), losses, parameters)
-        self._add(found)
+        self.add_gradients(found)
         crossing = self.crossings[item.network]
         self._home = {name: at_inputs[name] for name in crossing.home if name in at_inputs}
         return {name: at_inputs[name] for name in crossing.down if name in at_inputs}
@@ -189,7 +197,7 @@ class Client(Party):
         parameters = self._trained_parameters(item, phase, "head")
         key = self._key(item, "head")
         at_inputs, found = self.go_back(key, gradients, losses, parameters)
-        self._add(found)
+        self.add_gradients(found)
         for name, source in item.inputs.items():
             giver, _, which = source.partition(".")
             if name in at_inputs and giver in phase.trained_sources(item):
@@ -204,21 +212,22 @@ class Client(Party):
         if item.head_loss is None or not names or not phase.has_head_loss(item):
             return None
         at_head = self._runs[self._key(item, "head")].outputs
-        loss = item.head_loss({name: at_head[name] for name in names}, self.private)
+        loss = item.head_loss({name: at_head[name] for name in names}, self.view(item))
         loss = check_scalar(f"head's loss of pass {item.name}", loss)
         return loss if loss.requires_grad else None
 
     def _change_and_run(
         self, item: Pass, head: Segment, carry: Carry, indices: Iterable[int]
     ) -> Carry:
-        return head(item.change_inputs(carry, self.private), indices)
+        return head(item.change_inputs(carry, self.view(item)), indices)
 
     def _trained_parameters(self, item: Pass, phase: Phase, end: str) -> list[nn.Parameter]:
         if item.network not in phase.trains:
             return []
         return list(self.trained.segment(item.network, end).parameters())
 
-    def _add(self, gradients: Mapping[nn.Parameter, Tensor]) -> None:
+    def add_gradients(self, gradients: Mapping[nn.Parameter, Tensor]) -> None:
+        """Add to what is at the client's parameters."""
         for parameter, gradient in gradients.items():
             known = parameter.grad
             parameter.grad = gradient if known is None else known + gradient

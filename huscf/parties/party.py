@@ -1,7 +1,7 @@
 """What client and server have in common: blocks, optimisers, and a part of every pass."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from ..methods import Method
 from ..models import Carry
 from .block_state import forget_moments, free_memory, is_freed
 from .holdings import ClientBlocks, ServerBlocks, named_parameters, tensors_of
+from .sample_gradients import LayerCall, note_layers
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,12 @@ class PartRun:
     Args:
         inputs: Leaves of the party's own graph, by name.
         outputs: Ends of it, by name.
+        calls: Of layers whose gradients are wanted by sample (`Party.noted`).
     """
 
     inputs: Carry
     outputs: Carry
+    calls: list[LayerCall] = field(default_factory=list)
 
 
 class Party(nn.Module):
@@ -55,7 +58,13 @@ class Party(nn.Module):
     Args:
         trained: The blocks that are trained.
         average: Moving averages of those of some networks, or None.
+
+    Attributes:
+        noted: Networks of whose parameters the party keeps, instead of gradients, what gives
+            those of single samples.
     """
+
+    noted: frozenset[str] = frozenset()
 
     def __init__(
         self, trained: ClientBlocks | ServerBlocks, average: ClientBlocks | ServerBlocks | None
@@ -164,8 +173,10 @@ class Party(nn.Module):
             What entered and what the blocks wrote, in the party's graph.
         """
         leaves = {name: as_leaf(tensor) for name, tensor in carry.items()}
-        outputs = blocks(leaves, indices)
-        self._runs[key] = PartRun(leaves, outputs)
+        noted = self.trained.segments(key.network) if key.network in self.noted else []
+        with note_layers(noted) as calls:
+            outputs = blocks(leaves, indices)
+        self._runs[key] = PartRun(leaves, outputs, calls)
         return outputs
 
     def go_back(
@@ -181,7 +192,8 @@ class Party(nn.Module):
             key: As in `run_part`; the part is kept, for another phase may come back to it.
             gradients: At its outputs, by name.
             losses: Further ends of the graph.
-            parameters: Whose gradients are wanted.
+            parameters: Whose gradients are wanted; in a noted network those of its layers' outputs
+                are kept in their place, see `list_calls`.
 
         Returns:
             Gradients at the inputs by name, and those of the parameters that the graph has.
@@ -194,18 +206,33 @@ class Party(nn.Module):
                 given.append(gradient)
         names = [name for name, leaf in run.inputs.items() if leaf.requires_grad]
         wanted = [p for p in parameters if p.requires_grad]
-        if not ends or not (names or wanted):
+        calls = [call for call in run.calls if wanted and call.output.requires_grad]
+        if key.network in self.noted:
+            wanted = []
+        if not ends or not (names or wanted or calls):
             return {}, {}
-        leaves = [run.inputs[name] for name in names]
+        leaves = [run.inputs[name] for name in names] + [call.output for call in calls]
         found = torch.autograd.grad(
             ends, [*leaves, *wanted], given, allow_unused=True, retain_graph=True
         )
         at_inputs = zip(names, found[: len(names)], strict=True)
-        at_parameters = zip(wanted, found[len(names) :], strict=True)
+        for call, gradient in zip(calls, found[len(names) : len(leaves)], strict=True):
+            call.gradient = gradient
+        at_parameters = zip(wanted, found[len(leaves) :], strict=True)
         return (
             {name: g for name, g in at_inputs if g is not None},
             {p: g for p, g in at_parameters if g is not None},
         )
+
+    def list_calls(self, client_id: int, passes: Collection[str]) -> list[LayerCall]:
+        """Return the calls of noted layers in a client's passes that were gone back through."""
+        return [
+            call
+            for key, run in self._runs.items()
+            if key.client_id == client_id and key.name in passes
+            for call in run.calls
+            if call.gradient is not None
+        ]
 
     def forget_runs(self) -> None:
         """Drop what is kept of passes."""

@@ -205,7 +205,10 @@ def _describe_licence(licence: str) -> str:
 def _describe_making(saved: SavedGAN, run: RunRecord | None) -> str:
     entries = run.provenance if run is not None else []
     rows = [] if run is None else [("run", run.name)]
-    rows.append(("seed", str(saved.config.get("seed_everything", "-"))))
+    seed = str(saved.config.get("seed_everything", "-"))
+    if saved.config["model"].get("privacy") is not None:
+        seed = "kept back: the noise of differential privacy follows from it"
+    rows.append(("seed", seed))
     rows += [(f"training, {key.replace('_', ' ')}", text) for key, text in _merge(entries).items()]
     now = describe_process()
     written = ", ".join(f"{key} {now[key]}" for key in ("huscf", "torch"))

@@ -133,6 +133,15 @@ class Federation:
                 f"federation.moments is {self.moments}, and {type(module.method).__name__} "
                 f"needs {wanted}"
             )
+        policy = self.policy
+        reads_records = policy.needs_features or policy.needs_labels or policy.lets_choose
+        if module.engine.is_private and (reads_records or module.method.num_shared):
+            raise HuscfError(
+                "federation: under model.privacy nothing but gradients may follow from records: "
+                "set federation.rule to OneCluster, EachAlone or GivenClusters of "
+                "huscf.federation, weighting to a rule that needs no labels, and use no method "
+                "that shares samples"
+            )
         module.server.statistics.half_life = self.half_life
         compares = self.policy.needs_features and self.observe == "training"
         if compares and module.server.statistics.boundary is None:
@@ -202,6 +211,7 @@ class Federation:
             )
         result.figures["round"] = module.num_rounds
         result.figures.update({f"federation/{n}": v for n, v in decision.figures().items()})
+        result.figures.update(module.engine.figures())
         if domains:
             result.figures["federation/ari"] = rand_index(decision.placed_clusters, domains)
         return result

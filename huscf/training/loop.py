@@ -33,4 +33,7 @@ class UShapedLoop(ManualOptimizationLoop):
             module: The root module.
             batch: ClientBatch by client id; each goes to its client alone.
         """
-        return module.engine.run_step(batch, self.trainer.global_step)
+        result = module.engine.run_step(batch, self.trainer.global_step)
+        if module.engine.is_spent():
+            self.trainer.should_stop = True
+        return result

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..engines import (
+    DifferentialPrivacy,
     LocalEngine,
     OnNonFinite,
+    PrivateEngine,
     RankedEngine,
     Ranks,
     SerialEngine,
@@ -68,6 +70,8 @@ class SplitModule(EvaluatedModule):
         on_nonfinite: When a client sends NaN, Inf or values 10,000 times the usual: "stop" ends
             the run and names it; "drop" leaves it out of this phase, as if it had not been there,
             and of the rest of the step, and counts that.
+        privacy: Differential privacy of every client's single records, which needs the serial
+            engine and data.sampling poisson; None is none.
         num_evaluated_per_class: Samples of each class and domain that validate and test draw.
         num_evaluated_clients: At most so many clients of a domain are tested one by one, which
             gives the spread over clients; 0 leaves that out.
@@ -96,6 +100,7 @@ class SplitModule(EvaluatedModule):
         engine: EngineName = "stacked",
         server_gradient: ServerGradient = "uniform",
         on_nonfinite: OnNonFinite = "stop",
+        privacy: DifferentialPrivacy | None = None,
         num_evaluated_per_class: int = 500,
         num_evaluated_clients: int = 16,
         num_evaluated_seeds: int = 3,
@@ -122,7 +127,8 @@ class SplitModule(EvaluatedModule):
         self.last_losses: dict[str, float] = {}
         self._saved_optimizers: dict[str, Any] = {}
         self.plan_source = plan or UniformPlan()
-        self.engine = self._build_engine(engine, batch_sizes, wire, server_gradient, on_nonfinite)
+        options = (wire, server_gradient, on_nonfinite, self.seed)
+        self.engine = self._build_engine(engine, batch_sizes, options, privacy)
         self.parties = self.engine.parties
 
     @property
@@ -151,6 +157,8 @@ class SplitModule(EvaluatedModule):
         Raises:
             HuscfError: Naming what only one process can do.
         """
+        if self.engine.is_private:
+            raise HuscfError("model.privacy: needs one process: set trainer.devices to 1")
         if not isinstance(self.engine, StackedEngine):
             raise HuscfError(
                 "model.engine: serial runs in one process: set it to stacked, or trainer.devices "
@@ -253,13 +261,19 @@ class SplitModule(EvaluatedModule):
         self,
         name: EngineName,
         batch_sizes: Mapping[int, int],
-        wire: Wire | None,
-        server_gradient: ServerGradient,
-        on_nonfinite: OnNonFinite,
+        options: tuple[Any, ...],
+        privacy: DifferentialPrivacy | None,
     ) -> LocalEngine:
         shape = self.sample_shape
         networks = build_networks(self.method, shape, self.seed)
         request = request_plan(self.method, networks, shape, batch_sizes, self.seed)
         plan = self.plan_source.make_plan(request)
-        options = (wire, server_gradient, on_nonfinite, self.seed)
-        return ENGINES[name](self.method, networks, plan, shape, self.client_sizes, *options)
+        given = (self.method, networks, plan, shape, self.client_sizes, *options)
+        if privacy is None:
+            return ENGINES[name](*given)
+        if name != "serial":
+            raise HuscfError(
+                f"model.engine: {name} knows no gradients of single samples, which model.privacy "
+                "clips: set it to serial"
+            )
+        return PrivateEngine(*given, privacy=privacy, batch_sizes=batch_sizes)

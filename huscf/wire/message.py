@@ -18,7 +18,7 @@ PartyId = int | Literal["server"]
 #: samples, logits. activations and gradients: at a cut. blocks: parameters and buffers that are
 #: averaged. moved_blocks: those that change hands for good, with their optimiser state.
 #: label_counts: how many samples of each class a client has. figures: other numbers that a client
-#: computes from its data.
+#: computes from its data. norms: of single samples' gradients, and by what these are clipped.
 Kind = Literal[
     "inputs",
     "outputs",
@@ -28,6 +28,7 @@ Kind = Literal[
     "moved_blocks",
     "label_counts",
     "figures",
+    "norms",
 ]
 KINDS: tuple[Kind, ...] = (
     "inputs",
@@ -38,6 +39,7 @@ KINDS: tuple[Kind, ...] = (
     "moved_blocks",
     "label_counts",
     "figures",
+    "norms",
 )
 
 Direction = Literal["uplink", "downlink"]

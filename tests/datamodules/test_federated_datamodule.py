@@ -58,6 +58,35 @@ def test_every_pass_holds_each_own_sample_once():
         assert set(seen.tolist()) <= set(client.indices.tolist())
 
 
+def test_poisson_batches_draw_every_sample_for_itself_and_go_on_as_they_were():
+    arguments = {"batch_size": 16, "seed": 3, "steps_per_epoch": 400, "sampling": "poisson"}
+    data = DigitsDataModule(**arguments)
+    batches = take(data.train_dataloader(), 300)
+    for client in data.clients:
+        sizes = torch.tensor([float(len(batch[client.client_id].labels)) for batch in batches])
+        rate = 16 / len(client)
+        spread = (16 * (1 - rate)) ** 0.5
+        assert float(sizes.mean()) == pytest.approx(16, abs=5 * spread / 300**0.5)
+        assert float(sizes.std()) == pytest.approx(spread, rel=0.2)
+    first, second = (batches[0][c].samples.float().mean() for c in (0, 1))
+    assert first != second
+    again = DigitsDataModule(**arguments).train_dataloader()
+    again.load_state_dict({"step": 200})
+    for expected, batch in zip(batches[200:205], take(again, 5), strict=True):
+        assert all(torch.equal(batch[c].samples, expected[c].samples) for c in expected)
+
+
+def test_poisson_batches_may_be_empty_and_hold_no_sample_twice():
+    loader = TwoDomains(clients_per_domain=1, batch_size=1, sampling="poisson").train_dataloader()
+    client = loader.clients[0]
+    drawn = [loader._draw(client, 1, step) for step in range(200)]
+    assert any(len(each) == 0 for each in drawn) and any(len(each) > 1 for each in drawn)
+    assert all(len(set(each.tolist())) == len(each) for each in drawn)
+    counts = np.bincount(np.concatenate(drawn), minlength=len(client))
+    assert counts.sum() == pytest.approx(200, abs=60)
+    assert (counts > 0).all()
+
+
 @pytest.mark.parametrize("augmentation", [None, Augmentation(horizontal_flip=True, shift_px=1)])
 def test_resumed_batches_equal_uninterrupted_ones(augmentation):
     arguments = {"batch_size": 5, "steps_per_epoch": 50, "seed": 3, "augmentation": augmentation}

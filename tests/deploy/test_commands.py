@@ -162,6 +162,10 @@ def test_a_try_on_this_machine_trains_and_says_where_everything_is(tmp_path, mon
         (["serve"], "needs --tls kit/server, or --local 2"),
         (["serve", "--config", "run.yaml", "--local", "9"], "the data has 2 clients"),
         (["serve", "--config", "run.yaml", "--local", "1", "--model.wire.class_path", "x"], "wire"),
+        (
+            ["serve", "--config", "run.yaml", "--local", "1", "--model.privacy", "{delta: 0.1}"],
+            "model.privacy: not where clients are at sites",
+        ),
         (["serve", "--tls", "none", "--config", "run.yaml"], "roster none"),
         (["join", "--tls", "none"], "give the folder of this party that huscf provision made"),
         (["provision", "--sites", "a", "a", "--host", "h", "--output", "k"], "given twice"),

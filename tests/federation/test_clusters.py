@@ -6,6 +6,7 @@ from huscf.errors import HuscfError
 from huscf.federation import (
     AgglomerativeClusters,
     EachAlone,
+    GivenClusters,
     KMeansClusters,
     OneCluster,
     assign_to_nearest,
@@ -201,3 +202,14 @@ def test_there_is_no_largest_number_of_clusters_unless_one_is_given(rule):
     features, truth = groups(11, 3, spread=0.3)
     assert adjusted_rand_score(truth, rule()(features, 0)) == 1.0
     assert len(set(rule(max_clusters=8)(features, 0))) <= 8
+
+
+def test_given_clusters_are_taken_as_they_are_and_need_every_client_once():
+    rule = GivenClusters([[0, 3], [1], [4, 2]])
+    assert not rule.needs_features
+    assert rule(np.zeros((5, 0)), 0).tolist() == [0, 1, 2, 0, 2]
+    with pytest.raises(HuscfError, match="names 5 clients, and there are 4"):
+        rule(np.zeros((4, 0)), 0)
+    for clusters in ([], [[0, 1], [1]], [[1, 2]]):
+        with pytest.raises(HuscfError, match="needs every client, 0 to the last, once"):
+            GivenClusters(clusters)
