@@ -129,6 +129,7 @@ def read_run_config(arguments: Sequence[str]) -> RunConfig:
             "federation.rule: sites neither tell what a round changes nor choose clusters; take "
             "another"
         )
+    made.federation.check_replanning(made.replanning.every_n_rounds)
     plain = json.loads(values)
     sections = {name: plain.get(name) or {} for name in _OTHERS}
     _check(plain, sections)

@@ -18,6 +18,7 @@ from .local import LocalEngine, name_crossing
 from .mixing import block_topic
 from .processes import Processes
 from .ranked import LostProcessError, RankedEngine, Ranks
+from .secure_mixing import check_secure, plan_sums
 from .serial import SerialEngine
 from .stacked import StackedEngine
 
@@ -41,6 +42,8 @@ __all__ = [
     "StackedEngine",
     "StepResult",
     "block_topic",
+    "check_secure",
     "count_samples",
     "name_crossing",
+    "plan_sums",
 ]

@@ -1,11 +1,13 @@
 """What the server does at a round's end: decide, mix, and say what came of it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from torch import Tensor
 
-from ..engines import Mixture, Moments, Processes, count_samples
+from ..engines import Mixture, Moments, Processes, check_secure, count_samples, plan_sums
 from ..errors import HuscfError, check_complete, check_number
 from ..federation import (
     ClusteredPolicy,
@@ -18,7 +20,7 @@ from ..federation import (
     draw_ring,
     rand_index,
 )
-from ..methods import Average
+from ..methods import Average, Method
 from ..parties import PerCluster
 from ..randomness import make_rng
 from .choosing import let_clients_choose
@@ -52,6 +54,9 @@ class Federation:
             {"discriminator": [3]} keeps copies of those blocks, counted from 0, and shares the
             others.
         moments: Adam's moments of averaged blocks: "keep", "average" or "reset".
+        secure: Whether the clients of a cluster add up their blocks under masks that cancel out, so
+            that the server learns the weighted sum alone; a block that fewer than three of a
+            cluster hold stays as it is in that round. Needs the extra deploy.
         **kwargs: How clusters and weights are found, as of huscf.federation.ClusteredPolicy.
 
     Attributes:
@@ -68,6 +73,7 @@ class Federation:
         half_life: float = 4.0,
         server: ServerCopies = "cluster",
         moments: Moments = "keep",
+        secure: bool = False,
         **kwargs: Any,
     ) -> None:
         for name, value, least in (
@@ -82,6 +88,7 @@ class Federation:
         self.half_life = half_life
         self.server = server
         self.moments: Moments = moments
+        self.secure = secure
         self.policy = ClusteredPolicy(**kwargs)
         self.memory = PolicyMemory()
         self.decision: RoundDecision | None = None
@@ -161,8 +168,57 @@ class Federation:
         if self.policy.needs_updates:
             self._compared = {**read_compared(module), **self._compared}
         clusters = self.policy.first_clusters(list(module.engine.clusters), module.seed)
+        if self.secure:
+            self._check_secure(module, clusters)
         if module.num_rounds == 0 and clusters is not None:
             module.engine.set_clusters(clusters, self.per_cluster)
+
+    def check_replanning(self, every_n_rounds: int) -> None:
+        """Refuse blocks that move between clients and server where sums are secure.
+
+        Args:
+            every_n_rounds: How often that may be; 0 never.
+        """
+        if self.secure and every_n_rounds:
+            raise HuscfError(
+                "replanning.every_n_rounds: moved blocks cross in the clear; set it to 0, or "
+                "federation.secure to false"
+            )
+
+    def _check_secure(self, module: FederatedRun, clusters: Mapping[int, int] | None) -> None:
+        """Refuse what sums cannot hide, before anything is trained."""
+        if find_spec("cryptography") is None:
+            raise HuscfError(
+                "federation.secure needs cryptography, of the extra deploy: pip install "
+                "'huscf[deploy]'"
+            )
+        if type(module.engine.processes) is not Processes:
+            raise HuscfError("federation.secure: needs one process; set trainer.devices to 1")
+        if self.moments == "average":
+            raise HuscfError(
+                "federation.secure: moments are no sums over clients; set federation.moments to "
+                "keep or reset"
+            )
+        method = module.method
+        networks = module.engine.plan.networks
+        name, rounds = type(method).__name__, range(100)
+        mixings = {method.mixing(n, number) for n in networks for number in rounds}
+        if mixings & {"swap", "share"}:
+            raise HuscfError(
+                f"federation.secure: {name} shows or passes on single clients' blocks, which no "
+                "sum hides"
+            )
+        if type(method).average is not Method.average:
+            raise HuscfError(f"federation.secure: {name} averages in a way of its own")
+        if self.policy.needs_updates:
+            raise HuscfError(
+                "federation.secure: this federation.rule compares what single clients have changed "
+                "in their blocks, which sums hide; take another"
+            )
+        known = clusters or dict.fromkeys(module.engine.plan.client_ids, 0)
+        even = Mixture(known, dict.fromkeys(known, 1.0))
+        kept: dict[str, dict[int, int]] = {n: {} for n in networks if method.mixing(n, 0) == "keep"}
+        check_secure(module.engine.plan, replace(even, givers=kept))
 
     def observe_batch(
         self, module: FederatedRun, batch: Mapping[int, tuple[Tensor, Tensor]]
@@ -200,6 +256,11 @@ class Federation:
                 f"federation: clients {new} send activations that no sample yields, far larger, "
                 "smaller or farther off than the others': they are averaged with nobody"
             )
+        if self.secure:
+            reasons = plan_sums(module.engine.plan, mixture).explain()
+            result.warnings += [
+                f"federation.secure: {line}: each keeps its own" for line in reasons
+            ]
         result.figures["round"] = module.num_rounds
         result.figures.update({f"federation/{n}": v for n, v in decision.figures().items()})
         if domains:
@@ -241,6 +302,7 @@ class Federation:
             self.moments,
             self.choose_givers(module, decision),
             self.choose_averages(module, decision),
+            self.secure,
         )
         module.engine.mix(mixture)
         self._share(module)

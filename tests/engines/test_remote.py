@@ -8,7 +8,16 @@ import torch
 from torch.nn.utils.parametrizations import spectral_norm
 
 from huscf.engines import Mixture
-from huscf.engines.remote import Caller, Dismissed, Rejoin, RemoteEngine, Sessions, SiteHalf
+from huscf.engines.remote import (
+    SUM_COMMANDS,
+    Caller,
+    Dismissed,
+    Rejoin,
+    RemoteEngine,
+    Sessions,
+    SiteHalf,
+    SiteMembers,
+)
 from huscf.engines.remote.step import RemoteStep
 from huscf.errors import HuscfError, NonFiniteError
 from huscf.methods import build_networks
@@ -33,6 +42,7 @@ class Site:
         plan = CutPlan(server.plan.blocks, own)
         seeds, sizes = dict.fromkeys(plan.client_ids, 0), dict.fromkeys(plan.client_ids, 6)
         self.half = SiteHalf(server.method, server.networks, plan, SHAPE, seeds, sizes)
+        self.members = SiteMembers(self.half)
         self.caller = Caller(lambda data: self.exchange(data))
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.on_frame = lambda data: None
@@ -53,7 +63,7 @@ class Site:
                 command = ask("ready", {"answers": answers, "answer": answer}).header
                 answers, answer = command.get("number", answers), {}
                 if command["kind"] == "step":
-                    batch = make_batch(PROFILES, seed=command["step"])
+                    batch = make_batch(self.server.plan.client_ids, seed=command["step"])
                     self.losses.append(self.half.run_step(command, batch, ask))
                 elif command["kind"] == "close":
                     answer = {"diverged": self.half.list_diverged()}
@@ -61,6 +71,8 @@ class Site:
                     self.half.move(command["cuts"], ask)
                 elif command["kind"] in ("give", "take"):
                     getattr(self.half, command["kind"])(command, ask)
+                elif command["kind"] in SUM_COMMANDS:
+                    answer = self.members.answer(command, ask)
         except Dismissed as goodbye:
             self.reason = str(goodbye)
 
