@@ -130,6 +130,10 @@ def read_run_config(arguments: Sequence[str]) -> RunConfig:
             "another"
         )
     made.federation.check_replanning(made.replanning.every_n_rounds)
+    if made.federation.observe == "statistics":
+        raise HuscfError(
+            "federation.observe: sites send activations, no statistics yet; set it to reference"
+        )
     plain = json.loads(values)
     sections = {name: plain.get(name) or {} for name in _OTHERS}
     _check(plain, sections)

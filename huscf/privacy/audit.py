@@ -54,7 +54,11 @@ class _Auditor:
         self.clients = {client.client_id: client for client in data.clients}
         self.num_classes = trained.sample_shape.num_classes
         self.are_compared = saved.are_compared
-        self.is_secure = bool((saved.config.get("federation") or {}).get("secure"))
+        federation = saved.config.get("federation") or {}
+        self.is_secure = bool(federation.get("secure"))
+        if federation.get("observe") == "statistics":
+            reason = "federation.observe: clients are compared by statistics of their own making"
+            self.audit.not_applicable["inversion, when compared"] = reason
         self.victims: dict[int, int] = {}
         self.auxiliaries: dict[int, list[Auxiliary]] = {}
         self.leaks: dict[int, tuple[float, str]] = {}

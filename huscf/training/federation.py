@@ -29,12 +29,14 @@ from .observation import (
     observe_batch,
     send_figures,
     send_label_counts,
+    send_statistics,
     start_observer,
+    sum_batch,
 )
 from .rounds import FederatedRun, RoundResult
 from .updates import read_compared, send_updates
 
-Observed = Literal["reference", "training"]
+Observed = Literal["reference", "statistics", "training"]
 
 
 class Federation:
@@ -42,12 +44,16 @@ class Federation:
 
     Args:
         every_n_epochs: Length of a round in epochs. The end of training ends a round too.
-        observe: Which activations tell clients apart: those of a client's first batches in a round
-            under "reference" blocks that never train (huscf.federation.ReferenceBlocks), or
-            those of all its batches under the blocks in "training", as the paper does. These
-            differ with the moment, so that clients that take part by turns are told apart by it.
+        observe: What tells clients apart: "reference", activations of a client's first batches in
+            a round under blocks that never train (huscf.federation.ReferenceBlocks);
+            "statistics", a mean and a covariance of these alone, as the client runs all such
+            blocks itself; or "training", activations of all its batches under the blocks in
+            training, as the paper does. These differ with the moment, so that clients that take
+            part by turns are told apart by it.
         observed_samples: Of a client and round, at least so many samples pass the reference
             blocks, or all of its batches.
+        statistics_noise: Where clients send "statistics": standard deviation of the noise that is
+            added to each sample's numbers first, in units of their root mean square; 0 adds none.
         half_life: Where blocks in training are observed: steps after which a batch counts half;
             0 counts all of a round alike.
         server: "cluster" keeps a copy of the server's blocks per cluster, "shared" one for all;
@@ -70,6 +76,7 @@ class Federation:
         every_n_epochs: int = 1,
         observe: Observed = "reference",
         observed_samples: int = 64,
+        statistics_noise: float = 0.0,
         half_life: float = 4.0,
         server: ServerCopies = "cluster",
         moments: Moments = "keep",
@@ -80,16 +87,27 @@ class Federation:
             ("every_n_epochs", every_n_epochs, 1),
             ("observed_samples", observed_samples, 2),
             ("half_life", half_life, 0),
+            ("statistics_noise", statistics_noise, 0),
         ):
             check_number(f"federation.{name}", value, least)
         self.every_n_epochs = every_n_epochs
         self.observe = observe
         self.observed_samples = observed_samples
+        self.statistics_noise = statistics_noise
+        if statistics_noise and observe != "statistics":
+            raise HuscfError(
+                "federation.statistics_noise: is of statistics; set federation.observe to them"
+            )
         self.half_life = half_life
         self.server = server
         self.moments: Moments = moments
         self.secure = secure
         self.policy = ClusteredPolicy(**kwargs)
+        if observe == "statistics" and self.policy.divergence == "positions":
+            raise HuscfError(
+                "federation.divergence: positions are of maps, which clients that send statistics "
+                "keep; set it to gaussian, or federation.observe to reference"
+            )
         self.memory = PolicyMemory()
         self.decision: RoundDecision | None = None
         self.observer: ReferenceObserver | None = None
@@ -149,7 +167,7 @@ class Federation:
                 f"they cannot be compared: shorten the longest {name} heads or tails, or set "
                 "federation.observe to reference"
             )
-        if self.policy.needs_features and self.observe == "reference":
+        if self.policy.needs_features and self.observe != "training":
             self.observer = start_observer(module, self.observed_samples)
             if self._saved_observer is not None:
                 self.observer.load_state_dict(self._saved_observer)
@@ -210,10 +228,10 @@ class Federation:
             )
         if type(method).average is not Method.average:
             raise HuscfError(f"federation.secure: {name} averages in a way of its own")
-        if self.policy.needs_updates:
+        if self.policy.needs_updates or self.policy.lets_choose:
             raise HuscfError(
-                "federation.secure: this federation.rule compares what single clients have changed "
-                "in their blocks, which sums hide; take another"
+                "federation.secure: this federation.rule needs single clients' blocks or averages "
+                "of its own; take another"
             )
         known = clusters or dict.fromkeys(module.engine.plan.client_ids, 0)
         even = Mixture(known, dict.fromkeys(known, 1.0))
@@ -234,7 +252,10 @@ class Federation:
             count_labels(self.label_counts, module, {c: batch[c] for c in own})
         if self.observer is not None:
             wanted = {c: batch[c] for c in own if self.observer.wants(c)}
-            observe_batch(self.observer, module, wanted)
+            if self.observe == "statistics":
+                sum_batch(self.observer, module, wanted, self.statistics_noise)
+            else:
+                observe_batch(self.observer, module, wanted)
 
     def end_round(
         self, module: FederatedRun, is_last: bool, domains: Mapping[int, str] | None = None
@@ -277,6 +298,8 @@ class Federation:
         summary = seen.summary
         if self.observer is not None:
             statistics = self.observer.statistics
+            if self.observe == "statistics":
+                statistics = send_statistics(statistics, module)
             summary = statistics.summarize(seen.sizes) if statistics.client_ids else None
         view = RoundView(
             number=module.num_rounds,

@@ -16,7 +16,7 @@ PartyId = int | Literal["server"]
 #: samples, logits. activations and gradients: at a cut. blocks: parameters and buffers that are
 #: averaged. moved_blocks: those that change hands for good, with their optimiser state.
 #: label_counts: how many samples of each class a client has. figures: other numbers that a client
-#: computes from its data.
+#: computes from its data. statistics: sums over its activations, by which clients are compared.
 Kind = Literal[
     "inputs",
     "outputs",
@@ -26,6 +26,7 @@ Kind = Literal[
     "moved_blocks",
     "label_counts",
     "figures",
+    "statistics",
 ]
 KINDS: tuple[Kind, ...] = (
     "inputs",
@@ -36,6 +37,7 @@ KINDS: tuple[Kind, ...] = (
     "moved_blocks",
     "label_counts",
     "figures",
+    "statistics",
 )
 
 Direction = Literal["uplink", "downlink"]
