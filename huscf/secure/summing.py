@@ -27,7 +27,12 @@ class SecureSum:
 
     @property
     def survivors(self) -> list[int]:
-        """Return the members whose words have arrived, ascending."""
+        """Return the members whose words have arrived, ascending.
+
+        Raises:
+            HuscfError: Where they are too few, so that nobody is asked to reveal anything.
+        """
+        check_enough(self._masked, len(self._public))
         return sorted(self._masked)
 
     def publish(self, public: Mapping[int, bytes]) -> dict[int, bytes]:

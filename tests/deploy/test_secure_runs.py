@@ -8,7 +8,6 @@ from huscf.__main__ import main
 from huscf.callbacks import Evaluation, SampleGrid
 from huscf.checkpoint_io import read_checkpoint
 from huscf.errors import HuscfError
-from tests.deploy import cases
 from tests.deploy.cases import Deployment, write_config
 from tests.deploy.test_runs import assert_bit_equal
 
@@ -26,8 +25,7 @@ def make_secure(path):
 
 @pytest.fixture
 def deployment(tmp_path, monkeypatch):
-    monkeypatch.setattr(cases, "ROSTER", ROSTER)
-    found = Deployment(tmp_path, monkeypatch)
+    found = Deployment(tmp_path, monkeypatch, ROSTER)
     make_secure(found.config)
     return found
 

@@ -104,6 +104,6 @@ def test_a_round_in_which_too_few_stay_averages_nothing_and_says_so(monkeypatch)
         before = {name: tensor.clone() for name, tensor in server.state().items()}
         server.engine.mix(MIXTURE)
         assert_bit_equal(before, server.state())
-        (line,) = server.engine.notes
-        assert line.startswith("nothing is averaged in this round: secure sums: ")
-        assert line.endswith(" of 5 members are left, needs 4")
+        assert server.engine.notes == [
+            "nothing is averaged in this round: secure sums: 2 of 5 members are left, needs 4"
+        ]

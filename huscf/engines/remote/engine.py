@@ -323,7 +323,7 @@ class RemoteEngine(LocalEngine):
         ref = BlockRef(header["client"], header["holding"], header["network"], header["index"])
         if header["kind"] == "block" and (size := self.wanted_words.get(ref)) is not None:
             masked = frame.take_tensors({"masked": TensorSpec(torch.int64, (size,))})
-            self._count_block(ref, ref.client_id, masked)
+            self._count_block(ref, ref.client_id, masked, "blocks")
             self.given_words[ref] = masked["masked"].numpy().view(np.uint64)
             return {"kind": "ok"}, {}
         if header["kind"] == "fetch":
