@@ -279,9 +279,11 @@ class Federation:
             )
         if self.secure:
             reasons = plan_sums(module.engine.plan, mixture).explain()
-            result.warnings += [
-                f"federation.secure: {line}: each keeps its own" for line in reasons
-            ]
+            if reasons:
+                more = f", and {len(reasons) - 1} blocks more alike" if len(reasons) > 1 else ""
+                result.warnings.append(
+                    f"federation.secure: {reasons[0]}{more}: these keep their own; sums need three"
+                )
         result.figures["round"] = module.num_rounds
         result.figures.update({f"federation/{n}": v for n, v in decision.figures().items()})
         if domains:

@@ -7,6 +7,8 @@ import torch
 import yaml
 
 from huscf.__main__ import main
+from huscf.training import Federation
+from tests.conftest import make_batch, make_gan
 from tests.privacy.test_audit import QUICK
 from tests.test_security import MINI
 
@@ -63,6 +65,20 @@ def test_an_audit_knows_that_the_server_gets_sums_alone(tmp_path):
     assert found["not_applicable"] == {
         "classes from averaged blocks": "federation.secure: of blocks the server gets sums alone"
     }
+
+
+def test_blocks_that_too_few_of_a_cluster_hold_are_told_in_one_line():
+    cuts = {**dict.fromkeys(range(4), (1, 1, 1, 1)), 4: (2, 1, 1, 2), 5: (2, 1, 1, 2)}
+    cuts[6] = cuts[4]
+    module = make_gan(cuts, depth=4)
+    federation = Federation(rule=lambda features, seed: [0, 0, 0, 0, 0, 0, 1], secure=True)
+    federation.begin(module)
+    federation.observe_batch(module, make_batch(cuts, size=64))
+    (line,) = federation.end_round(module, is_last=False).warnings
+    assert line == (
+        "federation.secure: block 1 of the generator in cluster 0 is held by clients 4, 5 alone, "
+        "and 1 blocks more alike: these keep their own; sums need three"
+    )
 
 
 def test_who_is_alone_is_neither_summed_nor_told_of(tmp_path, capsys):
