@@ -152,6 +152,7 @@ class Federation:
                 method needs other moments.
         """
         check_server_copies(self.server, module.engine.plan)
+        self._check_processes(module)
         wanted = module.method.moments
         if wanted is not None and self.moments != wanted:
             raise HuscfError(
@@ -203,6 +204,14 @@ class Federation:
                 "federation.secure to false"
             )
 
+    def _check_processes(self, module: FederatedRun) -> None:
+        """Refuse what several processes cannot do."""
+        refused = {"secure": self.secure, "observe: statistics": self.observe == "statistics"}
+        if type(module.engine.processes) is Processes:
+            return
+        for name in (name for name, is_set in refused.items() if is_set):
+            raise HuscfError(f"federation.{name}: needs one process; set trainer.devices to 1")
+
     def _check_secure(self, module: FederatedRun, clusters: Mapping[int, int] | None) -> None:
         """Refuse what sums cannot hide, before anything is trained."""
         if find_spec("cryptography") is None:
@@ -210,8 +219,6 @@ class Federation:
                 "federation.secure needs cryptography, of the extra deploy: pip install "
                 "'huscf[deploy]'"
             )
-        if type(module.engine.processes) is not Processes:
-            raise HuscfError("federation.secure: needs one process; set trainer.devices to 1")
         if self.moments == "average":
             raise HuscfError(
                 "federation.secure: moments are no sums over clients; set federation.moments to "
