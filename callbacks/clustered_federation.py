@@ -7,6 +7,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from ..training import Federation, SplitModule
 from .base import end_round, is_last_epoch
+from .replanning import Replanning
 
 
 class ClusteredFederation(Federation, Callback):
@@ -18,6 +19,10 @@ class ClusteredFederation(Federation, Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse cuts under which the server cannot compare clients, and blocks it cannot copy."""
         assert isinstance(pl_module, SplitModule)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if isinstance(callback, Replanning):
+                self.check_replanning(callback.every_n_rounds)
         self.begin(pl_module)
 
     def on_train_batch_start(

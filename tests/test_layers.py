@@ -30,6 +30,7 @@ LAYERS = [
     "methods",
     "planning",
     "federation",
+    "secure",
     "parties",
     "engines",
     "training",
@@ -67,6 +68,7 @@ PLAIN = (
     "methods",
     "planning",
     "federation",
+    "secure",
 )
 
 

@@ -150,6 +150,15 @@ def read_run_config(arguments: Sequence[str]) -> RunConfig:
     if made.model.wire is not None and type(made.model.wire) is not DefendedWire:
         other = type(made.model.wire).__name__
         raise HuscfError(f"model.wire: sites know huscf.wire.DefendedWire and no {other}")
+    if made.model.wire is not None and made.federation.secure:
+        raise HuscfError(
+            "model.wire: sites mask their blocks as they are; leave it out, or federation.secure"
+        )
+    made.federation.check_replanning(made.replanning.every_n_rounds)
+    if made.federation.observe == "statistics":
+        raise HuscfError(
+            "federation.observe: sites send activations, no statistics yet; set it to reference"
+        )
     plain = json.loads(values)
     sections = {name: plain.get(name) or {} for name in _OTHERS}
     _check(plain, sections)

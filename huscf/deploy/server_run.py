@@ -209,6 +209,7 @@ class ServerRun:
             "wire": wire and {"clip": wire.clip, "noise": wire.noise, "bits": wire.bits},
             "step": self.step,
             "new": name not in self.have_saved,
+            "secure": self.config.federation.secure,
         }
 
     # Training
@@ -258,8 +259,9 @@ class ServerRun:
 
     def _end_round(self) -> None:
         result = self.config.federation.end_round(self, self._is_over())
-        for line in result.warnings:
+        for line in (*result.warnings, *self.engine.notes):
             self.say(line)
+        self.engine.notes.clear()
         every = self.config.evaluate_every_n_rounds
         if every >= 0 and (self._is_over() or (every and self.num_rounds % every == 0)):
             result.figures |= self._evaluate()

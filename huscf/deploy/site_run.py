@@ -10,7 +10,16 @@ from typing import Any
 
 from ..datamodules import FederatedDataModule
 from ..datamodules.client_batches import ClientBatches
-from ..engines.remote import Caller, Dismissed, Dropped, Rejoin, SiteHalf, read_cuts
+from ..engines.remote import (
+    SUM_COMMANDS,
+    Caller,
+    Dismissed,
+    Dropped,
+    Rejoin,
+    SiteHalf,
+    SiteMembers,
+    read_cuts,
+)
 from ..errors import CheckpointError, HuscfError
 from ..methods import build_networks
 from ..models import SampleShape
@@ -47,6 +56,8 @@ class SiteRun:
 
     half: SiteHalf
     kept: Folder
+    members: SiteMembers
+    is_secure: bool
 
     def __init__(
         self,
@@ -115,6 +126,7 @@ class SiteRun:
             is_new, wire = bool(welcome["new"]), dict(welcome["wire"] or {})
             DefendedWire(**wire)
             self._take_compression(welcome["compression"])
+            self.is_secure = bool(welcome["secure"])
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, HuscfError):
                 raise
@@ -136,6 +148,7 @@ class SiteRun:
         if wire:
             changes = ", ".join(f"{name} {value}" for name, value in wire.items() if value)
             self.say(f"what crosses is changed: {changes}")
+        self.members = SiteMembers(self.half)
         if not run_id.isalnum():
             raise HuscfError(f"the server names the run {run_id!r:.40}")
         self.kept = Folder(self.folder / run_id)
@@ -166,6 +179,7 @@ class SiteRun:
         clients = " ".join(map(str, self.clients))
         where = "its beginning" if own is None else f"its half of step {own}"
         self.say(f"joined: clients {clients}; the run stands at step {step}, here {where}")
+        self.say(f"averages: {'secure sums' if self.is_secure else 'the server sees every block'}")
 
     def _obey(self) -> None:
         """Do what the server asks, again and again."""
@@ -187,8 +201,8 @@ class SiteRun:
             self._run_step(command)
         elif kind == "close":
             return {"diverged": self.half.list_diverged()}
-        elif kind == "give":
-            self.half.give(command, self.caller.ask)
+        elif kind == "give" or kind in SUM_COMMANDS:
+            return self._give(command)
         elif kind == "take":
             self.half.take(command, self.caller.ask)
         elif kind == "measure":
@@ -208,6 +222,19 @@ class SiteRun:
         else:
             raise HuscfError(f"the server asks for {kind!r:.40}, which this version does not know")
         return {}
+
+    def _give(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Give blocks, in the clear or as the member of a sum, as the run was said to be."""
+        if command["kind"] == "give":
+            if self.is_secure:
+                raise HuscfError("the server asks for blocks in the clear, and the run is secure")
+            self.half.give(command, self.caller.ask)
+            return {}
+        try:
+            return self.members.answer(command, self.caller.ask)
+        except HuscfError as error:  # as where too few members are left: no reason to leave
+            self.say(f"{command['kind']}: {error}")
+            return {}
 
     def _own_data(self) -> SiteData:
         return SiteData(list(self.clients.values()), self.data)

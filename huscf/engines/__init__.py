@@ -19,6 +19,7 @@ from .mixing import block_topic
 from .private import DifferentialPrivacy, PrivateEngine
 from .processes import Processes
 from .ranked import LostProcessError, RankedEngine, Ranks
+from .secure_mixing import check_secure, plan_sums
 from .serial import SerialEngine
 from .stacked import StackedEngine
 
@@ -44,6 +45,8 @@ __all__ = [
     "StackedEngine",
     "StepResult",
     "block_topic",
+    "check_secure",
     "count_samples",
     "name_crossing",
+    "plan_sums",
 ]

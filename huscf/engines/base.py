@@ -107,6 +107,7 @@ class Mixture:
         givers: Networks that are not averaged: network -> client -> whose blocks it goes on with,
             its own or those that another sends it.
         averages: Networks that are averaged otherwise than `clusters` and `weights` say.
+        is_secure: Whether the server learns of the clients' blocks the sums over clusters alone.
     """
 
     clusters: Mapping[int, int]
@@ -115,10 +116,16 @@ class Mixture:
     moments: Moments = "keep"
     givers: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     averages: Mapping[str, Average] = field(default_factory=dict)
+    is_secure: bool = False
 
     def average_of(self, network: str) -> Average:
         """Return how a network is averaged."""
         return self.averages.get(network, Average(self.clusters, self.weights))
+
+
+def block_topic(network: str, holding: str) -> str:
+    """Return what a message that carries a block says it is about."""
+    return network if holding == "trained" else f"{network} average"
 
 
 @dataclass(frozen=True)

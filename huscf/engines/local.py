@@ -36,6 +36,7 @@ from .mixing import mix_over_wire
 from .moving import move_over_wire
 from .processes import Processes
 from .saved_state import get_state, set_structure
+from .secure_mixing import sum_in_process
 from .sharing import share_over_wire
 
 
@@ -238,7 +239,7 @@ class LocalEngine(Engine):
 
     def mix(self, mixture: Mixture) -> None:
         """Close a round: take over clusters, average within them, begin new statistics."""
-        mix_over_wire(self, mixture)
+        mix_over_wire(self, mixture, sum_in_process(self, mixture) if mixture.is_secure else None)
         self.server.statistics.reset()
         self.on_new_structure()
 

@@ -21,8 +21,9 @@ from ..parties import (
 )
 from ..split import CutPlan
 from ..wire import SERVER, Message, PartyId
-from .base import Mixture
+from .base import Mixture, block_topic
 from .processes import Processes, State
+from .secure_mixing import SumRef, plan_sums, stand_in
 
 if TYPE_CHECKING:
     from .local import LocalEngine
@@ -35,7 +36,9 @@ class Copy(NamedTuple):
     block: nn.Module
 
 
-def mix_over_wire(engine: "LocalEngine", mixture: Mixture) -> None:
+def mix_over_wire(
+    engine: "LocalEngine", mixture: Mixture, sums: Mapping[SumRef, State] | None = None
+) -> None:
     """Take over an assignment and average every block within every cluster.
 
     Every member is represented by the copy of the block that it has trained: its own, or the
@@ -44,6 +47,13 @@ def mix_over_wire(engine: "LocalEngine", mixture: Mixture) -> None:
     takes the mean over all its users. A client sends a block only if somebody else weighs it, and
     gets one back only if it changes. Running statistics of normalisation are pooled; counters are
     left alone. A client that has diverged loses its moments.
+
+    Args:
+        engine: Whose parties.
+        mixture: What is averaged.
+        sums: Where sums are secure, the means of what clients have added up. They stand for the
+            clients' copies, which then send nothing here; blocks that too few hold stay as they
+            are.
     """
     server = engine.server
     diverged = [
@@ -53,6 +63,7 @@ def mix_over_wire(engine: "LocalEngine", mixture: Mixture) -> None:
     ]
     names = ["trained"] + (["average"] if server.average is not None else [])
     before = {name: list_holders(engine, name) for name in names}
+    apart = {} if sums is None else _replace_holders(engine, mixture, sums, before)
     cloned_from = server.set_clusters(mixture.clusters, mixture.per_cluster)
     for optimizer in server.optimizers.values():
         copy_moments(optimizer, cloned_from)
@@ -67,8 +78,9 @@ def mix_over_wire(engine: "LocalEngine", mixture: Mixture) -> None:
             average = mixture.average_of(network)
             users = list_users(getattr(server, name), network, index, now[network, index])
             users |= {copy: [] for copy in holders.values() if copy not in users}
+            kept = apart.get((name, network, index), frozenset())
             users = {
-                copy: [c for c in users[copy] if c not in average.keepers]
+                copy: [c for c in users[copy] if c not in average.keepers | kept]
                 for copy in sort_copies(engine.plan, users)
             }
             matrix = mixing_matrix(holders, users, average.clusters, average.weights)
@@ -78,9 +90,31 @@ def mix_over_wire(engine: "LocalEngine", mixture: Mixture) -> None:
     server.refresh_optimizers(engine.method)
 
 
-def block_topic(network: str, holding: str) -> str:
-    """Return what a message that carries a block says it is about."""
-    return network if holding == "trained" else f"{network} average"
+def _replace_holders(
+    engine: "LocalEngine",
+    mixture: Mixture,
+    sums: Mapping[SumRef, State],
+    before: Mapping[str, dict[tuple[str, int], dict[int, Copy]]],
+) -> dict[tuple[str, str, int], frozenset[int]]:
+    """Put what members have added up in the place of their copies.
+
+    Returns:
+        By holding, network and block the clients that leave it as it is.
+    """
+    plan = plan_sums(engine.plan, mixture, engine.method.averaged)
+    for ref, owners in plan.parts.items():
+        holders = before[ref.holding][ref.network, ref.block]
+        copy = Copy(SERVER, stand_in(holders[owners[0]].block, sums[ref]))
+        holders.update(dict.fromkeys(owners, copy))
+    apart: dict[tuple[str, str, int], frozenset[int]] = {}
+    for ref in plan.apart:
+        key = ref.holding, ref.network, ref.block
+        members = {c for c, cluster in mixture.clusters.items() if cluster == ref.cluster}
+        apart[key] = apart.get(key, frozenset()) | members
+    for (holding, network, block), clients in apart.items():
+        holders = before[holding][network, block]
+        before[holding][network, block] = {c: o for c, o in holders.items() if c not in clients}
+    return apart
 
 
 def list_holders(engine: "LocalEngine", holding: str) -> dict[tuple[str, int], dict[int, Copy]]:

@@ -12,8 +12,7 @@ from ..federation import mix_states
 from ..parties import free_memory, read_block, split_moments, write_block
 from ..split import CutPlan
 from ..wire import SERVER, Message, PartyId
-from .base import Move
-from .mixing import block_topic
+from .base import Move, block_topic
 from .processes import State
 
 if TYPE_CHECKING:

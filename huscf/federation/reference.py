@@ -90,11 +90,15 @@ class ReferenceObserver:
         """Return whether a client has not shown enough yet in this round."""
         return self.statistics.num_samples(client) < self.num_samples
 
-    def show(self, carry: Carry, cut: int) -> Carry:
-        """Return what a client sends: what its blocks, those before the cut, make of a batch."""
+    def show(self, carry: Carry, cut: int | None) -> Carry:
+        """Return what a client sends: what its blocks, those before the cut, make of a batch.
+
+        None is all blocks.
+        """
         self.blocks.to(carry[MAIN].device)
         made = self.blocks.run(carry, 0, cut)
-        return {name: made[name] for name in self.blocks.names_needed(cut)}
+        names = [MAIN] if cut is None else self.blocks.names_needed(cut)
+        return {name: made[name] for name in names}
 
     def take(self, client: int, arrived: Carry, cut: int) -> None:
         """Add what a client sent, after the blocks behind its cut, to the sums."""

@@ -181,6 +181,19 @@ class ActivationStatistics:
         for client_id, own, own_map in zip(client_ids, pooled.unbind(1), maps, strict=True):
             self._pending[client_id] = own, own_map
 
+    @torch.no_grad()
+    def blur(self, client_id: int, strength: float, stream: torch.Generator) -> None:
+        """Add Gaussian noise to what is pooled of every sample of a client's batch.
+
+        Args:
+            client_id: Whose; the batch is one that `update` has taken, and `fold` has not.
+            strength: Standard deviation, in units of the batch's root mean square.
+            stream: CPU stream.
+        """
+        pooled, maps = self._pending[client_id]
+        noise = torch.randn(pooled.shape, generator=stream).to(pooled)
+        self._pending[client_id] = pooled + strength * pooled.square().mean().sqrt() * noise, maps
+
     def drop(self, client_id: int) -> None:
         """Leave a client's batch of this step out."""
         self._pending.pop(client_id, None)

@@ -48,7 +48,9 @@ class Method(ABC):
             and nothing that is trained: `huscf generate` and `export` take other values.
     """
 
-    kinds: frozenset[Kind] = frozenset({"activations", "gradients", "blocks", "moved_blocks"})
+    kinds: frozenset[Kind] = frozenset(
+        {"activations", "gradients", "blocks", "moved_blocks", "statistics"}
+    )
     public: frozenset[str] = frozenset()
     sent: tuple[str, ...] = ()
     told: tuple[str, ...] = ()

@@ -54,6 +54,11 @@ class _Auditor:
         self.clients = {client.client_id: client for client in data.clients}
         self.num_classes = trained.sample_shape.num_classes
         self.are_compared = saved.are_compared
+        federation = saved.config.get("federation") or {}
+        self.is_secure = bool(federation.get("secure"))
+        if federation.get("observe") == "statistics":
+            reason = "federation.observe: clients are compared by statistics of their own making"
+            self.audit.not_applicable["inversion, when compared"] = reason
         self.victims: dict[int, int] = {}
         self.auxiliaries: dict[int, list[Auxiliary]] = {}
         self.leaks: dict[int, tuple[float, str]] = {}
@@ -111,6 +116,10 @@ class _Auditor:
         """Tell the classes that clients have from the blocks that they send to be averaged."""
         if "blocks" not in self.modules["trained"].method.kinds:
             self.audit.not_applicable["classes from averaged blocks"] = "no blocks are averaged"
+            return
+        if self.is_secure:
+            reason = "federation.secure: of blocks the server gets sums alone"
+            self.audit.not_applicable["classes from averaged blocks"] = reason
             return
         found = {
             name: attack_presence(run, self.data, self.settings.seed)

@@ -146,6 +146,7 @@ def load_gan(
     every = dict.fromkeys(module.clusters, module.sample_shape.num_classes)
     num_classes = data.get("num_classes", every)
     federation = checkpoint.get("callbacks", {}).get("ClusteredFederation", {})
+    sends_sums = (config.get("federation") or {}).get("observe") == "statistics"
     return SavedGAN(
         module,
         config,
@@ -155,7 +156,7 @@ def load_gan(
         data.get("channels", {}),
         data.get("domains", {}),
         {name: tuple(own) for name, own in data.get("domain_class_names", {}).items()},
-        federation.get("observer") is not None,
+        federation.get("observer") is not None and not sends_sums,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..engines import Mixture, Moments, Processes, count_samples
+from ..engines import Mixture, Moments, Processes, count_samples, plan_sums
 from ..errors import HuscfError, check_complete, check_number
 from ..federation import (
     ClusteredPolicy,
@@ -14,7 +14,6 @@ from ..federation import (
     RoundDecision,
     RoundView,
     ServerCopies,
-    check_server_copies,
     draw_ring,
     rand_index,
 )
@@ -22,17 +21,20 @@ from ..methods import Average
 from ..parties import PerCluster
 from ..randomness import make_rng
 from .choosing import let_clients_choose
+from .federation_checks import check_federation
 from .observation import (
     count_labels,
     observe_batch,
     send_figures,
     send_label_counts,
+    send_statistics,
     start_observer,
+    sum_batch,
 )
 from .rounds import FederatedRun, RoundResult
 from .updates import read_compared, send_updates
 
-Observed = Literal["reference", "training"]
+Observed = Literal["reference", "statistics", "training"]
 
 
 class Federation:
@@ -40,18 +42,25 @@ class Federation:
 
     Args:
         every_n_epochs: Length of a round in epochs. The end of training ends a round too.
-        observe: Which activations tell clients apart: those of a client's first batches in a round
-            under "reference" blocks that never train (huscf.federation.ReferenceBlocks), or
-            those of all its batches under the blocks in "training", as the paper does. These
-            differ with the moment, so that clients that take part by turns are told apart by it.
+        observe: What tells clients apart: "reference", activations of a client's first batches in
+            a round under blocks that never train (huscf.federation.ReferenceBlocks);
+            "statistics", a mean and a covariance of these alone, as the client runs all such
+            blocks itself; or "training", activations of all its batches under the blocks in
+            training, as the paper does. These differ with the moment, so that clients that take
+            part by turns are told apart by it.
         observed_samples: Of a client and round, at least so many samples pass the reference
             blocks, or all of its batches.
+        statistics_noise: Where clients send "statistics": standard deviation of the noise that is
+            added to each sample's numbers first, in units of their root mean square; 0 adds none.
         half_life: Where blocks in training are observed: steps after which a batch counts half;
             0 counts all of a round alike.
         server: "cluster" keeps a copy of the server's blocks per cluster, "shared" one for all;
             {"discriminator": [3]} keeps copies of those blocks, counted from 0, and shares the
             others.
         moments: Adam's moments of averaged blocks: "keep", "average" or "reset".
+        secure: Whether the clients of a cluster add up their blocks under masks that cancel out, so
+            that the server learns the weighted sum alone; a block that fewer than three of a
+            cluster hold stays as it is in that round. Needs the extra deploy.
         **kwargs: How clusters and weights are found, as of huscf.federation.ClusteredPolicy.
 
     Attributes:
@@ -65,24 +74,38 @@ class Federation:
         every_n_epochs: int = 1,
         observe: Observed = "reference",
         observed_samples: int = 64,
+        statistics_noise: float = 0.0,
         half_life: float = 4.0,
         server: ServerCopies = "cluster",
         moments: Moments = "keep",
+        secure: bool = False,
         **kwargs: Any,
     ) -> None:
         for name, value, least in (
             ("every_n_epochs", every_n_epochs, 1),
             ("observed_samples", observed_samples, 2),
             ("half_life", half_life, 0),
+            ("statistics_noise", statistics_noise, 0),
         ):
             check_number(f"federation.{name}", value, least)
         self.every_n_epochs = every_n_epochs
         self.observe = observe
         self.observed_samples = observed_samples
+        self.statistics_noise = statistics_noise
+        if statistics_noise and observe != "statistics":
+            raise HuscfError(
+                "federation.statistics_noise: is of statistics; set federation.observe to them"
+            )
         self.half_life = half_life
         self.server = server
         self.moments: Moments = moments
+        self.secure = secure
         self.policy = ClusteredPolicy(**kwargs)
+        if observe == "statistics" and self.policy.divergence == "positions":
+            raise HuscfError(
+                "federation.divergence: positions are of maps, which clients that send statistics "
+                "keep; set it to gaussian, or federation.observe to reference"
+            )
         self.memory = PolicyMemory()
         self.decision: RoundDecision | None = None
         self.observer: ReferenceObserver | None = None
@@ -123,55 +146,36 @@ class Federation:
         """Before the first step: keep the reference blocks, part whom the policy parts anyway.
 
         Raises:
-            HuscfError: Where the server could not compare clients, or copy its blocks, or the
-                method needs other moments.
+            HuscfError: Where the run cannot be federated like this; see `check_federation`.
         """
-        check_server_copies(self.server, module.engine.plan)
-        wanted = module.method.moments
-        if wanted is not None and self.moments != wanted:
-            raise HuscfError(
-                f"federation.moments is {self.moments}, and {type(module.method).__name__} "
-                f"needs {wanted}"
-            )
-        policy = self.policy
-        reads_records = policy.needs_features or policy.needs_labels or policy.lets_choose
-        if module.engine.is_private and (reads_records or module.method.num_shared):
-            raise HuscfError(
-                "federation: under model.privacy nothing but gradients may follow from records: "
-                "set federation.rule to OneCluster, EachAlone or GivenClusters of "
-                "huscf.federation, weighting to a rule that needs no labels, and use no method "
-                "that shares samples"
-            )
+        clusters = self.policy.first_clusters(list(module.engine.clusters), module.seed)
+        check_federation(self, module, clusters)
         module.server.statistics.half_life = self.half_life
-        compares = self.policy.needs_features and self.observe == "training"
-        if compares and module.server.statistics.boundary is None:
-            name = module.method.observed or "networks"
-            raise HuscfError(
-                f"federation: no boundary of the {name} is at the server for all clients, so "
-                f"they cannot be compared: shorten the longest {name} heads or tails, or set "
-                "federation.observe to reference"
-            )
-        if self.policy.needs_features and self.observe == "reference":
+        if self.policy.needs_features and self.observe != "training":
             self.observer = start_observer(module, self.observed_samples)
             if self._saved_observer is not None:
                 self.observer.load_state_dict(self._saved_observer)
-        if self.policy.lets_choose and "figures" not in module.method.kinds:
-            raise HuscfError(
-                f"federation.rule: clients tell which cluster they choose, and "
-                f"{type(module.method).__name__} lets no figures cross: set model.method to "
-                "huscf.methods.IfcaGan"
-            )
+            module.engine.further_statistics = [self.observer.statistics]
         self._processes = module.engine.processes
         self._counts_labels = self.policy.needs_labels or module.method.num_shared > 0
         held = self._processes.holds
         self.label_counts = {c: own for c, own in self.label_counts.items() if held(c)}
-        if self.observer is not None:
-            module.engine.further_statistics = [self.observer.statistics]
         if self.policy.needs_updates:
             self._compared = {**read_compared(module), **self._compared}
-        clusters = self.policy.first_clusters(list(module.engine.clusters), module.seed)
         if module.num_rounds == 0 and clusters is not None:
             module.engine.set_clusters(clusters, self.per_cluster)
+
+    def check_replanning(self, every_n_rounds: int) -> None:
+        """Refuse blocks that move between clients and server where sums are secure.
+
+        Args:
+            every_n_rounds: How often that may be; 0 never.
+        """
+        if self.secure and every_n_rounds:
+            raise HuscfError(
+                "replanning.every_n_rounds: moved blocks cross in the clear; set it to 0, or "
+                "federation.secure to false"
+            )
 
     def observe_batch(
         self, module: FederatedRun, batch: Mapping[int, tuple[Tensor, Tensor]]
@@ -187,7 +191,10 @@ class Federation:
             count_labels(self.label_counts, module, {c: batch[c] for c in own})
         if self.observer is not None:
             wanted = {c: batch[c] for c in own if self.observer.wants(c)}
-            observe_batch(self.observer, module, wanted)
+            if self.observe == "statistics":
+                sum_batch(self.observer, module, wanted, self.statistics_noise)
+            else:
+                observe_batch(self.observer, module, wanted)
 
     def end_round(
         self, module: FederatedRun, is_last: bool, domains: Mapping[int, str] | None = None
@@ -209,6 +216,13 @@ class Federation:
                 f"federation: clients {new} send activations that no sample yields, far larger, "
                 "smaller or farther off than the others': they are averaged with nobody"
             )
+        if self.secure:
+            reasons = plan_sums(module.engine.plan, mixture).explain()
+            if reasons:
+                more = f", and {len(reasons) - 1} blocks more alike" if len(reasons) > 1 else ""
+                result.warnings.append(
+                    f"federation.secure: {reasons[0]}{more}: these keep their own; sums need three"
+                )
         result.figures["round"] = module.num_rounds
         result.figures.update({f"federation/{n}": v for n, v in decision.figures().items()})
         result.figures.update(module.engine.figures())
@@ -226,6 +240,8 @@ class Federation:
         summary = seen.summary
         if self.observer is not None:
             statistics = self.observer.statistics
+            if self.observe == "statistics":
+                statistics = send_statistics(statistics, module)
             summary = statistics.summarize(seen.sizes) if statistics.client_ids else None
         view = RoundView(
             number=module.num_rounds,
@@ -251,6 +267,7 @@ class Federation:
             self.moments,
             self.choose_givers(module, decision),
             self.choose_averages(module, decision),
+            self.secure,
         )
         module.engine.mix(mixture)
         self._share(module)

@@ -129,6 +129,10 @@ class DefendedWire(MemoryWire):
                 carried[name + _SCALE] = TensorSpec(_dtype_of_rows(spec.dtype), (count, 2))
         return carried
 
+    def prepare(self, message: Message) -> Mapping[str, Tensor]:
+        """Return a block clipped, blurred and rounded: once it is masked, nobody can do that."""
+        return self.transmit(message)
+
     def measure(self, message: Message) -> int:
         """Return the bytes that a message takes."""
         bits = self.bits.get(message.kind)

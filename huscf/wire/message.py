@@ -19,6 +19,7 @@ PartyId = int | Literal["server"]
 #: averaged. moved_blocks: those that change hands for good, with their optimiser state.
 #: label_counts: how many samples of each class a client has. figures: other numbers that a client
 #: computes from its data. norms: of single samples' gradients, and by what these are clipped.
+#: statistics: sums over its activations, by which clients are compared.
 Kind = Literal[
     "inputs",
     "outputs",
@@ -29,6 +30,7 @@ Kind = Literal[
     "label_counts",
     "figures",
     "norms",
+    "statistics",
 ]
 KINDS: tuple[Kind, ...] = (
     "inputs",
@@ -40,6 +42,7 @@ KINDS: tuple[Kind, ...] = (
     "label_counts",
     "figures",
     "norms",
+    "statistics",
 )
 
 Direction = Literal["uplink", "downlink"]

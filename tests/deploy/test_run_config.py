@@ -52,3 +52,11 @@ def test_a_wire_of_another_kind_is_refused_by_name(tmp_path):
     config = write_config(tmp_path / "run.yaml", model=wire)
     with pytest.raises(HuscfError, match=r"sites know huscf\.wire\.DefendedWire and no MemoryWire"):
         read_run_config(["--config", str(config)])
+
+
+def test_blocks_that_are_masked_cannot_be_changed_by_a_wire(tmp_path):
+    wire = {"wire": {"class_path": "huscf.wire.DefendedWire", "init_args": {"bits": {"blocks": 8}}}}
+    config = write_config(tmp_path / "run.yaml", model=wire)
+    read_run_config(["--config", str(config)])
+    with pytest.raises(HuscfError, match=r"model\.wire: sites mask their blocks as they are"):
+        read_run_config(["--config", str(config), "--federation.secure", "true"])

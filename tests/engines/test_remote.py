@@ -8,7 +8,16 @@ import torch
 from torch.nn.utils.parametrizations import spectral_norm
 
 from huscf.engines import Mixture
-from huscf.engines.remote import Caller, Dismissed, Rejoin, RemoteEngine, Sessions, SiteHalf
+from huscf.engines.remote import (
+    SUM_COMMANDS,
+    Caller,
+    Dismissed,
+    Rejoin,
+    RemoteEngine,
+    Sessions,
+    SiteHalf,
+    SiteMembers,
+)
 from huscf.engines.remote.expected import open_frame
 from huscf.engines.remote.step import RemoteStep
 from huscf.errors import HuscfError, NonFiniteError
@@ -38,6 +47,7 @@ class Site:
         self.half = SiteHalf(
             server.method, server.networks, plan, SHAPE, seeds, sizes, server.make_wire
         )
+        self.members = SiteMembers(self.half)
         self.caller = Caller(lambda data: self.exchange(data))
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.on_frame = lambda data: None
@@ -58,7 +68,7 @@ class Site:
                 command = ask("ready", {"answers": answers, "answer": answer}).header
                 answers, answer = command.get("number", answers), {}
                 if command["kind"] == "step":
-                    batch = make_batch(PROFILES, seed=command["step"])
+                    batch = make_batch(self.server.plan.client_ids, seed=command["step"])
                     self.losses.append(self.half.run_step(command, batch, ask))
                 elif command["kind"] == "close":
                     answer = {"diverged": self.half.list_diverged()}
@@ -66,6 +76,8 @@ class Site:
                     self.half.move(command["cuts"], ask)
                 elif command["kind"] in ("give", "take"):
                     getattr(self.half, command["kind"])(command, ask)
+                elif command["kind"] in SUM_COMMANDS:
+                    answer = self.members.answer(command, ask)
         except Dismissed as goodbye:
             self.reason = str(goodbye)
 

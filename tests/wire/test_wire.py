@@ -55,7 +55,9 @@ def test_kinds_that_the_method_does_not_declare_are_refused():
     for kind in ("inputs", "outputs"):
         with pytest.raises(HuscfError, match=f"{kind} of generator_head may not leave") as caught:
             wire.send(message(0, SERVER, torch.zeros(1), kind))
-        assert str(caught.value).endswith("cross: activations, blocks, gradients, moved_blocks")
+        assert str(caught.value).endswith(
+            "cross: activations, blocks, gradients, moved_blocks, statistics"
+        )
     assert wire.traffic.total() == 0
 
 

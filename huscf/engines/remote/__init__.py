@@ -6,12 +6,14 @@ from .engine import RemoteEngine
 from .expected import Crossings
 from .mirror import BlockRef
 from .protocol import MAX_PROBE, PROTOCOL, check_request
+from .secure_sums import SUM_COMMANDS, SiteMembers
 from .sessions import Sessions
 from .site import Ask, Dismissed, Dropped, SiteHalf, read_cuts
 
 __all__ = [
     "MAX_PROBE",
     "PROTOCOL",
+    "SUM_COMMANDS",
     "Ask",
     "BlockRef",
     "Caller",
@@ -22,6 +24,7 @@ __all__ = [
     "RemoteEngine",
     "Sessions",
     "SiteHalf",
+    "SiteMembers",
     "check_request",
     "forward_through",
     "read_cuts",

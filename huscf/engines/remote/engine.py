@@ -5,21 +5,25 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from ...errors import HuscfError
 from ...federation import ReferenceObserver
 from ...parties import Client
 from ...split import ClientPlan, CutPlan
 from ...wire import SERVER, Kind, MemoryWire, Message
 from ...wire.frames import Frame, FrameError, TensorSpec
-from ..base import Batches, Mixture, Move, Observation, StepResult
+from ..base import Batches, Mixture, Move, Observation, StepResult, block_topic
 from ..local import LocalEngine, check_plan
-from ..mixing import block_topic
+from ..secure_mixing import SumRef, plan_sums
 from .drawing import answer_draw
 from .expected import Crossings, open_frame, take_block
 from .mirror import BlockRef, Mirror
 from .moves import State, list_given, move_at_server
 from .protocol import read_failures, read_losses
+from .secure_sums import SiteSums
 from .sessions import Reply, Sessions
 from .step import DroppedError, RemoteStep
 
@@ -33,6 +37,9 @@ class RemoteEngine(LocalEngine):
         timeout_s: A phase ends after so long, without the clients that are late.
 
     Attributes:
+        wanted_words: Masked blocks that are asked for, and how many words each has.
+        given_words: Those that have come.
+        notes: What a user should hear of, until somebody has told it.
         waited_s: How long the server waited for sites since the last round, by what for.
         owed: Blocks that have moved to clients whose sites have not saved them yet.
         is_drawing: Whether sites may draw now, since no step is running.
@@ -65,6 +72,9 @@ class RemoteEngine(LocalEngine):
         self._wanted: dict[BlockRef, bool] = {}
         self._wanted_as: Kind = "blocks"
         self._taken: dict[BlockRef, State] = {}
+        self.wanted_words: dict[BlockRef, int] = {}
+        self.given_words: dict[BlockRef, np.ndarray] = {}
+        self.notes: list[str] = []
         self.make_optimizers()
 
     def make_clients(self) -> dict[int, Client]:
@@ -187,6 +197,13 @@ class RemoteEngine(LocalEngine):
     def mix(self, mixture: Mixture) -> None:
         """Average over the clients whose sites are there, by what these send."""
         mirror = Mirror(self, mixture)
+        if mixture.is_secure:
+            sums = self._sum_secretly(mirror)
+            if sums is None:
+                self.server.statistics.reset()
+            else:
+                self._hand_out(mixture, mirror.mix({}, sums))
+            return
         while mirror.set_present(self.present_clients()):
             given = self._collect(mirror.list_weighed(), mixture.moments == "average", "blocks")
             if given is not None:
@@ -194,8 +211,25 @@ class RemoteEngine(LocalEngine):
         else:
             self.server.statistics.reset()
             return
-        changed = mirror.mix(given)
-        self._taken = changed
+        self._hand_out(mixture, mirror.mix(given))
+
+    def _sum_secretly(self, mirror: Mirror) -> dict[SumRef, State] | None:
+        """Return the means of what the clients that are there add up; None where too few stay."""
+        present = self.present_clients()
+        if not mirror.set_present(present):
+            return None
+        entries = tuple(entry for entry in self.plan.clients if entry.client_id in present)
+        plan = plan_sums(CutPlan(self.plan.blocks, entries), mirror.mixture, self.method.averaged)
+        try:
+            return SiteSums(self, mirror.mixture, plan).run()
+        except HuscfError as error:
+            self.wanted_words, self.given_words = {}, {}
+            self.notes.append(f"nothing is averaged in this round: {error}")
+            return None
+
+    def _hand_out(self, mixture: Mixture, changed: Mapping[BlockRef, State]) -> None:
+        """Let the clients that are there fetch their new blocks, and begin new statistics."""
+        self._taken = dict(changed)
         diverged = {c for c in self._diverged if mixture.weights.get(c) == 0}
         present = set(self.present_clients())
         takes = {
@@ -296,6 +330,11 @@ class RemoteEngine(LocalEngine):
         """Take a block that was asked for, or hand out one that has been averaged."""
         header = frame.header
         ref = BlockRef(header["client"], header["holding"], header["network"], header["index"])
+        if header["kind"] == "block" and (size := self.wanted_words.get(ref)) is not None:
+            masked = frame.take_tensors({"masked": TensorSpec(torch.int64, (size,))})
+            self._count_block(ref, ref.client_id, masked, "blocks")
+            self.given_words[ref] = masked["masked"].numpy().view(np.uint64)
+            return {"kind": "ok"}, {}
         if header["kind"] == "fetch":
             kind: Kind = "blocks" if ref in self._taken else "moved_blocks"
             state = self._taken.get(ref, self.owed.get(ref))

@@ -15,6 +15,7 @@ from ..base import Mixture
 from ..local import LocalEngine
 from ..mixing import mix_over_wire
 from ..processes import Processes
+from ..secure_mixing import SumRef
 
 if TYPE_CHECKING:
     from .engine import RemoteEngine
@@ -80,9 +81,16 @@ class Mirror:
         return wire.sent
 
     def mix(
-        self, given: Mapping[BlockRef, Mapping[str, Tensor]]
+        self,
+        given: Mapping[BlockRef, Mapping[str, Tensor]],
+        sums: Mapping[SumRef, Mapping[str, Tensor]] | None = None,
     ) -> dict[BlockRef, Mapping[str, Tensor]]:
-        """Average at the server; return the new state of the clients' blocks that change."""
+        """Average at the server; return the new state of the clients' blocks that change.
+
+        Args:
+            given: What clients sent.
+            sums: Where sums are secure, the means of what they have added up, in place of that.
+        """
         stand_in = StandIn(self.engine, self.engine.server, self._present, MemoryWire())
         with_moments = self.mixture.moments == "average"
         if with_moments:
@@ -91,7 +99,7 @@ class Mirror:
         for ref, state in given.items():
             write_block(stand_in.block(ref), state, stand_in.optimizer(ref))
         before = {ref: _version(stand_in.block(ref)) for ref in stand_in.refs().values()}
-        mix_over_wire(cast(LocalEngine, stand_in), self.mixture)
+        mix_over_wire(cast(LocalEngine, stand_in), self.mixture, sums)
         return {
             ref: _without_counters(read_block(stand_in.block(ref), stand_in.optimizer(ref)))
             for ref, version in before.items()

@@ -16,6 +16,7 @@ no stream is idle for long.
                                          measure   say what the device can do: `probe`
                                          move      take over new cuts: `fetch` for blocks
                                          save      write the own half
+                                         sum_*     secure sums (secure_sums.py): `block` for each
                                          evaluate  measure the own samples: `draw` for them
                                          bye       leave, with the reason
     observe, forward, backward         ok, with tensors; or dropped: out of this step

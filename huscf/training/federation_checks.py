@@ -1,0 +1,121 @@
+"""What a federation cannot do with a method, an engine or cuts: refused before the first step."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from ..engines import Mixture, Processes, check_secure
+from ..errors import HuscfError
+from ..federation import check_server_copies
+from ..methods import Method
+from .rounds import FederatedRun
+
+if TYPE_CHECKING:
+    from .federation import Federation
+
+
+def check_federation(
+    federation: "Federation", module: FederatedRun, clusters: Mapping[int, int] | None
+) -> None:
+    """Refuse what would fail at a round's end, or do something else than was asked for.
+
+    Args:
+        federation: What is asked for.
+        module: The run.
+        clusters: Those that clients begin in, or None where all are in one.
+
+    Raises:
+        HuscfError: Naming the option.
+    """
+    check_server_copies(federation.server, module.engine.plan)
+    _check_processes(federation, module)
+    _check_method(federation, module)
+    _check_privacy(federation, module)
+    _check_boundary(federation, module)
+    if federation.secure:
+        _check_secure(federation, module, clusters)
+
+
+def _check_processes(federation: "Federation", module: FederatedRun) -> None:
+    """Refuse what several processes cannot do."""
+    if type(module.engine.processes) is Processes:
+        return
+    refused = {
+        "secure": federation.secure,
+        "observe: statistics": federation.observe == "statistics",
+    }
+    for name in (name for name, is_set in refused.items() if is_set):
+        raise HuscfError(f"federation.{name}: needs one process; set trainer.devices to 1")
+
+
+def _check_method(federation: "Federation", module: FederatedRun) -> None:
+    """Refuse what the method does not let cross, and moments that it cannot do with."""
+    method = module.method
+    name, wanted = type(method).__name__, method.moments
+    if wanted is not None and federation.moments != wanted:
+        raise HuscfError(f"federation.moments is {federation.moments}, and {name} needs {wanted}")
+    if federation.policy.lets_choose and "figures" not in method.kinds:
+        raise HuscfError(
+            f"federation.rule: clients tell which cluster they choose, and {name} lets no "
+            "figures cross: set model.method to huscf.methods.IfcaGan"
+        )
+
+
+def _check_privacy(federation: "Federation", module: FederatedRun) -> None:
+    """Refuse rounds that would follow from single records, where these are to be private."""
+    policy = federation.policy
+    reads_records = policy.needs_features or policy.needs_labels or policy.lets_choose
+    if module.engine.is_private and (reads_records or module.method.num_shared):
+        raise HuscfError(
+            "federation: under model.privacy nothing but gradients may follow from records: "
+            "set federation.rule to OneCluster, EachAlone or GivenClusters of "
+            "huscf.federation, weighting to a rule that needs no labels, and use no method "
+            "that shares samples"
+        )
+
+
+def _check_boundary(federation: "Federation", module: FederatedRun) -> None:
+    """Refuse to compare clients in training where no boundary is at the server for all."""
+    compares = federation.policy.needs_features and federation.observe == "training"
+    if compares and module.server.statistics.boundary is None:
+        name = module.method.observed or "networks"
+        raise HuscfError(
+            f"federation: no boundary of the {name} is at the server for all clients, so "
+            f"they cannot be compared: shorten the longest {name} heads or tails, or set "
+            "federation.observe to reference"
+        )
+
+
+def _check_secure(
+    federation: "Federation", module: FederatedRun, clusters: Mapping[int, int] | None
+) -> None:
+    """Refuse what sums cannot hide."""
+    if find_spec("cryptography") is None:
+        raise HuscfError(
+            "federation.secure needs cryptography, of the extra deploy: pip install 'huscf[deploy]'"
+        )
+    if federation.moments == "average":
+        raise HuscfError(
+            "federation.secure: moments are no sums over clients; set federation.moments to "
+            "keep or reset"
+        )
+    method, networks = module.method, module.engine.plan.networks
+    name, rounds = type(method).__name__, range(100)
+    mixings = {method.mixing(n, number) for n in networks for number in rounds}
+    if mixings & {"swap", "share"}:
+        raise HuscfError(
+            f"federation.secure: {name} shows or passes on single clients' blocks, which no "
+            "sum hides"
+        )
+    if type(method).average is not Method.average:
+        raise HuscfError(f"federation.secure: {name} averages in a way of its own")
+    if federation.policy.needs_updates or federation.policy.lets_choose:
+        raise HuscfError(
+            "federation.secure: this federation.rule needs single clients' blocks or averages "
+            "of its own; take another"
+        )
+    known = clusters or dict.fromkeys(module.engine.plan.client_ids, 0)
+    even = Mixture(known, dict.fromkeys(known, 1.0))
+    kept: dict[str, dict[int, int]] = {n: {} for n in networks if method.mixing(n, 0) == "keep"}
+    check_secure(module.engine.plan, replace(even, givers=kept))
