@@ -197,9 +197,9 @@ def test_a_client_whose_activations_overflow_hides_nobody_and_is_named():
 def test_no_common_boundary_is_an_error_that_says_what_to_change():
     module = make_gan({0: [1, 1, 3, 1], 1: [1, 1, 1, 3]}, depth=5)
     with pytest.raises(HuscfError, match="shorten the longest discriminator heads or tails"):
-        ClusteredFederation(observe="training").on_fit_start(None, module)
-    ClusteredFederation().on_fit_start(None, module)
-    ClusteredFederation(rule=OneCluster()).on_fit_start(None, module)
+        ClusteredFederation(observe="training").begin(module)
+    ClusteredFederation().begin(module)
+    ClusteredFederation(rule=OneCluster()).begin(module)
     assert ClusteredFederation(rule=OneCluster()).decide(module).weights == {0: 0.5, 1: 0.5}
 
 
@@ -207,10 +207,10 @@ def test_server_blocks_that_no_cut_leaves_there_are_refused():
     module = make_gan(CUTS, depth=5)
     for blocks in ({"discriminator": [9]}, {"generator": [0]}, {"discriminator": [-2]}):
         with pytest.raises(HuscfError, match="1 to 3 can be at the server"):
-            ClusteredFederation(server=blocks).on_fit_start(None, module)
-    ClusteredFederation(server={"discriminator": [3]}).on_fit_start(None, module)
+            ClusteredFederation(server=blocks).begin(module)
+    ClusteredFederation(server={"discriminator": [3]}).begin(module)
     with pytest.raises(HuscfError, match="no network 'critic'; there are generator, discr"):
-        ClusteredFederation(server={"critic": [2]}).on_fit_start(None, module)
+        ClusteredFederation(server={"critic": [2]}).begin(module)
 
 
 def two_domains(client_ids, seed):

@@ -117,7 +117,7 @@ def test_what_sums_cannot_hide_is_refused_before_training(tmp_path, capsys, opti
 
 
 def test_without_cryptography_the_extra_is_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("huscf.training.federation.find_spec", lambda name: None)
+    monkeypatch.setattr("huscf.training.federation_checks.find_spec", lambda name: None)
     assert fit(tmp_path) == 2
     assert "needs cryptography, of the extra deploy: pip install 'huscf[deploy]'" in (
         capsys.readouterr().err

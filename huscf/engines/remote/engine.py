@@ -330,9 +330,10 @@ class RemoteEngine(LocalEngine):
         """Take a block that was asked for, or hand out one that has been averaged."""
         header = frame.header
         ref = BlockRef(header["client"], header["holding"], header["network"], header["index"])
+        topic = block_topic(ref.network, ref.holding)
         if header["kind"] == "block" and (size := self.wanted_words.get(ref)) is not None:
             masked = frame.take_tensors({"masked": TensorSpec(torch.int64, (size,))})
-            self._count_block(ref, ref.client_id, masked, "blocks")
+            self.wire.note(Message(ref.client_id, SERVER, "blocks", topic, masked))
             self.given_words[ref] = masked["masked"].numpy().view(np.uint64)
             return {"kind": "ok"}, {}
         if header["kind"] == "fetch":
@@ -340,7 +341,6 @@ class RemoteEngine(LocalEngine):
             state = self._taken.get(ref, self.owed.get(ref))
             if state is None:
                 raise FrameError(f"fetch: nothing of block {ref.block} for client {ref.client_id}")
-            topic = block_topic(ref.network, ref.holding)
             message = Message(SERVER, ref.client_id, kind, topic, state)
             return {"kind": "ok"}, self.wire.depart(message)
         with_moments = self._wanted.get(ref)
@@ -348,7 +348,6 @@ class RemoteEngine(LocalEngine):
             raise FrameError(f"block: block {ref.block} of client {ref.client_id} is not wanted")
         network = self.networks[ref.network]
         state = take_block(frame, network, ref.block, with_moments, self.wire, self._wanted_as)
-        topic = block_topic(ref.network, ref.holding)
         self.wire.note(Message(ref.client_id, SERVER, self._wanted_as, topic, state))
         self._given[ref] = state
         return {"kind": "ok"}, {}
