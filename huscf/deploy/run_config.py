@@ -13,7 +13,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namesp
 from ..callbacks import Replanning
 from ..datamodules.attendance import Attendance
 from ..engines import OnNonFinite, ServerGradient
-from ..errors import HuscfError, check_count, check_number
+from ..errors import HuscfError, check_count, check_number, find_refusal
 from ..methods import HuscfGan, Method
 from ..one_line_parser import OneLineParser
 from ..split import PlanSource, UniformPlan
@@ -138,7 +138,10 @@ def read_run_config(arguments: Sequence[str]) -> RunConfig:
         warnings.filterwarnings("ignore", "(?s).*deprecated")  # as for huscf fit
         config = parser.parse_args(list(arguments))
         values = parser.dump(config, format="json", skip_none=False)
-        made = parser.instantiate_classes(config)
+        try:
+            made = parser.instantiate_classes(config)
+        except (ValueError, ImportError) as error:
+            raise find_refusal(error) from None
     check_method(made.model.method)
     if made.federation.policy.needs_labels:
         raise HuscfError("federation.weighting: sites do not tell their label counts; take another")

@@ -52,3 +52,17 @@ def test_a_wire_of_another_kind_is_refused_by_name(tmp_path):
     config = write_config(tmp_path / "run.yaml", model=wire)
     with pytest.raises(HuscfError, match=r"sites know huscf\.wire\.DefendedWire and no MemoryWire"):
         read_run_config(["--config", str(config)])
+
+
+@pytest.mark.parametrize(
+    ("bits", "reason"),
+    [
+        ({"activations": 1}, r"^wire\.bits of activations is 1, must be >= 2 and <= 16$"),
+        ({"everything": 8}, r"^wire\.bits: there is no everything here; give activations or "),
+    ],
+)
+def test_what_a_wire_refuses_is_said_in_its_own_line(tmp_path, bits, reason):
+    wire = {"wire": {"class_path": "huscf.wire.DefendedWire", "init_args": {"bits": bits}}}
+    config = write_config(tmp_path / "run.yaml", model=wire)
+    with pytest.raises(HuscfError, match=reason):
+        read_run_config(["--config", str(config)])
