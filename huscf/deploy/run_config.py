@@ -1,5 +1,6 @@
 """The run's configuration at the server: that of `huscf fit`, without its data."""
 
+import contextlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -264,6 +265,11 @@ def _check(plain: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) 
         raise HuscfError("seed_everything: must be a whole number from 0 to 4294967295")
     if str(sections["trainer"].get("precision") or "32-true") not in ("32", "32-true"):
         raise HuscfError("trainer.precision: sites train in 32-true; leave it out")
+    for name in ("max_mbytes", "max_simulated_s"):
+        if sections["budget"].get(name) not in (None, "null"):
+            raise HuscfError(
+                f"budget.{name}: sites train until trainer.max_epochs or max_steps; leave it out"
+            )
     if plain["replanning"].get("drift"):
         raise HuscfError("replanning.drift: sites measure how their devices change; leave it out")
     is_searched = str((plain["model"]["plan"] or {}).get("class_path")).endswith("SearchedPlan")
@@ -289,7 +295,8 @@ def _read_attendance(data: Mapping[str, Any]) -> Attendance:
 def _read_count(section: Mapping[str, Any], key: str, default: int) -> int:
     value = section.get(key)
     if isinstance(value, str):  # as on the command line
-        value = yaml.safe_load(value)
+        with contextlib.suppress(yaml.YAMLError):
+            value = yaml.safe_load(value)
     if value is None:
         return default
     if type(value) is not int or value < -1:

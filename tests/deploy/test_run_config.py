@@ -34,9 +34,11 @@ AUGMENTATION = ("--model.method.augmentation", "huscf.methods.DiscriminatorAugme
             "PflGan needs blocks that are swapped or kept",
         ),
         (("--model.method", "huscf.methods.HflGan"), "HflGan needs clients to remember outputs"),
+        (("--budget.max_mbytes", "5"), r"budget\.max_mbytes: sites train until trainer"),
+        (("--trainer.max_epochs", "["), r"max_epochs is '\[', must be a whole number"),
     ],
 )
-def test_methods_that_sites_cannot_run_are_refused_by_name(tmp_path, options, reason):
+def test_what_sites_cannot_do_is_refused_by_name(tmp_path, options, reason):
     config = write_config(tmp_path / "run.yaml")
     with pytest.raises(HuscfError, match=reason):
         read_run_config(["--config", str(config), *options])
