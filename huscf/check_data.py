@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from .commands import CommandParser
 from .datamodules import Domain, FederatedDataModule, FileDataModule
-from .errors import HuscfError
+from .errors import HuscfError, find_refusal
 from .one_line_parser import OneLineParser
 from .randomness import make_generator
 from .text_files import read_text
@@ -127,7 +127,7 @@ def read_parts(
             warnings.filterwarnings("ignore", "(?s).*deprecated")  # as Lightning calls it, too
             return parser.instantiate_classes(parser.parse_args([*given, *options]))
     except (ValueError, ImportError) as error:
-        raise _find_refusal(error) from None
+        raise find_refusal(error) from None
 
 
 def _take(path: Path, keys: Sequence[str]) -> str:
@@ -150,14 +150,6 @@ def _take(path: Path, keys: Sequence[str]) -> str:
         elif not inner and section in content:
             chosen[section] = found
     return yaml.safe_dump(chosen, default_flow_style=True, width=sys.maxsize)
-
-
-def _find_refusal(error: BaseException) -> HuscfError:
-    """Return what a class refused, out of the parser's words around it."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, HuscfError):
-        found = found.__cause__ or found.__context__
-    return found or HuscfError(f"the configuration is refused: {' '.join(str(error).split())}")
 
 
 def print_domains(data: FederatedDataModule) -> None:

@@ -40,7 +40,7 @@ from .callbacks.run_folder import find_run_folder, read_digests
 from .checkpoint_io import SafeCheckpointIO, read_checkpoint
 from .checkpoint_parts import check_kept_files
 from .datamodules import FederatedDataModule
-from .errors import CheckpointError, DataError, HuscfError, check_complete
+from .errors import CheckpointError, DataError, HuscfError, check_complete, find_refusal
 from .one_line_parser import OneLineParser
 from .resuming import (
     NothingLeft,
@@ -242,7 +242,7 @@ class HuscfCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, ImportError, MisconfigurationException) as error:
-            raise _find_refusal(error) from None
+            raise find_refusal(error) from None
 
     def before_fit(self) -> None:
         """Refuse a damaged or foreign checkpoint before anything is written."""
@@ -278,19 +278,6 @@ class HuscfCLI(LightningCLI):
     def _check_same_model(self) -> None:
         spectrogram = self.datamodule.spectrogram
         check_same_model(self.config_dump, spectrogram and asdict(spectrogram))
-
-
-def _find_refusal(error: BaseException) -> HuscfError:
-    """Return what a class refused, out of the parser's own words around it."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, HuscfError):
-        found = found.__cause__ or found.__context__
-    if found is not None:
-        return found
-    while error.__cause__ is not None:
-        error = error.__cause__
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return HuscfError(f"the configuration is refused: {reason}")
 
 
 def _as_list(value: Any) -> list[Any]:

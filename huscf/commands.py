@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from .errors import CheckpointError, HuscfError
+from .errors import HuscfError
 from .user_paths import expand_path
 from .whole_files import write_bytes
 
@@ -200,15 +200,9 @@ def _showing(*folders: Path) -> Iterator[None]:
 
 def _find_checkpoint(path: Path) -> Path:
     """Return the file that is meant by "last", "best", a run's folder, or its own path."""
-    from .resuming import find_checkpoint, find_newest
+    from .resuming import find_checkpoint
 
-    path = Path(find_checkpoint(str(path), Path("runs")))
-    if not path.is_dir():
-        return path
-    if (newest := find_newest(path)) is None:
-        last = path / "checkpoints" / "last.ckpt"
-        raise CheckpointError(f"checkpoint {path}: a folder, and there is no {last}; name a file")
-    return newest
+    return Path(find_checkpoint(str(path), Path("runs")))
 
 
 def _make_card(facts: "CardFacts", saved: "SavedGAN", checkpoint: Path) -> str:

@@ -62,6 +62,19 @@ def check_count(name: str, value: int, least: int = 0, most: float = math.inf) -
         raise HuscfError(f"{name} is {value}, must be a whole number")
 
 
+def find_refusal(error: BaseException) -> HuscfError:
+    """Return what a class refused, out of the parser's own words around it."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, HuscfError):
+        found = found.__cause__ or found.__context__
+    if found is not None:
+        return found
+    while error.__cause__ is not None:
+        error = error.__cause__
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return HuscfError(f"the configuration is refused: {reason}")
+
+
 def make_printable(text: str) -> str:
     """Return text with signs that steer a terminal, which a file's names may hold, written out."""
     return "".join(

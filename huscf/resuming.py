@@ -50,10 +50,11 @@ def find_newest(folder: Path) -> Path | None:
 
 
 def find_checkpoint(given: str, root: Path, name: str | None = None) -> str:
-    """Return the file that is meant by "last", "best", RUN/last, RUN/best or its own path.
+    """Return the file meant by "last", "best", RUN, RUN/last, RUN/best or its own path.
 
     Args:
-        given: What the user says; "last" and "best" alone are of the newest run.
+        given: What the user says; "last" and "best" alone are of the newest run, a run's folder
+            alone is its newest checkpoint.
         root: Folder of runs.
         name: Of the run, without its number; None takes any.
 
@@ -63,6 +64,13 @@ def find_checkpoint(given: str, root: Path, name: str | None = None) -> str:
     if given in WHICH:
         return find_last_checkpoint(root, name, given)
     path = Path(given)
+    if path.is_dir():
+        if (newest := find_newest(path)) is None:
+            last = path / "checkpoints" / "last.ckpt"
+            raise CheckpointError(
+                f"checkpoint {path}: a folder, and there is no {last}; name a file"
+            )
+        return str(newest)
     if path.name not in WHICH or path.exists() or not path.parent.is_dir():
         return given
     if (found := WHICH[path.name](path.parent)) is None:

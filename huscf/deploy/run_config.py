@@ -1,5 +1,6 @@
 """The run's configuration at the server: that of `huscf fit`, without its data."""
 
+import contextlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namesp
 from ..callbacks import Replanning
 from ..datamodules.attendance import Attendance
 from ..engines import OnNonFinite, ServerGradient
-from ..errors import HuscfError, check_count, check_number
+from ..errors import HuscfError, check_count, check_number, find_refusal
 from ..methods import HuscfGan, Method
 from ..one_line_parser import OneLineParser
 from ..split import PlanSource, UniformPlan
@@ -138,7 +139,10 @@ def read_run_config(arguments: Sequence[str]) -> RunConfig:
         warnings.filterwarnings("ignore", "(?s).*deprecated")  # as for huscf fit
         config = parser.parse_args(list(arguments))
         values = parser.dump(config, format="json", skip_none=False)
-        made = parser.instantiate_classes(config)
+        try:
+            made = parser.instantiate_classes(config)
+        except (ValueError, ImportError) as error:
+            raise find_refusal(error) from None
     check_method(made.model.method)
     if made.federation.policy.needs_labels:
         raise HuscfError("federation.weighting: sites do not tell their label counts; take another")
@@ -273,6 +277,11 @@ def _check(plain: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) 
         raise HuscfError("seed_everything: must be a whole number from 0 to 4294967295")
     if str(sections["trainer"].get("precision") or "32-true") not in ("32", "32-true"):
         raise HuscfError("trainer.precision: sites train in 32-true; leave it out")
+    for name in ("max_mbytes", "max_simulated_s"):
+        if sections["budget"].get(name) not in (None, "null"):
+            raise HuscfError(
+                f"budget.{name}: sites train until trainer.max_epochs or max_steps; leave it out"
+            )
     if plain["replanning"].get("drift"):
         raise HuscfError("replanning.drift: sites measure how their devices change; leave it out")
     is_searched = str((plain["model"]["plan"] or {}).get("class_path")).endswith("SearchedPlan")
@@ -298,7 +307,8 @@ def _read_attendance(data: Mapping[str, Any]) -> Attendance:
 def _read_count(section: Mapping[str, Any], key: str, default: int) -> int:
     value = section.get(key)
     if isinstance(value, str):  # as on the command line
-        value = yaml.safe_load(value)
+        with contextlib.suppress(yaml.YAMLError):
+            value = yaml.safe_load(value)
     if value is None:
         return default
     if type(value) is not int or value < -1:

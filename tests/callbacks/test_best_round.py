@@ -83,6 +83,7 @@ def test_best_and_last_are_asked_for_by_name(run, tmp_path, monkeypatch, capsys)
     assert find_checkpoint("last", root) == last
     assert find_checkpoint(f"{run}/best", root) == best
     assert find_checkpoint(f"{run}/last", root) == last
+    assert find_checkpoint(str(run), root) == last
     assert find_checkpoint(last, root) == last
     out = tmp_path / "out"
     command = ["generate", "--ckpt_path", f"{run}/best", "--num_samples", "10"]

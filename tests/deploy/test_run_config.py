@@ -34,9 +34,11 @@ AUGMENTATION = ("--model.method.augmentation", "huscf.methods.DiscriminatorAugme
             "PflGan needs blocks that are swapped or kept",
         ),
         (("--model.method", "huscf.methods.HflGan"), "HflGan needs clients to remember outputs"),
+        (("--budget.max_mbytes", "5"), r"budget\.max_mbytes: sites train until trainer"),
+        (("--trainer.max_epochs", "["), r"max_epochs is '\[', must be a whole number"),
     ],
 )
-def test_methods_that_sites_cannot_run_are_refused_by_name(tmp_path, options, reason):
+def test_what_sites_cannot_do_is_refused_by_name(tmp_path, options, reason):
     config = write_config(tmp_path / "run.yaml")
     with pytest.raises(HuscfError, match=reason):
         read_run_config(["--config", str(config), *options])
@@ -60,3 +62,17 @@ def test_blocks_that_are_masked_cannot_be_changed_by_a_wire(tmp_path):
     read_run_config(["--config", str(config)])
     with pytest.raises(HuscfError, match=r"model\.wire: sites mask their blocks as they are"):
         read_run_config(["--config", str(config), "--federation.secure", "true"])
+
+
+@pytest.mark.parametrize(
+    ("bits", "reason"),
+    [
+        ({"activations": 1}, r"^wire\.bits of activations is 1, must be >= 2 and <= 16$"),
+        ({"everything": 8}, r"^wire\.bits: there is no everything here; give activations or "),
+    ],
+)
+def test_what_a_wire_refuses_is_said_in_its_own_line(tmp_path, bits, reason):
+    wire = {"wire": {"class_path": "huscf.wire.DefendedWire", "init_args": {"bits": bits}}}
+    config = write_config(tmp_path / "run.yaml", model=wire)
+    with pytest.raises(HuscfError, match=reason):
+        read_run_config(["--config", str(config)])

@@ -40,13 +40,13 @@ class Leakage:
         """
         try:
             values = json.loads(read_text(Path(expand_path(path))))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
             raise PlanError(f"leakage {path}: cannot be read: {reason}") from error
         found = values.get("leakage") if isinstance(values, dict) else None
         try:
             return cls._read(found)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise PlanError(
                 f"leakage {path}: says of no cut what it gives away; write it with huscf leakage, "
                 "or with huscf audit on a run whose clients send what they make of samples"

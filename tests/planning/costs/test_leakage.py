@@ -39,6 +39,8 @@ def test_a_head_that_was_not_measured_gives_away_what_the_next_shorter_one_does(
         {"network": "d", "block_params": [5], "heads": {"one": 0.5}},
         {"network": "d", "block_params": 5, "heads": {"1": 0.5}},
         {"network": "d", "block_params": [5], "heads": {"1": float("nan")}},
+        {"network": "d", "block_params": [5], "heads": [0.5]},
+        {"network": "d", "block_params": [float("inf")], "heads": {"1": 0.5}},
     ],
 )
 def test_files_that_say_nothing_are_refused(tmp_path, leakage):
@@ -46,7 +48,7 @@ def test_files_that_say_nothing_are_refused(tmp_path, leakage):
         Leakage.load(write(tmp_path, leakage))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "\x00\x01"])
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\x00\x01", "[" * 100_000])
 def test_what_is_no_json_is_refused(tmp_path, content):
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(PlanError, match=r"leakage .*bad.json: (cannot be read|says of no cut)"):
