@@ -76,11 +76,11 @@ class GrpcServer:
     def _exchange(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         name = _name_peer(context)
         try:
-            self.sessions.connect(name)
+            with self._lock:  # or the end of the stream before would be taken for this one's
+                self.sessions.connect(name)
+                before, self._streams[name] = self._streams.get(name), context
         except HuscfError as error:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
-        with self._lock:
-            before, self._streams[name] = self._streams.get(name), context
         if before is not None:
             before.cancel()
         # A stream can end while its thread waits for something to happen.
@@ -94,7 +94,7 @@ class GrpcServer:
             if self._streams.get(name) is not context:
                 return
             del self._streams[name]
-        self.sessions.disconnect(name)
+            self.sessions.disconnect(name)
 
 
 class GrpcExchange:

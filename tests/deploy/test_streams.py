@@ -1,0 +1,48 @@
+"""A site's new stream may begin just as its old one ends, in another thread."""
+
+import threading
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+from huscf.deploy import grpc_wire
+from huscf.deploy.grpc_wire import GrpcServer
+
+
+def test_the_end_of_the_stream_before_does_not_end_the_presence_of_the_new_one(monkeypatch):
+    monkeypatch.setattr(grpc_wire, "_name_peer", lambda context: "site")
+    server = GrpcServer.__new__(GrpcServer)
+    old, new, events, threads = MagicMock(), MagicMock(), [], []
+
+    def connect(name):
+        threads.append(threading.Thread(target=server._end, args=(name, old)))
+        threads[0].start()
+        threads[0].join(timeout=0.2)
+        events.append("there")
+
+    server.sessions = SimpleNamespace(
+        connect=connect, disconnect=lambda name: events.append("lost")
+    )
+    server._lock, server._streams = threading.Lock(), {"site": old}
+    assert list(server._exchange(iter(()), new)) == []
+    threads[0].join()
+    assert events == ["there"]
+    assert server._streams == {"site": new}
+
+
+def test_a_stream_that_ends_first_leaves_the_new_one_there(monkeypatch):
+    monkeypatch.setattr(grpc_wire, "_name_peer", lambda context: "site")
+    server = GrpcServer.__new__(GrpcServer)
+    old, new, events, threads = MagicMock(), MagicMock(), [], []
+
+    def disconnect(name):
+        threads.append(threading.Thread(target=list, args=(server._exchange(iter(()), new),)))
+        threads[0].start()
+        threads[0].join(timeout=0.2)
+        events.append("lost")
+
+    connect = lambda name: events.append("there")  # noqa: E731
+    server.sessions = SimpleNamespace(connect=connect, disconnect=disconnect)
+    server._lock, server._streams = threading.Lock(), {"site": old}
+    server._end("site", old)
+    threads[0].join()
+    assert events == ["lost", "there"]
