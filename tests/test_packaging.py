@@ -132,3 +132,11 @@ def test_metadata_versions_and_dates_agree():
     supported = re.findall(r"Python :: (3\.\d+)", setup()["metadata"]["classifiers"])
     assert supported == ["3.10", "3.11", "3.12", "3.13", "3.14"]
     assert setup()["options"]["python_requires"] == f">={supported[0]}"
+
+
+def test_the_command_line_needs_no_extra():
+    extras = ["msgpack", "grpc", "cryptography", "zstandard", "prometheus_client"]
+    extras += ["dp_accounting", "safetensors", "onnx", "pydicom", "nibabel", "torch_fidelity"]
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({extras}))"
+    command = [sys.executable, "-c", f"{blocked}; import huscf.cli, huscf.commands, huscf.sampling"]
+    subprocess.run(command, check=True, cwd=REPOSITORY)

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 import torch
 
-from ..engines.remote import Crossings
-from ..models import Carry
+from ..models import Carry, Network, evaluating, run_blocks
+from ..parties import find_crossings
 from ..training import SplitModule
 
 
@@ -34,16 +34,24 @@ def measure_drawing(module: SplitModule, client_ids: Iterable[int]) -> tuple[int
 def _measure_one(module: SplitModule, client_id: int) -> tuple[int, int]:
     """Return the bytes up and down of one sample of a client."""
     engine, sent, got = module.engine, 0, 0
-    entry = engine.plan.by_client[client_id]
-    crossings = Crossings(entry, engine.networks, engine.example_inputs, module.method)
+    cuts = engine.plan.by_client[client_id].cuts
+    crossings = find_crossings(cuts, engine.networks)
     run_here = engine.forward_of(client_id, module.device)
 
     def run(network: str, inputs: Carry) -> Carry:
         nonlocal sent, got
-        count = len(next(iter(inputs.values())))
-        sent += sum(spec.num_bytes for spec in crossings.up(network, count).values())
-        got += sum(spec.num_bytes for spec in crossings.down(network, count).values())
+        blocks = engine.sampling_network(network, client_id)
+        here = {name: tensor.to(module.device) for name, tensor in inputs.items()}
+        with evaluating(blocks):
+            at_head = _run_first(blocks, cuts.head(network), here)
+            at_tail = _run_first(blocks, len(blocks) - cuts.tail(network), here)
+        sent += sum(at_head[name].nbytes for name in crossings[network].up)
+        got += sum(at_tail[name].nbytes for name in crossings[network].down)
         return run_here(network, inputs)
 
     module.method.sample(run, torch.zeros(1, dtype=torch.int64), torch.Generator())
     return sent, got
+
+
+def _run_first(blocks: Network, count: int, inputs: Carry) -> Carry:
+    return run_blocks(dict(list(enumerate(blocks))[:count]), inputs)
