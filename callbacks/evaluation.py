@@ -1,11 +1,11 @@
 """Measures what the clients generate while they train."""
 
 import time
+import warnings
 from dataclasses import replace
 from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 
 from ..activity import OnceClock, unwatch, watch
 from ..errors import HuscfError, check_number
@@ -94,7 +94,9 @@ class Evaluation(RoundCallback):
         try:
             return module.score_book.measure(module, data, domain, settings, effort).row
         except (HuscfError, OSError) as error:
-            rank_zero_warn(f"round {module.num_rounds}, {domain}: not evaluated: {error}")
+            # Of several processes the one that has the domain says it.
+            message = f"round {module.num_rounds}, {domain}: not evaluated: {error}"
+            warnings.warn(message, stacklevel=2)
             return {}
 
     def should_evaluate(self, num_rounds: int, is_last: bool) -> bool:

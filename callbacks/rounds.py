@@ -10,7 +10,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from ..errors import check_number
 from ..training import LinkingCheckpoint, RoundResult, SplitModule
-from ..whole_files import link_file
 from .base import RoundCallback
 from .best_round import HELD_OUT
 
@@ -94,8 +93,9 @@ class RoundCheckpoint(LinkingCheckpoint):
             is_best, self._least = distance < self._least, min(self._least, distance)
             super().on_train_epoch_end(trainer, pl_module)
             if is_best:
-                written = Path(self.best_model_path)  # the newest round's
-                link_file(written, written.with_name("best.ckpt"))
+                written = self.best_model_path  # the newest round's
+                best = Path(written).with_name("best.ckpt")
+                self._link_checkpoint(trainer, written, str(best))
 
     def state_dict(self) -> dict[str, Any]:
         """Return Lightning's state, and the least distance so far."""

@@ -4,6 +4,8 @@ import hashlib
 import mmap
 import tempfile
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 import torch
@@ -45,15 +47,17 @@ class Spill:
         kind = _Kind(dense.shape, dense.stride(), dense.dtype, digest)
         if kind not in self._starts:
             start = -(-self._file.tell() // _ALIGNMENT) * _ALIGNMENT
-            self._file.seek(start)
-            self._file.write(content or b"\0")  # no two tensors begin at one place
+            with _naming_folder():
+                self._file.seek(start)
+                self._file.write(content or b"\0")  # no two tensors begin at one place
             self._starts[kind] = start
         self._added.append(kind)
 
     def show(self) -> list[Tensor]:
         """Return all tensors in the order in which they were added; to be called once."""
-        self._file.write(bytes(_ALIGNMENT))  # even one without elements shows one
-        self._file.flush()
+        with _naming_folder():
+            self._file.write(bytes(_ALIGNMENT))  # even one without elements shows one
+            self._file.flush()
         mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
         self._file.close()
         _maps.add(mapped)
@@ -98,6 +102,16 @@ def make_dense(tensor: Tensor) -> Tensor:
 def as_bytes(tensor: Tensor) -> Tensor:
     """Return a dense tensor's memory, (number of bytes,) uint8."""
     return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8)
+
+
+@contextmanager
+def _naming_folder() -> Iterator[None]:
+    """Let an error of the file without a name tell where the room is lacking."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = f"{tempfile.gettempdir()} (TMPDIR, for temporary files)"
+        raise
 
 
 def _let_go() -> None:

@@ -1,8 +1,11 @@
 """Tensors put by in a file come back as they were, and go on into another file."""
 
+import contextlib
 import io
 import mmap
+from pathlib import Path
 
+import pytest
 import torch
 
 from huscf import spill
@@ -64,3 +67,15 @@ def test_the_file_goes_with_the_tensors():
     assert [type(mapped) for mapped in spill._maps] == [mmap.mmap]
     del shown
     assert not list(spill._maps)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("count", [4, 100_000])
+def test_a_full_disk_names_the_folder_for_temporary_files(monkeypatch, count):
+    full = Path("/dev/full").open("wb")  # noqa: SIM115 (closing it fails)
+    monkeypatch.setattr(spill.tempfile, "TemporaryFile", lambda **_: full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        put_by([torch.ones(count)])
+    assert "TMPDIR" in caught.value.filename
+    with contextlib.suppress(OSError):
+        full.close()

@@ -2,6 +2,8 @@
 
 import math
 import os
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ import torch
 import yaml
 
 from huscf.__main__ import main
-from huscf.callbacks import BestRound, RoundResult
+from huscf.callbacks import BestRound, RoundCheckpoint, RoundResult
+from huscf.callbacks.best_round import HELD_OUT
 from huscf.datamodules import DigitsDataModule
 from huscf.datamodules.client_batches import ClientBatches
 from huscf.errors import CheckpointError
 from huscf.resuming import find_checkpoint
+from huscf.training import LinkingCheckpoint, SplitModule
 from tests.test_cli import checkpoint, fit, rows
 
 HOLD_OUT = "--data.init_args.held_out=0.2"
@@ -61,6 +65,19 @@ def test_a_round_is_on_disk_once(run):
         *("best.ckpt", "last.ckpt", "round-0002.ckpt", "round-0003.ckpt"),
     }
     assert not any(p.is_symlink() for p in folder.iterdir())
+
+
+def test_a_process_without_the_folder_leaves_the_best_round_to_the_first(tmp_path, monkeypatch):
+    """On another machine there is no folder; on one, two would name the file at once."""
+    monkeypatch.setattr(LinkingCheckpoint, "on_train_epoch_end", lambda *_: None)
+    keeper, waited = RoundCheckpoint(), []
+    keeper.best_model_path = str(tmp_path / "elsewhere" / "round-0001.ckpt")
+    strategy = SimpleNamespace(barrier=lambda: waited.append(True))
+    trainer = SimpleNamespace(
+        is_global_zero=False, callback_metrics={HELD_OUT: 0.5}, strategy=strategy
+    )
+    keeper.on_train_epoch_end(trainer, Mock(spec=SplitModule, num_rounds=1))
+    assert waited == [True]
 
 
 def test_a_run_that_goes_on_keeps_the_best_so_far(tmp_path, run):

@@ -208,6 +208,11 @@ class RankedEngine(StackedEngine):
         super().mix(mixture)
         self._settle()
 
+    def share(self, network: str, classes: Mapping[int, Sequence[int]], number: int) -> None:
+        """Let clients show a network; what they said of their classes for it is counted by all."""
+        super().share(network, classes, number)
+        self._share_notes()
+
     def apply_plan(self, plan: CutPlan) -> tuple[Move, ...]:
         """Move blocks between clients and server."""
         moves = super().apply_plan(plan)

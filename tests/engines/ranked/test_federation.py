@@ -6,8 +6,9 @@ from typing import ClassVar
 import pytest
 
 from huscf.engines.stacked import microbatch
-from huscf.federation import CflClusters, FeganWeights, IfcaClusters
-from huscf.methods import HuscfGan
+from huscf.federation import CflClusters, EachAlone, FeganWeights, IfcaClusters
+from huscf.methods import HuscfGan, PflGan
+from huscf.split import UniformPlan
 from huscf.training import Federation
 from huscf.wire import KINDS
 from tests.conftest import make_batch, make_gan
@@ -67,3 +68,20 @@ def test_rounds_are_decided_and_saved_as_in_one_process(options):
         if saved is found[0][1]:
             assert_equal(expected[1], saved)
             assert_equal(expected[2], state)
+
+
+def test_what_clients_say_when_they_share_samples_counts_in_the_round_that_ends():
+    def make():
+        few = {"num_shared": 6, "num_compared": 6, "num_components": 2}
+        return make_gan(CUTS, plan=UniformPlan(), method_class=PflGan, **few)
+
+    def run(module):
+        federation = Federation(rule=EachAlone())
+        federation.begin(module)
+        batch = make_batch(list(CUTS), 0)
+        federation.observe_batch(module, batch)
+        module.engine.run_step(batch, 0)
+        federation.end_round(module, is_last=False)
+        return module.wire.traffic.total()
+
+    assert run_on_ranks([make() for _ in range(2)], run) == [run(make())] * 2
