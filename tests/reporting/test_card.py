@@ -52,7 +52,7 @@ def test_a_card_says_what_hubs_and_people_ask(folder, tmp_path):
     assert "40 synthetic grey pictures of 8 x 8 pixels" in sections[""]
     assert "4 of the 4 clients of run my run" in sections[""]
     assert "HuscfGan for 2 rounds" in sections[""]
-    assert "cross: activations, blocks, gradients, moved blocks." in sections[""]
+    assert "cross: activations, blocks, gradients, moved blocks, statistics." in sections[""]
     assert "| digits | 2 | 24 | 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 |" in sections["Trained on"]
     assert "| label accuracy | 0.875 (0.500 ± 0.250) |" in sections["How good it is"]
     assert "| nearest real ratio | 1.125 |" in sections["Memorisation check"]

@@ -156,7 +156,7 @@ HALF_PLAN = "{blocks: {generator: 3, discriminator: 3}, clients: [{client: 0}]}"
         ("config.yaml", "", "needs keys and values, not NoneType"),
         ("config.yaml", "data: {}\nmodel: 3\n", "needs keys and values, not int"),
         ("config.yaml", "data: {}\nmodel: {method: {}}\n", "no 'class_path'"),
-        ("config.yaml", "model: {}\n", "no 'data' in it"),
+        ("config.yaml", "data: {}\n", "no 'model' in it"),
         ("plan.yaml", "", "needs keys and values"),
         ("plan.yaml", HALF_PLAN, "problem with 'cuts'"),
         ("metrics.json", "[1]", "needs keys and values, not list"),
