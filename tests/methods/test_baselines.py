@@ -235,7 +235,7 @@ def test_what_a_proximal_gan_needs_of_the_federation_is_said():
     module = make(ProximalGan, 2)
     federation = ClusteredFederation(rule=OneCluster())
     with pytest.raises(HuscfError, match=r"moments is keep, and ProximalGan needs reset"):
-        federation.on_fit_start(None, module)
+        federation.begin(module)
 
 
 def crossings(module):
