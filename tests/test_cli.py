@@ -642,7 +642,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, capsys, option
         ),
         (
             ["--federation.wieghting=kld"],
-            "allowed in federation: every_n_epochs, observe, observed_samples, half_life, serv",
+            "allowed in federation: every_n_epochs, observe, observed_samples, statistics_noise",
         ),
         (["--trainer.max_epoch=3"], "did you mean trainer.max_epochs?"),
         (["--data.init_args.batchsize=3"], "DigitsDataModule takes: root, clients_per_domain"),
