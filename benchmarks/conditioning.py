@@ -18,7 +18,6 @@ from huscf.methods import FlowMatching
 from huscf.metrics import EvaluationSettings
 from huscf.metrics.evaluation import DomainEvaluator
 from huscf.models import (
-    DRAWN_AT_ONCE,
     LABELS,
     MAIN,
     Carry,
@@ -28,7 +27,7 @@ from huscf.models import (
     names_read,
     names_written,
     run_blocks,
-    run_in_parts,
+    run_to_draw,
 )
 from huscf.randomness import make_generator
 
@@ -72,16 +71,15 @@ class Sampler:
     """
 
     def __init__(self, method: FlowMatching, network: nn.ModuleList, seed: int) -> None:
-        self.method, self.blocks, self.seed = method, dict(enumerate(network)), seed
+        self.method, self.network, self.seed = method, Network(network), seed
 
     def sample(self, client_id: int, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return samples, (N, C, H, W)."""
 
         def run(network: str, inputs: Carry) -> Carry:
-            return run_in_parts(lambda part: run_blocks(self.blocks, part), inputs, DRAWN_AT_ONCE)
+            return run_to_draw(self.network, inputs, torch.device("cpu"))
 
-        with torch.no_grad():
-            return self.method.sample(run, labels, generator)
+        return self.method.sample(run, labels, generator)
 
 
 def change(way: str, network: Network, shape: SampleShape) -> nn.ModuleList:

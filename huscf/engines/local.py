@@ -10,16 +10,7 @@ from torch import Tensor, nn
 from ..errors import PlanError
 from ..federation import ActivationStatistics, ActivationSummary
 from ..methods import Forward, Method, trace_inputs
-from ..models import (
-    DRAWN_AT_ONCE,
-    DRAWN_AT_ONCE_ELSEWHERE,
-    Carry,
-    Network,
-    SampleShape,
-    evaluating,
-    run_blocks,
-    run_in_parts,
-)
+from ..models import Carry, Network, SampleShape, run_to_draw
 from ..parties import (
     Client,
     Party,
@@ -164,8 +155,9 @@ class LocalEngine(Engine):
         """Hand every client its own batch and random streams; return who takes part."""
         for client_id, (samples, labels) in batches.items():
             self.client(client_id).own_memory()
-            stream = make_generator(self.seed, "shared samples", client_id, step)
-            samples, labels = self.client(client_id).blend(samples, labels, stream)
+            if self.client(client_id).shared is not None:
+                stream = make_generator(self.seed, "shared samples", client_id, step)
+                samples, labels = self.client(client_id).blend(samples, labels, stream)
             private = prepare_batch(self.method, client_id, samples, labels, self.seed, step)
             private |= self._draw(client_id, samples, step)
             self.client(client_id).load_batch(private, self.shape.num_classes)
@@ -301,22 +293,17 @@ class LocalEngine(Engine):
 
     def sampling_network(self, network: str, client_id: int) -> Network:
         """Return the network that a client draws through: the averages where there are any."""
-        holding = "average" if network in self.method.averaged else "trained"
-        return self.whole_network(network, client_id, holding)
+        return self.whole_network(network, client_id, self.sampling_holding(network))
+
+    def sampling_holding(self, network: str) -> str:
+        """Return which of its blocks a client draws through, as `whole_network` calls them."""
+        return "average" if network in self.method.averaged else "trained"
 
     def forward_of(self, client_id: int, device: torch.device) -> Forward:
         """Return what runs a client's networks for drawing; it changes no state."""
-        size = DRAWN_AT_ONCE if device.type == "cpu" else DRAWN_AT_ONCE_ELSEWHERE
 
         def run(name: str, inputs: Carry) -> Carry:
-            network = self.sampling_network(name, client_id)
-            blocks = dict(enumerate(network))
-
-            def run_part(part: Carry) -> Carry:
-                return run_blocks(blocks, {n: t.to(device) for n, t in part.items()})
-
-            with evaluating(network):
-                return run_in_parts(run_part, inputs, size)
+            return run_to_draw(self.sampling_network(name, client_id), inputs, device)
 
         return run
 

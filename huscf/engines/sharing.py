@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..models import Carry, Network, evaluating, run_blocks, run_in_parts, to_uint8
+from ..models import Carry, Network, run_to_draw, to_uint8
 from ..parties import read_block, write_block
 from ..randomness import make_generator
 from ..wire import SERVER, Message
@@ -15,9 +15,6 @@ from .mixing import block_topic
 
 if TYPE_CHECKING:
     from .local import LocalEngine
-
-#: Samples that go through a network at once.
-DRAWN_AT_ONCE = 1024
 
 
 def share_over_wire(
@@ -77,13 +74,11 @@ class _Drawer:
     ) -> None:
         self.engine, self.network, self.client_id, self.number = engine, network, client_id, number
         self.classes = [label for label, count in enumerate(counts) if count]
-        holding = "average" if network in engine.method.averaged else "trained"
-        own = engine.whole_network(network, client_id, holding)
+        topic = block_topic(network, engine.sampling_holding(network))
+        own = engine.sampling_network(network, client_id)
         self.copy = Network([copy.deepcopy(block) for block in own])
         for sent, block in zip(own, self.copy, strict=True):
-            message = Message(
-                client_id, SERVER, "blocks", block_topic(network, holding), read_block(sent)
-            )
+            message = Message(client_id, SERVER, "blocks", topic, read_block(sent))
             write_block(block, engine.wire.pass_on(message))
 
     def draw(self, count: int, purpose: str, receiver: int = -1) -> tuple[Tensor, Tensor]:
@@ -97,15 +92,9 @@ class _Drawer:
         order = torch.randperm(len(self.classes), generator=stream)
         labels = torch.tensor(self.classes)[order[torch.arange(count) % len(order)]]
         device = next(self.copy.parameters()).device
-        blocks = dict(enumerate(self.copy))
 
         def run(name: str, inputs: Carry) -> Carry:
             assert name == self.network
+            return run_to_draw(self.copy, inputs, device)
 
-            def run_part(part: Carry) -> Carry:
-                return run_blocks(blocks, {n: t.to(device) for n, t in part.items()})
-
-            return run_in_parts(run_part, inputs, DRAWN_AT_ONCE)
-
-        with evaluating(self.copy):
-            return self.engine.method.sample(run, labels, stream).float().cpu(), labels
+        return self.engine.method.sample(run, labels, stream).float().cpu(), labels

@@ -4,7 +4,7 @@ from .checks import check_network, initialize_weights
 from .conditional_discriminator import ConditionalDiscriminator
 from .conditional_encoder import ConditionalEncoder
 from .conditional_generator import ConditionalGenerator
-from .evaluating import DRAWN_AT_ONCE, DRAWN_AT_ONCE_ELSEWHERE, evaluating, run_in_parts
+from .evaluating import DRAWN_AT_ONCE, evaluating, run_first, run_in_parts, run_to_draw
 from .layers import LabelledBlock, SqueezeLogit
 from .losses import (
     AdversarialLoss,
@@ -31,7 +31,6 @@ from .unet import UNet
 
 __all__ = [
     "DRAWN_AT_ONCE",
-    "DRAWN_AT_ONCE_ELSEWHERE",
     "LABELS",
     "MAIN",
     "AdversarialLoss",
@@ -58,7 +57,9 @@ __all__ = [
     "renew_spectral_norms",
     "run_block",
     "run_blocks",
+    "run_first",
     "run_in_parts",
+    "run_to_draw",
     "to_float",
     "to_uint8",
 ]

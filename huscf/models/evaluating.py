@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from .network import Carry
+from .network import Carry, Network, run_blocks
 
 #: Samples that go through a network at once when drawing. On a CPU their activations stay in its
 #: caches: 64 are twice as fast as 1,024 (docs/performance.md).
@@ -34,3 +34,21 @@ def run_in_parts(run: Callable[[Carry], Carry], inputs: Carry, size: int) -> Car
     starts = range(0, count, size)
     parts = [run({n: t[start : start + size] for n, t in inputs.items()}) for start in starts]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def run_to_draw(network: Network, inputs: Carry, device: torch.device) -> Carry:
+    """Run an uncut network on a device, many samples in parts, as it is used; it stays as it is."""
+    size = DRAWN_AT_ONCE if device.type == "cpu" else DRAWN_AT_ONCE_ELSEWHERE
+    blocks = dict(enumerate(network))
+
+    def run_part(part: Carry) -> Carry:
+        return run_blocks(blocks, {name: tensor.to(device) for name, tensor in part.items()})
+
+    with evaluating(network):
+        return run_in_parts(run_part, inputs, size)
+
+
+def run_first(network: Network, count: int, inputs: Carry) -> Carry:
+    """Return what is known before the block of a place, as `run_blocks` does; changes nothing."""
+    with evaluating(network):
+        return run_blocks(dict(list(enumerate(network))[:count]), inputs)

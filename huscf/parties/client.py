@@ -64,15 +64,14 @@ class Client(Party):
     def blend(
         self, samples: Tensor, labels: Tensor, stream: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return a batch of the same size, half of it from what the server has sent, if it has.
+        """Return a batch of the same size, half of it from what the server has sent.
 
         Args:
             samples: (B, C, H, W) uint8.
             labels: (B,) int64.
             stream: CPU random stream.
         """
-        if self.shared is None:
-            return samples, labels
+        assert self.shared is not None
         half = len(labels) // 2
         places = torch.randint(len(self.shared[1]), (half,), generator=stream)
         others = [tensor[places].to(samples.device) for tensor in self.shared]

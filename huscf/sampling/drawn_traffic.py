@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
-from ..models import Carry, Network, evaluating, run_blocks
+from ..models import Carry, run_first
 from ..parties import find_crossings
 from ..training import SplitModule
 
@@ -42,16 +42,11 @@ def _measure_one(module: SplitModule, client_id: int) -> tuple[int, int]:
         nonlocal sent, got
         blocks = engine.sampling_network(network, client_id)
         here = {name: tensor.to(module.device) for name, tensor in inputs.items()}
-        with evaluating(blocks):
-            at_head = _run_first(blocks, cuts.head(network), here)
-            at_tail = _run_first(blocks, len(blocks) - cuts.tail(network), here)
+        at_head = run_first(blocks, cuts.head(network), here)
+        at_tail = run_first(blocks, len(blocks) - cuts.tail(network), here)
         sent += sum(at_head[name].nbytes for name in crossings[network].up)
         got += sum(at_tail[name].nbytes for name in crossings[network].down)
         return run_here(network, inputs)
 
     module.method.sample(run, torch.zeros(1, dtype=torch.int64), torch.Generator())
     return sent, got
-
-
-def _run_first(blocks: Network, count: int, inputs: Carry) -> Carry:
-    return run_blocks(dict(list(enumerate(blocks))[:count]), inputs)

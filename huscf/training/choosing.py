@@ -108,7 +108,7 @@ def _send_network(engine: LocalEngine, client: int, model: int, name: str) -> Ne
     """Return another's network to draw through, the client's part as the server has sent it."""
     blocks = [copy.deepcopy(block) for block in engine.sampling_network(name, model)]
     if engine.clusters[client] != engine.clusters[model]:
-        topic = block_topic(name, "average" if name in engine.method.averaged else "trained")
+        topic = block_topic(name, engine.sampling_holding(name))
         for index in engine.plan.by_client[client].cuts.held(name, len(blocks)):
             message = Message(SERVER, client, "blocks", topic, read_block(blocks[index]))
             write_block(blocks[index], engine.wire.pass_on(message))

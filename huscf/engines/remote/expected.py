@@ -1,13 +1,12 @@
 """What has to cross for a client: names, types and shapes, from its cuts and the networks."""
 
-import copy
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from ...errors import HuscfError
 from ...methods import Method
-from ...models import Carry, Network, run_blocks
+from ...models import Carry, Network, run_first
 from ...parties import find_crossings, read_block
 from ...split import ClientPlan
 from ...wire import Kind, MemoryWire
@@ -44,8 +43,8 @@ class Crossings:
         self._down: dict[str, Specs] = {}
         for name, network in networks.items():
             crossing = self.crossings[name]
-            at_head = _run_first(network, entry.cuts.head(name), examples[name])
-            at_tail = _run_first(network, len(network) - entry.cuts.tail(name), examples[name])
+            at_head = run_first(network, entry.cuts.head(name), examples[name])
+            at_tail = run_first(network, len(network) - entry.cuts.tail(name), examples[name])
             self._up[name] = _describe(at_head, crossing.up)
             self._down[name] = _describe(at_tail, crossing.down)
 
@@ -124,14 +123,6 @@ def take_block(
     if missing := [name for name in describe_block(network, index, False) if name not in state]:
         raise FrameError(f"block: tensor {missing[0]} is missing")
     return state
-
-
-def _run_first(network: Network, count: int, inputs: Carry) -> Carry:
-    """Return what is known before the block of a place; changes nothing."""
-    blocks = copy.deepcopy(dict(list(enumerate(network))[:count]))
-    for block in blocks.values():
-        block.eval()
-    return run_blocks(blocks, inputs)
 
 
 def _describe(carry: Carry, names: tuple[str, ...]) -> Specs:
