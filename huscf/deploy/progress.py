@@ -3,6 +3,8 @@
 import time
 from collections.abc import Iterable
 
+from ..activity import describe_duration
+
 
 class Progress:
     """Says when it is time for a line, and how long the run still takes.
@@ -38,5 +40,4 @@ class Progress:
             return f"step {step}"
         pace_s = (time.monotonic() - self._began) / (step - self._first)
         left_s = pace_s * (min(known) - step)
-        left = f"{left_s / 60:.0f} min" if left_s >= 90 else f"{left_s:.0f} s"
-        return f"step {step} of {min(known)}, {left} left"
+        return f"step {step} of {min(known)}, {describe_duration(left_s)} left"

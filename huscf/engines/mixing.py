@@ -61,7 +61,7 @@ def mix_over_wire(
         for c, w in mixture.weights.items()
         if w == 0 and engine.processes.holds(c) and not engine.client(c).is_finite()
     ]
-    names = ["trained"] + (["average"] if server.average is not None else [])
+    names = server.holding_names
     before = {name: list_holders(engine, name) for name in names}
     apart = {} if sums is None else _replace_holders(engine, mixture, sums, before)
     cloned_from = server.set_clusters(mixture.clusters, mixture.per_cluster)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ def move_over_wire(
 ) -> tuple[Move, ...]:
     """Let every party hold what a new plan says; return what was sent for it."""
     moves = moves or Moves(engine, plan)
-    for name in ["trained"] + (["average"] if engine.server.average is not None else []):
+    for name in engine.server.holding_names:
         at_clients = {c: moves.to_client(name, c) for c in plan.client_ids}
         at_server = moves.to_server(name)
         # Everything has been sent: now everybody lets go of what is no longer theirs.
@@ -40,6 +40,24 @@ def move_over_wire(
     engine.server.set_plan(plan)
     engine.server.refresh_optimizers(engine.method, moves.moments)
     return moves.by_block()
+
+
+class Sending(NamedTuple):
+    """A block that one party sends another.
+
+    Args:
+        holding: "trained", or "average" for its moving average.
+        network: Of which network.
+        block: Its index.
+        sender: Who sends it.
+        receiver: Who gets it.
+    """
+
+    holding: str
+    network: str
+    block: int
+    sender: PartyId
+    receiver: PartyId
 
 
 class Moves:
@@ -92,7 +110,7 @@ class Moves:
     def bring(self, holding: str, network: str, index: int, client_id: int) -> nn.Module:
         """Return a client's copy of a block that the server has run for it so far."""
         given = getattr(self.engine.server, holding).segment(network, client_id).block(index)
-        return self.send(holding, network, index, given, SERVER, client_id)
+        return self.send(Sending(holding, network, index, SERVER, client_id), given)
 
     def let_go(self, holding: str, client_id: int, held: Held) -> None:
         """Let a client hold these blocks and no others."""
@@ -141,7 +159,7 @@ class Moves:
         made: dict[int, nn.Module] = {}
         for client_id in givers:
             given = getattr(self.engine.client(client_id), holding).blocks(network)[index]
-            made[client_id] = self.send(holding, network, index, given, client_id, SERVER)
+            made[client_id] = self.send(Sending(holding, network, index, client_id, SERVER), given)
         block = made[givers[0]]
         if len(givers) > 1:
             users = [made[c] for c in self._users(network, index)]
@@ -154,16 +172,9 @@ class Moves:
             write_block(block, mean)
         return block
 
-    def send(
-        self,
-        holding: str,
-        network: str,
-        index: int,
-        given: nn.Module,
-        sender: PartyId,
-        receiver: PartyId,
-    ) -> nn.Module:
+    def send(self, sending: Sending, given: nn.Module) -> nn.Module:
         """Send a block, and return the receiver's copy of it."""
+        holding, network, index, sender, receiver = sending
         engine, processes = self.engine, self.engine.processes
         sent: State = {}
         if processes.holds(sender):

@@ -14,12 +14,11 @@ from ..parties import read_block, write_block
 from ..split import CutPlan
 from ..wire import SERVER, Message
 from .base import Mixture, block_topic
+from .processes import State
 
 if TYPE_CHECKING:
     from ..secure import SecureMember
     from .local import LocalEngine
-
-State = Mapping[str, Tensor]
 
 #: What a message of keys, sealed shares or revealed ones is about.
 KEYS_TOPIC = "keys of secure sums"

@@ -78,9 +78,14 @@ class Party(nn.Module):
         self._runs: dict[PartKey, PartRun] = {}
 
     @property
+    def holding_names(self) -> tuple[str, ...]:
+        """Return "trained", and "average" where there are moving averages."""
+        return ("trained",) if self.average is None else ("trained", "average")
+
+    @property
     def holdings(self) -> list[Any]:
         """Return the trained blocks, and the averages where there are any."""
-        return [self.trained, *([] if self.average is None else [self.average])]
+        return [getattr(self, name) for name in self.holding_names]
 
     @torch.no_grad()
     def own_memory(self) -> None:

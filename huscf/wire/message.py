@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -32,18 +32,7 @@ Kind = Literal[
     "norms",
     "statistics",
 ]
-KINDS: tuple[Kind, ...] = (
-    "inputs",
-    "outputs",
-    "activations",
-    "gradients",
-    "blocks",
-    "moved_blocks",
-    "label_counts",
-    "figures",
-    "norms",
-    "statistics",
-)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Direction = Literal["uplink", "downlink"]
 

@@ -158,7 +158,7 @@ class StandIn:
         """Return every client's blocks that have tensors, by where the first of these lies."""
         found: dict[int, BlockRef] = {}
         for client_id, client in self.clients.items():
-            for name in ("trained", "average") if client.average is not None else ("trained",):
+            for name in client.holding_names:
                 holding = getattr(client, name)
                 for network in holding.network_names:
                     for index, block in holding.blocks(network).items():

@@ -4,22 +4,21 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from ...parties import read_block, write_block
 from ...split import ClientPlan, CutPlan
-from ...wire import SERVER, MemoryWire, PartyId
+from ...wire import SERVER, MemoryWire
 from ..base import Move
 from ..local import LocalEngine
-from ..moving import Moves, move_over_wire
+from ..moving import Moves, Sending, move_over_wire
+from ..processes import State
 from .expected import take_block
 from .mirror import BlockRef, StandIn
 
 if TYPE_CHECKING:
     from .engine import RemoteEngine
     from .site import Ask, SiteHalf
-
-State = Mapping[str, Tensor]
 
 
 def list_given(engine: "RemoteEngine", plan: CutPlan, givers: Sequence[int]) -> list[BlockRef]:
@@ -31,7 +30,7 @@ def list_given(engine: "RemoteEngine", plan: CutPlan, givers: Sequence[int]) -> 
         givers: Clients whose sites are there.
     """
     listing = _Listing(cast(LocalEngine, _make_stand_in(engine)), plan, givers)
-    for name in _holdings(engine):
+    for name in engine.server.holding_names:
         listing.to_server(name)
     return list(dict.fromkeys(listing.refs))
 
@@ -68,7 +67,7 @@ def move_at_site(half: "SiteHalf", entries: Sequence[ClientPlan], ask: "Ask") ->
     held = {
         (name, entry.client_id): moves.to_client(name, entry.client_id)
         for entry in entries
-        for name in (["trained"] if not half.method.averaged else ["trained", "average"])
+        for name in half.client(entry.client_id).holding_names
     }
     for (name, client_id), blocks in held.items():
         moves.let_go(name, client_id, blocks)
@@ -83,17 +82,9 @@ class _Listing(Moves):
         super().__init__(*args)
         self.refs: list[BlockRef] = []
 
-    def send(
-        self,
-        holding: str,
-        network: str,
-        index: int,
-        given: nn.Module,
-        sender: PartyId,
-        receiver: PartyId,
-    ) -> nn.Module:
-        assert sender != SERVER
-        self.refs.append(BlockRef(sender, holding, network, index))
+    def send(self, sending: Sending, given: nn.Module) -> nn.Module:
+        assert sending.sender != SERVER
+        self.refs.append(BlockRef(sending.sender, *sending[:3]))
         return copy.deepcopy(given)
 
 
@@ -104,21 +95,13 @@ class _Sending(Moves):
         super().__init__(*args)
         self.sent: dict[BlockRef, State] = {}
 
-    def send(
-        self,
-        holding: str,
-        network: str,
-        index: int,
-        given: nn.Module,
-        sender: PartyId,
-        receiver: PartyId,
-    ) -> nn.Module:
-        if receiver != SERVER:
-            optimizer = self.engine.server.optimizers.get(network)
-            state = read_block(given, optimizer if holding == "trained" else None)
-            ref = BlockRef(receiver, holding, network, index)
+    def send(self, sending: Sending, given: nn.Module) -> nn.Module:
+        if sending.receiver != SERVER:
+            optimizer = self.engine.server.optimizers.get(sending.network)
+            state = read_block(given, optimizer if sending.holding == "trained" else None)
+            ref = BlockRef(sending.receiver, *sending[:3])
             self.sent[ref] = {name: tensor.clone() for name, tensor in state.items()}
-        return super().send(holding, network, index, given, sender, receiver)
+        return super().send(sending, given)
 
 
 class _Fetching(Moves):
@@ -141,7 +124,3 @@ class _Fetching(Moves):
 
 def _make_stand_in(engine: "RemoteEngine") -> StandIn:
     return StandIn(engine, engine.server, engine.plan.client_ids, MemoryWire())
-
-
-def _holdings(engine: "RemoteEngine") -> list[str]:
-    return ["trained"] if engine.server.average is None else ["trained", "average"]
