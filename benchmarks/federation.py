@@ -11,7 +11,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ import torch
 from huscf.callbacks import ClusteredFederation
 from huscf.datamodules import (
     DigitsDataModule,
+    FederatedDataModule,
     IidPartitioner,
     ImageDataModule,
     LabelExclusionPartitioner,
@@ -221,6 +222,14 @@ def main() -> None:
         help="measure pooled real data besides, and what samples add to the own data of so many "
         "clients of a domain",
     )
+    parser.add_argument(
+        "--guidances",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="G",
+        help="measure a flow's samples drawn with these guidances besides: lines of their own",
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -228,7 +237,7 @@ def main() -> None:
         run_missing(arguments)
     found = read(arguments.output)
     if arguments.json:
-        print(json.dumps({f"{f['row']} {f['skew']} {f['seed']}": f for f in found}))
+        print(json.dumps({f"{name(f)} {f['skew']} {f['seed']}": f for f in found}))
     else:
         print_tables(found)
 
@@ -241,13 +250,19 @@ def run_missing(arguments: argparse.Namespace) -> None:
         for skew in arguments.skews:
             for name in arguments.rows:
                 run = {"row": name, "skew": skew, "seed": seed, **workload}
-                done = [f["step"] for f in read(arguments.output) if run.items() <= f.items()]
-                if max(arguments.checkpoints) in done:
+                done = [place_of(f) for f in read(arguments.output) if run.items() <= f.items()]
+                drawings = [None, *(arguments.guidances if ROWS[name].family == "flow" else [])]
+                if all((max(arguments.checkpoints), drawn) in done for drawn in drawings):
                     continue
                 for figures in train(arguments, ROWS[name], skew, seed):
-                    if figures["step"] not in done:
+                    if place_of(figures) not in done:
                         with arguments.output.open("a") as file:
                             file.write(json.dumps({**run, **figures}) + "\n")
+
+
+def place_of(figures: dict[str, Any]) -> tuple[int, float | None]:
+    """Return which line of a run it is: its step, and the guidance where it is not the usual."""
+    return figures["step"], figures.get("guidance")
 
 
 def train(
@@ -301,21 +316,46 @@ def train(
         seconds += time.perf_counter() - start
         rand_indices.append(round(rand_index(decision.clusters, data.client_domains), 3))
         if step in arguments.checkpoints:
-            scores = {}
-            for name, pair in evaluators.items():
-                members = [c for c, domain in data.client_domains.items() if domain == name]
-                scores[name] = score_domain(arguments, module, members, pair)
-                if arguments.usefulness:
-                    owners = [client for client in data.clients if client.client_id in members]
-                    scores[name] |= score_usefulness(arguments, module, owners, pair[0])
-            yield {
+            figures = {
                 "step": step,
                 "seconds": seconds,
                 "ari": list(rand_indices),
                 "weights": [round(weight, 3) for weight in decision.weights.values()],
                 "sizes": list(data.client_sizes.values()),
-                "scores": scores,
             }
+            yield {**figures, "scores": score(arguments, module, data, evaluators)}
+            if isinstance(method, FlowMatching):
+                for guidance in arguments.guidances:
+                    with drawn_with(method, guidance):
+                        scores = score(arguments, module, data, evaluators)
+                    yield {**figures, "guidance": guidance, "scores": scores}
+
+
+@contextmanager
+def drawn_with(method: FlowMatching, guidance: float) -> Iterator[None]:
+    """Draw with another guidance for a while; training knows of none."""
+    usual, method.guidance = method.guidance, guidance
+    try:
+        yield
+    finally:
+        method.guidance = usual
+
+
+def score(
+    arguments: argparse.Namespace,
+    module: SplitModule,
+    data: FederatedDataModule,
+    evaluators: dict[str, tuple[DomainEvaluator, DomainEvaluator]],
+) -> dict[str, dict[str, float]]:
+    """Measure every domain, and what its samples are worth if the options ask for it."""
+    scores = {}
+    for name, pair in evaluators.items():
+        members = [c for c, domain in data.client_domains.items() if domain == name]
+        scores[name] = score_domain(arguments, module, members, pair)
+        if arguments.usefulness:
+            owners = [client for client in data.clients if client.client_id in members]
+            scores[name] |= score_usefulness(arguments, module, owners, pair[0])
+    return scores
 
 
 def make_method(row: Row, width: int, learning_rate: float) -> Method:
@@ -393,6 +433,12 @@ def know_domains(domains: list[str]) -> Callable[[np.ndarray, int], np.ndarray]:
     return lambda features, seed: labels
 
 
+def name(figures: dict[str, Any]) -> str:
+    """Return the row, and the guidance where it is not the usual."""
+    drawn = f", guidance {figures['guidance']:g}" if "guidance" in figures else ""
+    return f"{figures['row']}{drawn}"
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the lines of an output, [] where there is none."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -414,17 +460,17 @@ def print_table(found: list[dict[str, Any]]) -> None:
     groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
     order = list(ROWS)
     for figures in sorted(found, key=lambda f: (f["skew"], f["step"], order.index(f["row"]))):
-        groups.setdefault((figures["skew"], figures["step"], figures["row"]), []).append(figures)
+        groups.setdefault((figures["skew"], figures["step"], name(figures)), []).append(figures)
     measured = {key for figures in found for key in next(iter(figures["scores"].values()))}
     columns = [(d, score) for d in found[0]["scores"] for score in SCORES if score in measured]
     titles = ["setting", "steps", "row", "seeds", "ARI by round", "s"]
     titles += [f"{domain} {score.replace('_', ' ')}" for domain, score in columns]
     print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
-    for (skew, step, name), each in groups.items():
+    for (skew, step, row), each in groups.items():
         rounds = zip(*(figures["ari"] for figures in each), strict=True)
         least = " ".join(f"{min(values):.2f}".removesuffix(".00") for values in rounds)
         seeds = ", ".join(str(figures["seed"]) for figures in each)
-        cells = [skew, str(step), name, seeds, least]
+        cells = [skew, str(step), row, seeds, least]
         cells.append(f"{statistics.median(figures['seconds'] for figures in each):.0f}")
         for domain, score in columns:
             values = [f["scores"][domain][score] for f in each if score in f["scores"][domain]]

@@ -8,6 +8,7 @@ from ..commands import CommandParser
 from ..errors import HuscfError, check_number
 from ..planning import DevicesFile
 from ..reporting import RunRecord
+from ..signals import sigterm_as_interrupt
 from .grid import Cell, Grid
 from .latency import simulate_step
 from .page import write_page
@@ -56,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
     if not options.only_table:
         jobs = options.jobs or count_jobs(check_cells(cells, grid.output))
         try:
-            failed = run_cells(cells, grid.output, lambda line: print(line, flush=True), jobs)
+            with sigterm_as_interrupt():
+                failed = run_cells(cells, grid.output, lambda line: print(line, flush=True), jobs)
         except KeyboardInterrupt:
             print("\ninterrupted; the same command goes on", flush=True)
             failed = 1

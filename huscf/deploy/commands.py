@@ -1,13 +1,11 @@
 """The commands provision, serve and join."""
 
-import signal
 import sys
 import tempfile
 import time
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -21,6 +19,7 @@ from ..engines.remote import Caller
 from ..errors import HuscfError, check_count
 from ..resuming import check_same_config, find_last_checkpoint
 from ..run_lock import RunLock
+from ..signals import sigterm_as_interrupt
 from ..trust import Trust
 from .grpc_wire import GrpcExchange, GrpcServer
 from .kits import Tls, add_kits, read_roster, write_kits
@@ -212,9 +211,9 @@ def _serve_locally(
                 site.wait_or_end(20.0)
 
 
+@sigterm_as_interrupt()
 def _lead(run: ServerRun, network: GrpcServer) -> None:
     """Run to the end; a signal to end stops it in order."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
     sites, endpoint = run.config.sites, None
     try:
         if sites.metrics_port is not None:
@@ -225,14 +224,9 @@ def _lead(run: ServerRun, network: GrpcServer) -> None:
         _say("interrupted; go on with --ckpt_path last")
         sys.exit(130)
     finally:
-        signal.signal(signal.SIGTERM, before)
         network.stop()
         if endpoint is not None:
             endpoint.close()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _take_data(options: Sequence[str]) -> list[str]:

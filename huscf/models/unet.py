@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import HuscfError
+from ..errors import HuscfError, check_count
 from .layers import count_halvings
 from .network import LABELS, MAIN, Network, SampleShape
 
@@ -38,11 +38,9 @@ class UNet(Network):
                 f"image_size {shape.image_size} must be a multiple of {2**levels}: pad or resize "
                 "the data"
             )
-        if width < 8 or width % 8 or num_bottom < 1:
-            raise HuscfError(
-                f"U-Net: width is {width}, must be a multiple of 8; num_bottom is {num_bottom}, "
-                "must be >= 1"
-            )
+        if width < 8 or width % 8:
+            raise HuscfError(f"U-Net: width is {width}, must be a multiple of 8, at least 8")
+        check_count("U-Net: num_bottom", num_bottom, 1)
         wide = 2 * width
         blocks: list[nn.Module] = [UNetStem(shape, width, shape.image_size // 2**levels)]
         channels = width

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -325,6 +326,20 @@ def test_a_stop_ends_the_runs_and_begins_no_other(tmp_path, monkeypatch):
     ended.end()
     with pytest.raises(KeyboardInterrupt):
         ended.start([sys.executable, "--version"], os.environ)
+
+
+def test_sigterm_ends_a_bench_as_ctrl_c_does(tmp_path, monkeypatch, capsys):
+    def end_it(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr("huscf.bench.command.check_cells", lambda *_: [])
+    monkeypatch.setattr("huscf.bench.command.run_cells", end_it)
+    monkeypatch.setattr("huscf.bench.command._write", lambda *_: None)
+    handler = signal.getsignal(signal.SIGTERM)
+    assert main(["bench", "--config", str(write(tmp_path / "b.yaml"))]) == 1
+    assert "interrupted; the same command goes on" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_as_many_runs_as_the_cores_allow(monkeypatch):

@@ -64,12 +64,16 @@ def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkey
     options += ["--domains", "digits", "negatives", "--samples_per_client", "100"]
     options += ["--batch_size", "8", "--steps_per_round", "3", "--checkpoints", "9"]
     options += ["--width", "8", "--num_per_class", "5", "--output", str(output)]
+    options += ["--guidances", "1"]
     command = [sys.executable, script, *options, "--plain_judge", "--each_client"]
     table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = [json.loads(line) for line in output.read_text().splitlines()]
+    unguided = lines.pop()
     rows = {line["row"]: line for line in lines}
     assert list(rows) == named
     assert [len(row["ari"]) for row in lines] == [3] * 5
+    assert unguided.pop("guidance") == 1 and unguided.pop("scores") != rows["flow"]["scores"]
+    assert unguided.items() < rows["flow"].items(), "trained once, drawn twice"
     assert rows["oracle"]["ari"] == rows["pooled"]["ari"] == [1.0, 1.0, 1.0]
     assert rows["oracle"]["sizes"] == [100] * 8
     # The paper averages everyone in the first two rounds, and is then told the domains.
@@ -86,7 +90,7 @@ def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkey
     # One client by itself is all there is of a pooled domain.
     assert [single[f"each_client_{score}"] for score in main] == [single[score] for score in main]
     assert "negatives plain label accuracy" in table
-    assert sum(line.startswith("| iid") for line in table.splitlines()) == 5
+    assert sum(line.startswith("| iid") for line in table.splitlines()) == 6
     again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert again == table
     assert len(output.read_text().splitlines()) == 5
