@@ -132,7 +132,9 @@ def join(arguments: Sequence[str]) -> int:
     say(f"calling {address}")
     caller, trust = Caller(exchange), Trust(tuple(options.trust))
     device = SiteDevice.read(options.config, options.calibrate)
-    site = SiteRun(data, options.clients, tls, folder, caller, device, trust, options.samples, say)
+    site = SiteRun(
+        *(data, options.clients, tls.secret, folder, caller, device, trust, options.samples, say)
+    )
     try:
         say(site.run())
     finally:

@@ -121,7 +121,7 @@ class Deployment:
         site = SiteRun(
             data,
             chosen or self.roster[name],
-            Tls.read(self.kit / name),
+            Tls.read(self.kit / name).secret,
             self.folder / name,
             Caller(exchange),
             say=self.lines.append,

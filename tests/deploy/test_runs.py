@@ -16,10 +16,11 @@ from huscf.__main__ import main
 from huscf.check_data import read_datamodule
 from huscf.checkpoint_io import read_checkpoint
 from huscf.deploy import site_run
-from huscf.deploy.kits import Tls, add_kits
+from huscf.deploy.kits import add_kits
 from huscf.deploy.metrics_endpoint import MetricsEndpoint
 from huscf.deploy.server_report import read_figures
 from huscf.deploy.server_run import Stopped
+from huscf.deploy.site_run import seed_of
 from huscf.engines.remote import PROTOCOL
 from huscf.errors import CheckpointError, HuscfError
 from huscf.provenance import read_provenance
@@ -442,10 +443,10 @@ def test_with_too_few_clients_the_server_saves_and_stops_with_one_line(deploymen
     assert sites[0].kept.steps()[-1] == server.step
 
 
-def test_a_secret_draws_other_noise_for_each_client_and_none_gives_the_runs(tmp_path):
-    tls = Tls(b"", b"", b"", "a", "0f" * 32)
-    assert len({tls.seed_of(0, 0), tls.seed_of(1, 0), tls.seed_of(0, 1), 0}) == 4
-    assert Tls(b"", b"", b"", "a").seed_of(3, 7) == 7
+def test_a_secret_draws_other_noise_for_each_client_and_none_gives_the_runs():
+    secret = "0f" * 32
+    assert len({seed_of(secret, 0, 0), seed_of(secret, 1, 0), seed_of(secret, 0, 1), 0}) == 4
+    assert seed_of(None, 3, 7) == 7
 
 
 @pytest.mark.parametrize(
