@@ -79,7 +79,11 @@ def read_roster(folder: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         HuscfError: Where the file is missing, or a client has no site or several.
     """
-    path = folder / ROSTER
+    return read_roster_file(folder / ROSTER)
+
+
+def read_roster_file(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the clients of every site, as a file has them; see `read_roster`."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -157,12 +161,17 @@ def add_kits(output: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 def _check_names(output: Path, names: Iterable[str]) -> None:
     for name in names:
-        if not name or name == "server" or not all(c.isalnum() or c in "-_." for c in name):
-            raise HuscfError(f"site {name!r}: letters, digits, - _ and . make a name; not server")
-        if name.startswith(".") or len(name) > 60:
-            raise HuscfError(f"site {name!r}: must not begin with a dot or have over 60 signs")
+        check_name(name)
         if (output / name).exists():
             raise HuscfError(f"kit {output / name}: exists already; nothing was written")
+
+
+def check_name(name: str) -> None:
+    """Raise a HuscfError unless a site can be called so."""
+    if not name or name == "server" or not all(c.isalnum() or c in "-_." for c in name):
+        raise HuscfError(f"site {name!r}: letters, digits, - _ and . make a name; not server")
+    if name.startswith(".") or len(name) > 60:
+        raise HuscfError(f"site {name!r}: must not begin with a dot or have over 60 signs")
 
 
 def _write_roster(output: Path, roster: Mapping[str, Sequence[int]]) -> None:
