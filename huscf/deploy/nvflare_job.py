@@ -17,6 +17,8 @@ from .run_config import ATTENDANCE, RunConfig, read_run_config
 
 #: What a site allows in NVFlare's list of classes (`class_allow_list`).
 ALLOWED = "huscf.deploy.nvflare_parts."
+#: Of the 100 threads of the server's cell a site keeps one while it waits, two if it asks again.
+MAX_SITES = 40
 SERVER_APP, SITE_APP, CONFIG = "server_app", "site_app", "run.yaml"
 
 DESCRIPTION = """\
@@ -72,6 +74,8 @@ def make_roster(sites: Sequence[str], path: Path | None) -> dict[str, tuple[int,
         check_name(name)
     if len(set(sites)) < len(sites):
         raise HuscfError("--sites: a name is given twice")
+    if len(sites) > MAX_SITES:
+        raise HuscfError(f"--sites: {len(sites)}, of which NVFlare's server answers {MAX_SITES}")
     if path is None:
         return {name: (number,) for number, name in enumerate(sites)}
     roster = read_roster_file(path)

@@ -114,7 +114,8 @@ class ServerPart(Controller):
         return run
 
     def _lead(self, run: ServerRun) -> None:
-        torch.set_num_threads(run.config.num_threads or torch.get_num_threads())
+        if run.config.num_threads:
+            torch.set_num_threads(run.config.num_threads)
         try:
             run.run()
         except HuscfError as error:

@@ -152,6 +152,31 @@ def test_a_site_waits_for_a_server_that_starts_later(kit, monkeypatch):
     server.stop(0)
 
 
+def test_nvflares_kits_let_sites_in_by_the_roster(tmp_path, kit):
+    """They have the same files under other names, and no secret."""
+    ours = {"server": ("server", "server"), "a": ("site", "client"), "b": ("site", "client")}
+    for party, (stem, theirs) in ours.items():
+        for name in ("key", "crt"):
+            (kit / party / f"{stem}.{name}").rename(kit / party / f"{theirs}.{name}")
+        (kit / party / "ca.crt").rename(kit / party / "rootCA.pem")
+        (kit / party / "secret").unlink(missing_ok=True)
+    sessions = Sessions("a")
+    server = GrpcServer(sessions, Tls.read(kit / "server"), "127.0.0.1:0")
+    try:
+        site = Tls.read(kit / "a")
+        assert site.name == "a" and site.secret is None
+        assert call(server, site) == b"answer to frame"
+        # As of an administrator, whose certificate has the same authority.
+        with pytest.raises(HuscfError, match="b: not in the roster"):
+            call(server, Tls.read(kit / "b"))
+    finally:
+        server.stop(0)
+    assert sessions.seen == [("a", b"frame")]
+    (kit / "a" / "client.key").unlink()
+    with pytest.raises(HuscfError, match=r"client\.key: No such file.*startup of NVFlare's kit"):
+        Tls.read(kit / "a")
+
+
 def wait_for(is_so, timeout_s=5.0):
     end = time.monotonic() + timeout_s
     while not is_so() and time.monotonic() < end:

@@ -34,6 +34,17 @@ def deployment(tmp_path, monkeypatch):
     return Deployment(tmp_path, monkeypatch)
 
 
+@pytest.fixture(params=["grpc", "nvflare"])
+def over_any_wire(request, tmp_path, monkeypatch):
+    """What carries frames must not matter."""
+    if request.param == "grpc":
+        return Deployment(tmp_path, monkeypatch)
+    pytest.importorskip("nvflare", reason="an extra")
+    from tests.deploy.nvflare_cells import NvflareNetwork
+
+    return Deployment(tmp_path, monkeypatch, make_network=NvflareNetwork)
+
+
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
     """The checkpoint of `huscf fit` with the serial engine."""
@@ -49,7 +60,8 @@ def assert_bit_equal(one, other):
     assert [n for n in one if not torch.equal(one[n], other[n])] == []
 
 
-def test_two_rounds_equal_those_of_huscf_fit(deployment, one_process):
+def test_two_rounds_equal_those_of_huscf_fit(over_any_wire, one_process):
+    deployment = over_any_wire
     server = deployment.start_server()
     sites = [deployment.start_site(name) for name in ROSTER]
     deployment.finish(*sites)
