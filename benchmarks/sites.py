@@ -1,6 +1,7 @@
 """Runs a server and sites as processes of this machine: milliseconds a step, and a soak.
 
     python benchmarks/sites.py [--steps 200]            # against one process with the serial engine
+    python benchmarks/sites.py --nvflare                # and as a job in NVFlare's simulator
     python benchmarks/sites.py --soak --steps 1000      # sites are killed and started again
 
 Quickstart at a width of one's choice, over gRPC with mutual TLS on the loopback. A soak kills a
@@ -27,6 +28,7 @@ from typing import Any
 
 import yaml
 
+from huscf.deploy.nvflare_job import ALLOWED
 from huscf.named_configs import find_config
 
 HUSCF = [sys.executable, "-m", "huscf"]
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=2, help="with four clients each")
     parser.add_argument("--width", type=int, default=16, help="64: the paper's")
     parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--nvflare", action="store_true", help="time that, too")
     parser.add_argument("--soak", action="store_true")
     parser.add_argument("--kill_server", type=int, default=0, metavar="N", help="in a soak")
     parser.add_argument("--seed", type=int, default=0)
@@ -50,7 +53,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder), arguments)
-        found = run.soak(arguments.kill_server) if arguments.soak else run.time()
+        soaks = arguments.soak
+        found = run.soak(arguments.kill_server) if soaks else run.time(arguments.nvflare)
     print(json.dumps(found) if arguments.json else yaml.safe_dump(found, sort_keys=False))
 
 
@@ -78,8 +82,8 @@ class Run:
         self.configs = ["--config", find_config("quickstart"), "--config", str(folder / "own.yaml")]
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    def time(self) -> dict[str, Any]:
-        """Return milliseconds a step of both, without the first round, and their ratio."""
+    def time(self, with_nvflare: bool) -> dict[str, Any]:
+        """Return milliseconds a step of each way, without the first round, and their ratio."""
         options = ["--model.engine=serial", "--report.enabled=false", "--samples.every_n_rounds=0"]
         options += ["--trainer.enable_progress_bar=false", "--federation_log.first_rounds=0"]
         self._run_to_the_end("fit", *options, "--training.num_threads=1", root="one")
@@ -87,7 +91,12 @@ class Run:
         sites = [self._join(name) for name in self.names]
         self._end(server, *sites)
         one, many = (self._step_ms(root) for root in ("one", "served"))
-        return {"one_process_ms": one, "sites_ms": many, "ratio": many / one}
+        found = {"one_process_ms": one, "sites_ms": many, "ratio": many / one}
+        if with_nvflare:
+            self._simulate()
+            third = self._step_ms("work/server/simulate_job")
+            found |= {"nvflare_ms": third, "nvflare_ratio": third / one}
+        return found
 
     def soak(self, num_server_kills: int) -> dict[str, Any]:
         """Kill sites, and the server, and start them again, until all steps are run."""
@@ -151,6 +160,25 @@ class Run:
         command += ["--clients", *(str(4 * (number % 2) + i) for i in range(4))]
         log = (self.folder / f"{name}.log").open("a")
         return subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
+
+    def _simulate(self) -> None:
+        """Run the same as a job in NVFlare's simulator, where each site is a process."""
+        local = self.folder / "work" / "local"
+        local.mkdir(parents=True)
+        (local / "resources.json").write_text(json.dumps({"class_allow_list": [ALLOWED]}))
+        data = yaml.safe_load(Path(find_config("quickstart")).read_text())["data"]
+        data.setdefault("init_args", {})["batch_size"] = int(self._batch_size())
+        for number, name in enumerate(self.names):
+            own = {"clients": [4 * (number % 2) + i for i in range(4)], "num_threads": 1}
+            (local / f"{name}.yaml").write_text(yaml.safe_dump({"data": data, "join": own}))
+        job, roster = self.folder / "job", self.folder / "kit" / "server" / "roster.yaml"
+        command = [*HUSCF, "nvflare", *self.configs, "--training.num_threads=1", "--sites"]
+        command += [*self.names, "--roster", str(roster), "--output", str(job)]
+        subprocess.run(command, check=True, capture_output=True, env=self.environment)
+        simulator = [sys.executable, "-m", "nvflare.cli", "simulator", str(job)]
+        simulator += ["-w", str(self.folder / "work"), "-c", ",".join(self.names)]
+        simulator += ["-t", str(len(self.names))]
+        subprocess.run(simulator, check=True, capture_output=True, env=self.environment)
 
     def _batch_size(self) -> str:
         own = yaml.safe_load((self.folder / "own.yaml").read_text())

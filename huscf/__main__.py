@@ -34,6 +34,7 @@ commands:
   provision  keys for server and sites huscf provision --sites a b --host HOST --output kit
   serve      train with sites          huscf serve --config run.yaml --tls kit/server
   join       take part as a site       huscf join --config site.yaml --tls kit/a
+  nvflare    the same as NVFlare's job huscf nvflare --config run.yaml --sites a b --output job
   completion for bash or zsh           huscf completion --help
 
 A configuration is a file, or the name of one that comes with huscf: quickstart, mnist_fashion,
@@ -59,7 +60,7 @@ Try a server and two sites on this machine (docs/deployment.md):
 """
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-DEPLOY_COMMANDS = ("provision", "serve", "join")
+DEPLOY_COMMANDS = ("provision", "serve", "join", "nvflare")
 COMMANDS = (
     *(*TRAINER_COMMANDS, "generate", "export", "audit", "bench"),
     *("compare", "report", "leakage", "plan", "init", "check-data"),
@@ -185,8 +186,9 @@ def _deploy(command: str, arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("grpc", "msgpack", "cryptography"):
             raise
+        extra = "nvflare" if command == "nvflare" else "deploy"
         raise HuscfError(
-            f"{command} needs {error.name}, of the extra deploy: pip install 'huscf[deploy]'"
+            f"{command} needs {error.name}, of the extra {extra}: pip install 'huscf[{extra}]'"
         ) from error
     return COMMANDS[command](arguments)
 

@@ -135,7 +135,7 @@ def test_metadata_versions_and_dates_agree():
 
 
 def test_the_command_line_needs_no_extra():
-    extras = ["msgpack", "grpc", "cryptography", "zstandard", "prometheus_client"]
+    extras = ["msgpack", "grpc", "cryptography", "zstandard", "prometheus_client", "nvflare"]
     extras += ["dp_accounting", "safetensors", "pydicom", "nibabel"]
     blocked = f"import sys; sys.modules.update(dict.fromkeys({extras}))"
     command = [sys.executable, "-c", f"{blocked}; import huscf.cli, huscf.commands, huscf.sampling"]

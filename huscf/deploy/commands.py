@@ -1,4 +1,4 @@
-"""The commands provision, serve and join."""
+"""The commands provision, serve and join, and where nvflare is among them."""
 
 import sys
 import tempfile
@@ -25,13 +25,12 @@ from .grpc_wire import GrpcExchange, GrpcServer
 from .kits import Tls, add_kits, read_roster, write_kits
 from .local import start_sites
 from .metrics_endpoint import MetricsEndpoint
+from .nvflare_job import nvflare
+from .progress import LOG, note_in
 from .run_config import RunConfig, read_run_config
 from .server_run import ServerRun
 from .site_device import SiteDevice
 from .site_run import SiteRun
-
-#: One line for every event of a run at the server.
-LOG = "server.log"
 
 
 def provision(arguments: Sequence[str]) -> int:
@@ -89,7 +88,7 @@ def serve(arguments: Sequence[str]) -> int:
             _serve_locally(config, options.local, folder, saved, others)
         else:
             roster, tls = read_roster(options.tls), Tls.read(options.tls)
-            run = ServerRun(config, roster, folder, saved, _note_in(folder / LOG))
+            run = ServerRun(config, roster, folder, saved, note_in(folder / LOG, _say))
             network = GrpcServer(run.sessions, tls, options.listen or "0.0.0.0:8443")
             _say(f"listening on port {network.port}; run folder: {folder}")
             _lead(run, network)
@@ -131,7 +130,9 @@ def join(arguments: Sequence[str]) -> int:
     say(f"calling {address}")
     caller, trust = Caller(exchange), Trust(tuple(options.trust))
     device = SiteDevice.read(options.config, options.calibrate)
-    site = SiteRun(data, options.clients, tls, folder, caller, device, trust, options.samples, say)
+    site = SiteRun(
+        *(data, options.clients, tls.secret, folder, caller, device, trust, options.samples, say)
+    )
     try:
         say(site.run())
     finally:
@@ -143,6 +144,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "provision": provision,
     "serve": serve,
     "join": join,
+    "nvflare": nvflare,
 }
 
 
@@ -197,7 +199,7 @@ def _serve_locally(
         kit = Path(kits) / "kit"
         write_kits(kit, roster, "localhost")
         named = {name: tuple(own) for name, own in roster.items()}
-        run = ServerRun(config, named, folder, saved, _note_in(folder / LOG))
+        run = ServerRun(config, named, folder, saved, note_in(folder / LOG, _say))
         network = GrpcServer(run.sessions, Tls.read(kit / "server"), "127.0.0.1:0")
         _say(f"trying it on this machine: {len(roster)} sites; run folder: {folder}")
         data = [part for path in found.config for part in ("--config", str(path))]
@@ -256,14 +258,3 @@ def _say(line: str) -> None:
     # In one piece: processes of a try share a terminal.
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
     sys.stdout.flush()
-
-
-def _note_in(path: Path) -> Callable[[str], None]:
-    """Return what prints a line and adds it to a file, with date and time."""
-
-    def say(line: str) -> None:
-        _say(line)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
-
-    return say

@@ -2,9 +2,7 @@
 
 import contextlib
 import queue
-import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,15 +11,10 @@ import grpc
 
 from ..engines.remote import Sessions
 from ..errors import HuscfError
+from .exchange import ANSWER_S, MAX_FRAME, NoAnswer, PatientExchange
 from .kits import Tls, read_name
 
 METHOD = "/huscf.Sites/Exchange"
-#: The largest frame, in bytes: it holds one block with its moments, or one batch at a cut.
-MAX_FRAME = 512 << 20
-#: Seconds after which a site takes a server that does not answer for lost.
-ANSWER_S = 60.0
-#: Seconds between two attempts to reach the server: twice as long each time, up to the second.
-BACKOFF_S = (0.5, 30.0)
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_FRAME),
@@ -97,8 +90,8 @@ class GrpcServer:
             self.sessions.disconnect(name)
 
 
-class GrpcExchange:
-    """A site's way to the server; it dials again where the stream breaks, and repeats the frame.
+class GrpcExchange(PatientExchange):
+    """A site's stream to the server; it dials again where the stream breaks.
 
     Args:
         address: Host and port of the server.
@@ -114,34 +107,22 @@ class GrpcExchange:
         patience_s: float = 600.0,
         on_event: Callable[[str], None] = lambda event: None,
     ) -> None:
-        self.address, self.patience_s, self._on_event = address, patience_s, on_event
+        super().__init__(f"server {address}", patience_s, on_event)
+        self.address = address
         self._credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
         self._stream: _Stream | None = None
 
-    def __call__(self, data: bytes) -> bytes:
-        """Carry a frame to the server, and return its answer.
-
-        Raises:
-            HuscfError: Where the server cannot be reached, or does not let this site in.
-        """
-        started, wait_s = time.monotonic(), BACKOFF_S[0]
-        while True:
-            try:
-                if self._stream is None:
-                    self._stream = _Stream(self.address, self._credentials)
-                return self._stream.exchange(data)
-            except grpc.RpcError as error:
+    def exchange(self, data: bytes) -> bytes:
+        """Carry a frame once, over the stream that there is or a new one."""
+        try:
+            if self._stream is None:
+                self._stream = _Stream(self.address, self._credentials)
+            return self._stream.exchange(data)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.PERMISSION_DENIED:
                 self.close()
-                reason = _explain(error)
-                if error.code() == grpc.StatusCode.PERMISSION_DENIED:
-                    raise HuscfError(f"server {self.address}: {error.details()}") from error
-                if time.monotonic() - started > self.patience_s:
-                    raise HuscfError(
-                        f"server {self.address}: cannot be reached: {reason}"
-                    ) from error
-            self._on_event(f"no connection ({reason}); again in {wait_s:.1f} s")
-            time.sleep(wait_s * random.uniform(0.8, 1.2))  # not all sites at once
-            wait_s = min(2 * wait_s, BACKOFF_S[1])
+                raise HuscfError(f"{self.server}: {error.details()}") from error
+            raise NoAnswer(_explain(error)) from error
 
     def close(self) -> None:
         """End the stream."""
@@ -165,7 +146,7 @@ class _Stream:
         try:
             answer = self._in.get(timeout=ANSWER_S)
         except queue.Empty:
-            raise _Silence from None
+            raise NoAnswer("no answer") from None
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -179,19 +160,9 @@ class _Stream:
         try:
             for answer in self._call:
                 self._in.put(answer)
-            self._in.put(_Silence())
+            self._in.put(NoAnswer("no answer"))  # the server has ended the stream
         except grpc.RpcError as error:
             self._in.put(error)
-
-
-class _Silence(grpc.RpcError):
-    """The server does not answer, or has ended the stream."""
-
-    def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.UNAVAILABLE
-
-    def details(self) -> str:
-        return "no answer"
 
 
 def _name_peer(context: grpc.ServicerContext) -> str:

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ..errors import HuscfError
-from ..randomness import derive_seed
 
 ROSTER, SECRET, ADDRESS = "roster.yaml", "secret", "address"
+#: File of the authority's certificate -> stem of a site's own: huscf's kits, and NVFlare's.
+_STEMS = {"ca.crt": "site", "rootCA.pem": "client"}
 #: Days for which a certificate is valid.
 VALID_DAYS = 365
 
@@ -42,20 +43,21 @@ class Tls:
 
     @classmethod
     def read(cls, folder: Path) -> "Tls":
-        """Read a kit.
+        """Read a kit, of huscf's or of NVFlare's provisioning.
 
         Raises:
             HuscfError: Naming the file that is missing or no certificate.
         """
-        stem = "server" if (folder / "server.crt").exists() else "site"
+        authority = next((ca for ca in _STEMS if (folder / ca).exists()), "ca.crt")
+        stem = "server" if (folder / "server.crt").exists() else _STEMS[authority]
         try:
             ca, own, key = (
-                (folder / name).read_bytes() for name in ("ca.crt", f"{stem}.crt", f"{stem}.key")
+                (folder / name).read_bytes() for name in (authority, f"{stem}.crt", f"{stem}.key")
             )
         except OSError as error:
             raise HuscfError(
                 f"--tls {folder}: {error.filename}: {error.strerror}; give the folder of this "
-                "party that huscf provision made"
+                "party that huscf provision made, or the folder startup of NVFlare's kit"
             ) from error
         try:
             name = read_name(own)
@@ -63,12 +65,6 @@ class Tls:
             raise HuscfError(f"--tls {folder}: {stem}.crt is no certificate") from error
         secret = folder / SECRET
         return cls(ca, own, key, name, secret.read_text().strip() if secret.exists() else None)
-
-    def seed_of(self, client_id: int, shared: int) -> int:
-        """Return the seed of what a client draws: from the site's secret, or the run's seed."""
-        if self.secret is None:
-            return shared
-        return derive_seed(shared, f"secret {self.secret}", client_id)
 
 
 def read_name(certificate: bytes) -> str:
@@ -83,7 +79,11 @@ def read_roster(folder: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         HuscfError: Where the file is missing, or a client has no site or several.
     """
-    path = folder / ROSTER
+    return read_roster_file(folder / ROSTER)
+
+
+def read_roster_file(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the clients of every site, as a file has them; see `read_roster`."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -161,12 +161,17 @@ def add_kits(output: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 def _check_names(output: Path, names: Iterable[str]) -> None:
     for name in names:
-        if not name or name == "server" or not all(c.isalnum() or c in "-_." for c in name):
-            raise HuscfError(f"site {name!r}: letters, digits, - _ and . make a name; not server")
-        if name.startswith(".") or len(name) > 60:
-            raise HuscfError(f"site {name!r}: must not begin with a dot or have over 60 signs")
+        check_name(name)
         if (output / name).exists():
             raise HuscfError(f"kit {output / name}: exists already; nothing was written")
+
+
+def check_name(name: str) -> None:
+    """Raise a HuscfError unless a site can be called so."""
+    if not name or name == "server" or not all(c.isalnum() or c in "-_." for c in name):
+        raise HuscfError(f"site {name!r}: letters, digits, - _ and . make a name; not server")
+    if name.startswith(".") or len(name) > 60:
+        raise HuscfError(f"site {name!r}: must not begin with a dot or have over 60 signs")
 
 
 def _write_roster(output: Path, roster: Mapping[str, Sequence[int]]) -> None:

@@ -1,9 +1,13 @@
-"""How far a run is, now and then."""
+"""Lines of a run: how far it is, now and then, and all of them in a file."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from ..activity import describe_duration
+
+#: One line for every event of a run at the server.
+LOG = "server.log"
 
 
 class Progress:
@@ -41,3 +45,14 @@ class Progress:
         pace_s = (time.monotonic() - self._began) / (step - self._first)
         left_s = pace_s * (min(known) - step)
         return f"step {step} of {min(known)}, {describe_duration(left_s)} left"
+
+
+def note_in(path: Path, say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what says a line and adds it to a file, with date and time."""
+
+    def note(line: str) -> None:
+        say(line)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
+
+    return note

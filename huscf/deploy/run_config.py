@@ -79,6 +79,10 @@ class SitesOptions:
             find_zstd()
 
 
+#: Keys of the section `data` that say who takes part when.
+ATTENDANCE = ("participation", "first_epochs", "last_epochs")
+
+
 @dataclass
 class RunConfig:
     """What a server trains, and for how long.
@@ -128,14 +132,18 @@ class RunConfig:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def read_run_config(arguments: Sequence[str]) -> RunConfig:
+def read_run_config(arguments: Sequence[str], trust: Trust | None = None) -> RunConfig:
     """Read the server's configuration, from files and keys as `huscf fit` takes them.
+
+    Args:
+        arguments: As on the command line.
+        trust: What it may be made of; None is anything.
 
     Raises:
         HuscfError: For what a run of sites cannot do.
     """
     parser = _make_parser()
-    with warnings.catch_warnings(), parsing(None):
+    with warnings.catch_warnings(), parsing(trust):
         warnings.filterwarnings("ignore", "(?s).*deprecated")  # as for huscf fit
         config = parser.parse_args(list(arguments))
         values = parser.dump(config, format="json", skip_none=False)
@@ -296,8 +304,7 @@ def _read_attendance(data: Mapping[str, Any]) -> Attendance:
     """Return who takes part when, as the section `data` of one process says it."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Attendance, "data")
-    names = ("participation", "first_epochs", "last_epochs")
-    given = {name: data[name] for name in names if data.get(name) is not None}
+    given = {name: data[name] for name in ATTENDANCE if data.get(name) is not None}
     try:
         return parser.instantiate_classes(parser.parse_object({"data": given})).data
     except ArgumentError as error:

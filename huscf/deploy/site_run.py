@@ -23,6 +23,7 @@ from ..engines.remote import (
 from ..errors import CheckpointError, HuscfError
 from ..methods import build_networks
 from ..models import SampleShape
+from ..randomness import derive_seed
 from ..split import CutPlan
 from ..training import FORMAT
 from ..trust import Trust
@@ -30,7 +31,6 @@ from ..wire import DefendedWire
 from ..wire.frames import find_zstd
 from .halves import Folder
 from .joining import digest_weights
-from .kits import Tls
 from .run_config import build_method
 from .site_device import SiteDevice
 from .site_samples import SiteData, SiteSampler, evaluate_site, write_site_samples
@@ -45,7 +45,7 @@ class SiteRun:
     Args:
         data: The site's own; its clients are this site's clients in the run.
         chosen: Those of the data's clients that are this site's, by their number; None is all.
-        tls: The site's kit.
+        secret: Seeds what its clients draw; None leaves that to the run's seed.
         folder: Where the half is kept, in a folder of the run's name.
         caller: The way to the server.
         device: What this machine can do.
@@ -63,7 +63,7 @@ class SiteRun:
         self,
         data: FederatedDataModule,
         chosen: Sequence[int] | None,
-        tls: Tls,
+        secret: str | None,
         folder: Path,
         caller: Caller,
         device: SiteDevice | None = None,
@@ -71,7 +71,7 @@ class SiteRun:
         num_samples: int = 0,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.data, self.tls, self.folder, self.caller = data, tls, folder, caller
+        self.data, self.secret, self.folder, self.caller = data, secret, folder, caller
         self.device, self.trust = device or SiteDevice(), trust or Trust()
         self.num_samples, self.say = num_samples, say
         every = {client.client_id: client for client in data.clients}
@@ -141,8 +141,8 @@ class SiteRun:
             c: replace(own, client_id=c) for c, own in zip(order, self._own, strict=True)
         }
         sizes = {c: min(self.data.batch_size, len(own)) for c, own in self.clients.items()}
-        seeds = {c: self.tls.seed_of(c, seed) for c in self.clients}
-        self.noise_seed = self.tls.seed_of(min(self.clients), seed)
+        seeds = {c: seed_of(self.secret, c, seed) for c in self.clients}
+        self.noise_seed = seed_of(self.secret, min(self.clients), seed)
         make_wire = partial(DefendedWire, **wire)
         self.half = SiteHalf(method, networks, plan, shape, seeds, sizes, make_wire)
         if wire:
@@ -286,6 +286,11 @@ class SiteRun:
     def _digests(self) -> list[str]:
         known = self.data.client_digests
         return [known[client.client_id] for client in self._own]
+
+
+def seed_of(secret: str | None, client_id: int, shared: int) -> int:
+    """Return the seed of what a client draws: from the site's secret, or the run's seed."""
+    return shared if secret is None else derive_seed(shared, f"secret {secret}", client_id)
 
 
 def _pick(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -170,7 +170,10 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path}: of a run of huscf before 0.2 (no model.method in it): show it with the "
             "version that wrote it"
         )
-    # A server whose clients are at sites has no data.
+    # A server whose clients are at sites has no data, but may have said who takes part when.
+    data = config.get("data")
+    if isinstance(data, dict) and data.keys() == {"init_args"}:
+        config = {**config, "data": None}
     for section in (config.get("data") or "", model["method"]):
         if not isinstance(section, str):
             _check_keys(section, "class_path")

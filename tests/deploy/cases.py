@@ -1,4 +1,4 @@
-"""A tiny run of sites in threads, over gRPC on the loopback."""
+"""A tiny run of sites in threads, over gRPC on the loopback or between cells of NVFlare's."""
 
 import threading
 
@@ -76,11 +76,22 @@ def fit(folder, **options):
     return read_checkpoint(folder / "runs" / "tiny-1" / "checkpoints" / "last.ckpt")
 
 
+class GrpcNetwork(GrpcServer):
+    """Streams with mutual TLS."""
+
+    def __init__(self, sessions, kit, port=0):
+        super().__init__(sessions, Tls.read(kit / "server"), f"127.0.0.1:{port}")
+        self.kit = kit
+
+    def dial(self, name, say):
+        return GrpcExchange(f"localhost:{self.port}", Tls.read(self.kit / name), 30.0, say)
+
+
 class Deployment:
     """A server's kit, sites' kits, and what runs of them."""
 
-    def __init__(self, folder, monkeypatch, roster=ROSTER, **options):
-        self.roster = dict(roster)
+    def __init__(self, folder, monkeypatch, roster=ROSTER, make_network=GrpcNetwork, **options):
+        self.roster, self.make_network = dict(roster), make_network
         self.folder = folder
         self.config = write_config(folder / "run.yaml", **options)
         self.kit = folder / "kit"
@@ -108,20 +119,17 @@ class Deployment:
         place.mkdir(exist_ok=True)
         self.server = ServerRun(config, self.roster, place, saved, self.lines.append)
         self.server.sessions.poll_s = 0.5
-        tls = Tls.read(self.kit / "server")
-        self.network = GrpcServer(self.server.sessions, tls, f"127.0.0.1:{port}")
+        self.network = self.make_network(self.server.sessions, self.kit, port)
         self.leader = self.start(self.server.run)
         return self.server
 
     def start_site(self, name, chosen=None, **options):
         data = read_datamodule([self.config], [])
-        exchange = GrpcExchange(
-            f"localhost:{self.network.port}", Tls.read(self.kit / name), 30.0, self.lines.append
-        )
+        exchange = self.network.dial(name, self.lines.append)
         site = SiteRun(
             data,
             chosen or self.roster[name],
-            Tls.read(self.kit / name),
+            Tls.read(self.kit / name).secret,
             self.folder / name,
             Caller(exchange),
             say=self.lines.append,

@@ -10,7 +10,8 @@ import yaml
 from cryptography import x509
 
 from huscf.__main__ import main
-from huscf.deploy import grpc_wire, kits
+from huscf.deploy import exchange as patience
+from huscf.deploy import kits
 from huscf.deploy.grpc_wire import METHOD, GrpcExchange, GrpcServer
 from huscf.deploy.kits import Tls, check_roster, read_roster, write_kits
 from huscf.errors import HuscfError
@@ -44,7 +45,7 @@ def kit(tmp_path):
 
 @pytest.fixture
 def served(kit, monkeypatch):
-    monkeypatch.setattr(grpc_wire, "BACKOFF_S", (0.05, 0.1))
+    monkeypatch.setattr(patience, "BACKOFF_S", (0.05, 0.1))
     sessions = Sessions("a", "b")
     server = GrpcServer(sessions, Tls.read(kit / "server"), "127.0.0.1:0")
     yield sessions, server
@@ -133,7 +134,7 @@ def test_a_second_stream_of_a_name_ends_the_first_and_a_broken_one_is_dialled_ag
 
 
 def test_a_site_waits_for_a_server_that_starts_later(kit, monkeypatch):
-    monkeypatch.setattr(grpc_wire, "BACKOFF_S", (0.05, 0.1))
+    monkeypatch.setattr(patience, "BACKOFF_S", (0.05, 0.1))
     sessions, lines, answers = Sessions("a"), [], []
     tls = Tls.read(kit / "server")
     server = GrpcServer(sessions, tls, "127.0.0.1:0")
@@ -149,6 +150,31 @@ def test_a_site_waits_for_a_server_that_starts_later(kit, monkeypatch):
     assert lines[0].startswith("no connection (")
     exchange.close()
     server.stop(0)
+
+
+def test_nvflares_kits_let_sites_in_by_the_roster(tmp_path, kit):
+    """They have the same files under other names, and no secret."""
+    ours = {"server": ("server", "server"), "a": ("site", "client"), "b": ("site", "client")}
+    for party, (stem, theirs) in ours.items():
+        for name in ("key", "crt"):
+            (kit / party / f"{stem}.{name}").rename(kit / party / f"{theirs}.{name}")
+        (kit / party / "ca.crt").rename(kit / party / "rootCA.pem")
+        (kit / party / "secret").unlink(missing_ok=True)
+    sessions = Sessions("a")
+    server = GrpcServer(sessions, Tls.read(kit / "server"), "127.0.0.1:0")
+    try:
+        site = Tls.read(kit / "a")
+        assert site.name == "a" and site.secret is None
+        assert call(server, site) == b"answer to frame"
+        # As of an administrator, whose certificate has the same authority.
+        with pytest.raises(HuscfError, match="b: not in the roster"):
+            call(server, Tls.read(kit / "b"))
+    finally:
+        server.stop(0)
+    assert sessions.seen == [("a", b"frame")]
+    (kit / "a" / "client.key").unlink()
+    with pytest.raises(HuscfError, match=r"client\.key: No such file.*startup of NVFlare's kit"):
+        Tls.read(kit / "a")
 
 
 def wait_for(is_so, timeout_s=5.0):

@@ -16,10 +16,11 @@ from huscf.__main__ import main
 from huscf.check_data import read_datamodule
 from huscf.checkpoint_io import read_checkpoint
 from huscf.deploy import site_run
-from huscf.deploy.kits import Tls, add_kits
+from huscf.deploy.kits import add_kits
 from huscf.deploy.metrics_endpoint import MetricsEndpoint
 from huscf.deploy.server_report import read_figures
 from huscf.deploy.server_run import Stopped
+from huscf.deploy.site_run import seed_of
 from huscf.engines.remote import PROTOCOL
 from huscf.errors import CheckpointError, HuscfError
 from huscf.provenance import read_provenance
@@ -31,6 +32,17 @@ from tests.deploy.cases import ROSTER, Deployment, fit, write_config
 @pytest.fixture
 def deployment(tmp_path, monkeypatch):
     return Deployment(tmp_path, monkeypatch)
+
+
+@pytest.fixture(params=["grpc", "nvflare"])
+def over_any_wire(request, tmp_path, monkeypatch):
+    """What carries frames must not matter."""
+    if request.param == "grpc":
+        return Deployment(tmp_path, monkeypatch)
+    pytest.importorskip("nvflare", reason="an extra")
+    from tests.deploy.nvflare_cells import NvflareNetwork
+
+    return Deployment(tmp_path, monkeypatch, make_network=NvflareNetwork)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +60,8 @@ def assert_bit_equal(one, other):
     assert [n for n in one if not torch.equal(one[n], other[n])] == []
 
 
-def test_two_rounds_equal_those_of_huscf_fit(deployment, one_process):
+def test_two_rounds_equal_those_of_huscf_fit(over_any_wire, one_process):
+    deployment = over_any_wire
     server = deployment.start_server()
     sites = [deployment.start_site(name) for name in ROSTER]
     deployment.finish(*sites)
@@ -442,10 +455,10 @@ def test_with_too_few_clients_the_server_saves_and_stops_with_one_line(deploymen
     assert sites[0].kept.steps()[-1] == server.step
 
 
-def test_a_secret_draws_other_noise_for_each_client_and_none_gives_the_runs(tmp_path):
-    tls = Tls(b"", b"", b"", "a", "0f" * 32)
-    assert len({tls.seed_of(0, 0), tls.seed_of(1, 0), tls.seed_of(0, 1), 0}) == 4
-    assert Tls(b"", b"", b"", "a").seed_of(3, 7) == 7
+def test_a_secret_draws_other_noise_for_each_client_and_none_gives_the_runs():
+    secret = "0f" * 32
+    assert len({seed_of(secret, 0, 0), seed_of(secret, 1, 0), seed_of(secret, 0, 1), 0}) == 4
+    assert seed_of(None, 3, 7) == 7
 
 
 @pytest.mark.parametrize(
