@@ -93,7 +93,7 @@ def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkey
     assert sum(line.startswith("| iid") for line in table.splitlines()) == 6
     again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert again == table
-    assert len(output.read_text().splitlines()) == 5
+    assert len(output.read_text().splitlines()) == 6
 
 
 def test_clusters_are_found_and_counted_alike_with_and_without_training(tmp_path):
