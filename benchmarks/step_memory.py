@@ -28,7 +28,7 @@ def measure_memory(method: str, workload: Workload) -> dict[str, float]:
     """Return the peak of resident memory over steps, and what the step needs at the least.
 
     That is every party's parameters, gradients, moments and averages, each once, and what autograd
-    keeps of one microbatch at most. In the way of `ratio_to_kept` it is what autograd keeps of a
+    keeps of one microbatch at most. In `ratio_to_kept` the last is what autograd keeps of a whole
     step, which has passes of a chunk of microbatches in it that a later phase goes back through.
     Libraries are loaded by a small step that is not counted.
     """
