@@ -1,7 +1,6 @@
 """Prints how fast and how good the planning is: python benchmarks/planning.py [--json]."""
 
 import argparse
-import heapq
 import json
 import statistics
 import time
@@ -34,6 +33,7 @@ from huscf.planning import (
     make_problem,
     search_genetically,
     search_plan,
+    simulate_step,
 )
 from huscf.planning.devices.fleet import scale_profile
 from huscf.planning.paper.exact_sweep import sweep_thresholds
@@ -193,7 +193,7 @@ def compare_plans(subject: PlanSubject) -> dict[str, Any]:
             is_known = problem.to_plan(solution) == plan
             latency = float(problem.latency_s(solution[None])[0])
             rows[f"{name}: {problem.model.name} (s)"] = latency if is_known else "not in its space"
-        rows[f"{name}: event simulation (s)"] = simulate_step(subject, paper.fleet, plan)
+        rows[f"{name}: event simulation (s)"] = simulate_step(subject.costs, paper.fleet, plan)
     return rows
 
 
@@ -235,7 +235,8 @@ def simulate(subject: PlanSubject) -> dict[str, Any]:
     choices = np.stack([rng.integers(n, size=(60, 7)) for n in sizes], axis=2)
     model = problem.latency_s(choices)
     simulated = [
-        simulate_step(subject, problem.fleet, problem.to_plan(solution)) for solution in choices
+        simulate_step(subject.costs, problem.fleet, problem.to_plan(solution))
+        for solution in choices
     ]
     return {
         "event simulation without barriers, 60 random plans: rank correlation": float(
@@ -243,82 +244,6 @@ def simulate(subject: PlanSubject) -> dict[str, Any]:
         ),
         "event simulation: median of model / simulation": float(np.median(model / simulated)),
     }
-
-
-def simulate_step(subject: PlanSubject, fleet: Fleet, plan: CutPlan) -> float:
-    """Return the seconds of one step in an event simulation, optimiser steps left out.
-
-    Each client runs its passes one after the other without waiting for others, except that the
-    generator's phase begins when all have finished the discriminator's. Server compute and both
-    directions of the server's link serve one request at a time, in the order of arrival.
-    """
-    passes = {name: list_passes(subject, name) for name in NETWORKS}
-    generator, discriminator = NETWORKS
-    order = [[(generator, 0), *[(discriminator, k) for k in (0, 1, 0, 1)]]]
-    order.append([(discriminator, 0), (discriminator, 2), (generator, 1)])
-    start = 0.0
-    for phase in order:
-        start = simulate_phase(fleet, plan, [(name, *passes[name][k]) for name, k in phase], start)
-    return start
-
-
-def list_passes(subject: PlanSubject, network: str) -> list[tuple[list[float], list[float], bool]]:
-    """Return (work, boundary bytes, is backward) of forward, full and input-only backward."""
-    blocks = subject.costs.blocks[network]
-    sizes = [block.output_bytes for block in blocks]
-    full = [blocks[0].parameter_gradient_flops, *(b.backward_flops for b in blocks[1:])]
-    only = [block.input_gradient_flops for block in blocks]
-    reverse = [*sizes[:-1][::-1], 0.0]
-    return [
-        ([block.forward_flops for block in blocks], sizes, False),
-        (full[::-1], reverse, True),
-        (only[::-1], reverse, True),
-    ]
-
-
-def simulate_phase(fleet: Fleet, plan: CutPlan, passes: list[Any], start_s: float) -> float:
-    """Return when the last client has finished its passes."""
-    free = dict.fromkeys(("ingress", "compute", "egress"), start_s)
-    # (ready at, tie break, client index, the resource or client activities still to do)
-    queue: list[tuple[float, int, list[tuple[str, float]]]] = []
-    for index, client in enumerate(fleet.clients):
-        work = [task for one in passes for task in list_tasks(client, fleet, plan, one)]
-        heapq.heappush(queue, (start_s, index, work))
-    last = start_s
-    while queue:
-        ready, index, work = heapq.heappop(queue)
-        last = max(last, ready)
-        if not work:
-            continue
-        (resource, seconds), *rest = work
-        begin = max(ready, free.get(resource, 0.0))
-        if resource in free:
-            free[resource] = begin + seconds
-        heapq.heappush(queue, (begin + seconds, index, rest))
-    return last
-
-
-def list_tasks(
-    client: ClientDevice, fleet: Fleet, plan: CutPlan, one: tuple[Any, ...]
-) -> list[tuple[str, float]]:
-    """Return (resource, seconds) of one pass of one client, in order."""
-    network, flops, sizes, is_backward = one
-    cuts, profile, server = plan.by_client[client.client_id].cuts, client.profile, fleet.server
-    ends = cuts.head(network), cuts.tail(network)
-    first, last = ends[::-1] if is_backward else ends
-    leave, bits = len(flops) - last, 8 * client.batch_size
-    up = bits * sizes[first - 1] / min(profile.uplink_bits_per_s, server.uplink_bits_per_s)
-    down = bits * sizes[leave - 1] / min(profile.downlink_bits_per_s, server.downlink_bits_per_s)
-    batch, speed = client.batch_size, profile.speed_flops_per_s
-    arrive = bits * sizes[first - 1] / server.uplink_bits_per_s
-    depart = bits * sizes[leave - 1] / server.downlink_bits_per_s
-    return [
-        ("client", batch * sum(flops[:first]) / speed + max(0.0, up - arrive)),
-        ("ingress", arrive),
-        ("compute", batch * sum(flops[first:leave]) / server.speed_flops_per_s),
-        ("egress", depart),
-        ("client", max(0.0, down - depart) + batch * sum(flops[leave:]) / speed),
-    ]
 
 
 def plan_different_clients(subject: PlanSubject) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 ratio_to_limit is our time over that of uncut networks, speedup_* the naive split's (in fp32)
 over ours. With --method MdGan FlowMatching ... it is that of these methods, over the same phases on
-uncut networks in a plain loop.
+uncut networks in a plain loop; with --memory too it is their peak of resident memory, over what a
+step cannot do without.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from step_memory import measure_memory_apart
 from uncut import make_method_module, uncut_step
 from yardsticks import (
     NaiveSplit,
@@ -35,7 +37,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no_bf16", action="store_true", help="leave bf16 out")
     parser.add_argument("--method", nargs="+", default=[], help="classes of huscf.methods")
+    parser.add_argument("--memory", action="store_true", help="of --method, instead of time")
     arguments = parser.parse_args()
+    if arguments.memory and not arguments.method:
+        parser.error("--memory: name the methods with --method")
+    take = partial(measure_method, repeats=arguments.repeats)
+    if arguments.memory:
+        take = partial(measure_memory_apart, threads=arguments.threads)
     torch.set_num_threads(arguments.threads)
     rows: dict[str, dict[str, Any]] = {}
     for width in arguments.widths:
@@ -43,11 +51,15 @@ def main() -> None:
             clients, batch = map(int, entry.split("x"))
             workload = Workload(clients, batch, width, arguments.image_size)
             found = {
-                f"{method} {workload.name}": partial(measure_method, method, workload)
+                f"{method} {workload.name}": partial(take, method, workload)
                 for method in arguments.method
-            } or {workload.name: partial(measure, workload, with_bf16=not arguments.no_bf16)}
+            } or {
+                workload.name: partial(
+                    measure, workload, arguments.repeats, with_bf16=not arguments.no_bf16
+                )
+            }
             for name, run in found.items():
-                rows[name] = run(repeats=arguments.repeats)
+                rows[name] = run()
                 if not arguments.json:
                     print_row(name, rows[name])
     if arguments.json:

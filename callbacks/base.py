@@ -1,5 +1,8 @@
 """A round's end as an event, and the callbacks that wait for it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from lightning.pytorch import Callback, Trainer
 
 from ..training import RoundResult, SplitModule
@@ -14,6 +17,14 @@ class RoundCallback(Callback):
     def on_round_logged(self, trainer: Trainer, module: SplitModule, result: RoundResult) -> None:
         """Write or judge a round's figures, when all callbacks have added theirs."""
 
+    def explain_stop(self, state_dict: Mapping[str, Any]) -> str:
+        """Return by which option a run in this state has ended, "" where it has not.
+
+        Args:
+            state_dict: This callback's, as the run has saved it.
+        """
+        return ""
+
 
 def end_round(trainer: Trainer, module: SplitModule, result: RoundResult) -> None:
     """Tell all callbacks that a round has ended, and log its figures.
@@ -27,6 +38,16 @@ def end_round(trainer: Trainer, module: SplitModule, result: RoundResult) -> Non
         module.log(name, value, logger=False, batch_size=1)
     for callback in callbacks:
         callback.on_round_logged(trainer, module, result)
+
+
+def find_stop(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str:
+    """Return the option by which a run was ended and would be again, "" where there is none."""
+    saved = checkpoint["callbacks"]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        state = saved.get(callback.state_key) if isinstance(callback, RoundCallback) else None
+        if isinstance(state, dict) and (option := callback.explain_stop(state)):
+            return option
+    return ""
 
 
 def is_last_epoch(trainer: Trainer) -> bool:

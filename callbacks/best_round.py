@@ -1,6 +1,8 @@
 """Finds the round whose samples are nearest to what clients have held out."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -71,6 +73,12 @@ class BestRound(RoundCallback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """Go on with them."""
         self.least, self.num_worse = float(state_dict["least"]), int(state_dict["num_worse"])
+
+    def explain_stop(self, state_dict: Mapping[str, Any]) -> str:
+        """Return the patience where it is used up."""
+        num_worse = state_dict.get("num_worse")
+        is_over = type(num_worse) is int and 0 < self.patience <= num_worse
+        return f"best_round.patience {self.patience}" if is_over else ""
 
     def _clients(self, trainer: Trainer) -> list[ClientData]:
         clients = getattr(trainer.datamodule, "clients", ())  # type: ignore[attr-defined]

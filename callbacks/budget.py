@@ -37,9 +37,14 @@ class Budget(Callback):
                 check_number(f"budget.{name}", value, is_open=True)
         if max_simulated_s is not None and devices is None:
             raise HuscfError("budget.max_simulated_s: needs budget.devices, a devices file")
+        if devices is not None and max_simulated_s is None:
+            raise HuscfError(
+                "budget.devices: limits nothing by itself; set budget.max_simulated_s, the seconds "
+                "that training may take on them"
+            )
         self.max_mbytes = max_mbytes
         self.max_simulated_s = max_simulated_s
-        self.devices = None if devices is None else DevicesFile.load(find_config(devices))
+        self.devices = None if devices is None else _load_devices(devices)
         self.step_s = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,6 +76,14 @@ class Budget(Callback):
         if self.max_simulated_s is not None:
             next_s = (trainer.global_step + 1) * self.step_s
             trainer.should_stop |= next_s > self.max_simulated_s
+
+
+def _load_devices(path: str) -> DevicesFile:
+    """Return a devices file; name the option where there is none."""
+    try:
+        return DevicesFile.load(find_config(path))
+    except HuscfError as error:
+        raise HuscfError(f"budget.devices: {error}") from error
 
 
 def step_seconds(

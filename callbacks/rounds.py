@@ -1,6 +1,7 @@
 """The checkpoint of every round, and after which training stops."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +51,18 @@ class RoundEarlyStopping(EarlyStopping, RoundCallback):
             super().on_train_epoch_end(trainer, module)
         elif not self._names:
             self._there = list(result.figures)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting, with the patience that is asked for now."""
+        patience = self.patience
+        super().load_state_dict(state_dict)
+        self.patience = patience
+
+    def explain_stop(self, state_dict: Mapping[str, Any]) -> str:
+        """Return the patience where it is used up."""
+        num_worse = state_dict.get("wait_count")
+        is_over = type(num_worse) is int and self.patience <= num_worse
+        return f"patience {self.patience} of RoundEarlyStopping" if is_over else ""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn where there was nothing to look at."""

@@ -1,6 +1,7 @@
 """What a run leaves behind: one folder with everything that is needed to read or repeat it."""
 
 import math
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..bounded_files import MAX_YAML_BYTES, parse_yaml, read_bytes
 from ..checkpoint_io import read_checkpoint
@@ -53,6 +55,7 @@ class RunFolder(RoundCallback):
         self.resumed_from: str | None = None
         self.changes: list[str] = []
         self.path: Path | None = None
+        self._made: Path | None = None
         self._lock: RunLock | None = None
         self.rows: list[dict[str, float]] = []
         self._sums: dict[str, float] = {}
@@ -159,8 +162,14 @@ class RunFolder(RoundCallback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Let others go on with the run, which has not come to its end."""
+        """Let others go on with the run, which has not come to its end.
+
+        One that was refused before its first step leaves no folder.
+        """
         self._release(is_done=False)
+        is_refused = isinstance(exception, (HuscfError, MisconfigurationException))
+        if is_refused and self._made is not None and not self._num_epochs:
+            shutil.rmtree(self._made, ignore_errors=True)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -219,7 +228,8 @@ class RunFolder(RoundCallback):
         root = Path(trainer.default_root_dir)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            return make_free_folder(root, self.name)
+            self._made = make_free_folder(root, self.name)
+            return self._made
         except OSError as error:
             raise HuscfError(
                 f"run folder: cannot write below {root} ({error.strerror}); "

@@ -1,8 +1,9 @@
 """Bad input, counted and named: either the run stops, or the samples are left out."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
+
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ..errors import DataError
 
@@ -50,7 +51,7 @@ def settle_bad_data(where: str, bad: Sequence[BadInput], on_bad_data: OnBadData)
     message = f"{where}: {len(bad)} bad inputs: {summarize(bad)}"
     if on_bad_data == "fatal":
         raise DataError(f"{message}. Mend them, or leave them out with on_bad_data: skip")
-    warnings.warn(f"{message}. They are left out", stacklevel=3)
+    rank_zero_warn(f"{message}. They are left out", stacklevel=6)
 
 
 def summarize(bad: Sequence[BadInput]) -> str:

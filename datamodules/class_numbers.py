@@ -1,12 +1,12 @@
 """Which classes a run has: those that somebody has samples of, numbered from 0 without a gap."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from .bad_data import BadInput
@@ -59,11 +59,11 @@ def drop_unused_classes(domains: Sequence[Domain]) -> list[Domain]:
     renumbered = [_renumber(domain, used) for domain in domains]
     unused = _list_unused(used, total, max((d.class_names for d in domains), key=len))
     names = max((domain.class_names for domain in renumbered), key=len)
-    warnings.warn(
+    rank_zero_warn(
         f"no training sample has {unused}: the classes are numbered from 0 to {len(used) - 1} and "
         f"keep their names ({_shorten(names)}). To number and name them yourself give labels from "
         "0 without a gap, and class names of these alone",
-        stacklevel=2,
+        stacklevel=5,
     )
     return renumbered
 

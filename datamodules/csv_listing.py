@@ -3,9 +3,10 @@
 import csv
 import io
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ..errors import DataError
 from ..text_files import decode_text
@@ -58,7 +59,7 @@ def read_csv(path: Path, label_from: str | None = None) -> tuple[list[SourceFile
                 SourceFile(place, row["label"], row.get("client", ""), split == "test", patient)
             )
     if unused:
-        warnings.warn(f"{path}: {unused} rows are of split val, which is not used", stacklevel=3)
+        rank_zero_warn(f"{path}: {unused} rows are of split val, which is not used", stacklevel=6)
     return files, bad
 
 

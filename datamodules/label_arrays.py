@@ -1,10 +1,10 @@
 """One label a sample out of the arrays in which people keep labels."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ..errors import DataError
 
@@ -83,11 +83,11 @@ def name_classes(labels: Sequence[Any], names: Names | None) -> tuple[str, ...]:
 
 def _say_start(name: str, start: int, names: Sequence[Any]) -> None:
     if start:
-        warnings.warn(
+        rank_zero_warn(
             f"{name}: the labels run from 1, not 0: class 0 is label 1 ({names[0]}), the last one "
             f"label {len(names)} ({names[-1]}); if that is wrong, name the classes by label with "
             f"class_names: {{{name}: {{1: a name, ...}}}}",
-            stacklevel=2,
+            stacklevel=5,
         )
 
 

@@ -1,10 +1,11 @@
 """Lists the files of a source: a folder per class, or a CSV of path, label, client and patient."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ..errors import DataError
 from ..text_files import is_text
@@ -76,10 +77,10 @@ def list_source(
         raise DataError(f"{name}: {place} has no {lacking}")
     if passed_over:
         shown = ", ".join(sorted(passed_over)[:_NAMED]) + ", ..." * (len(passed_over) > _NAMED)
-        warnings.warn(
+        rank_zero_warn(
             f"{name}: {len(passed_over)} files are passed over, since they are hidden, a "
             f"system's, or text: {shown}",
-            stacklevel=2,
+            stacklevel=5,
         )
     names = tuple(allowed) or tuple(sorted({file.class_name for file in files}, key=number_first))
     return Source(name, root.resolve(), files, names, bad)
@@ -184,7 +185,7 @@ def _list_class_folders(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[b
     unused = [p.name for p in subfolders if p.name.lower() not in _SPLITS]
     if unused:
         names = ", ".join(unused)
-        warnings.warn(f"{folder}: not used beside train and test: {names}", stacklevel=2)
+        rank_zero_warn(f"{folder}: not used beside train and test: {names}", stacklevel=5)
     return [
         (name == "test", class_folder)
         for name in _SPLITS

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
@@ -66,7 +66,7 @@ def store_samples(
             return _open(source, folder)
         except Exception as error:  # damaged files raise errors of many kinds
             message = f"the cache {folder} is damaged ({error!r}): its files are decoded anew"
-            warnings.warn(message, stacklevel=2)
+            rank_zero_warn(message, stacklevel=5)
     try:
         is_final = _fill(source, read, folder)
         stored = _open(source, folder)

@@ -36,6 +36,7 @@ from .callbacks import (
     SplitTraining,
     WandbLog,
 )
+from .callbacks.base import find_stop
 from .callbacks.run_folder import find_run_folder, read_digests
 from .checkpoint_io import SafeCheckpointIO, read_checkpoint
 from .checkpoint_parts import check_kept_files
@@ -262,6 +263,11 @@ class HuscfCLI(LightningCLI):
             folder = find_run_folder(path)
             is_unclosed = folder is not None and is_open(folder)
             check_unfinished(checkpoint, self.trainer, path, is_unclosed)
+            if option := find_stop(self.trainer, checkpoint):
+                raise NothingLeft(
+                    f"nothing is left to do: {path} was ended by {option}, as no round was better; "
+                    "raise that to go on"
+                )
 
     def before_validate(self) -> None:
         """Refuse a checkpoint of another model."""

@@ -115,6 +115,25 @@ def test_a_finished_run_says_so_and_stays_as_it_is(work, capsys, options):
     assert {p: p.stat().st_mtime_ns for p in Path("runs").rglob("*") if p.is_file()} == before
 
 
+def test_a_run_that_is_refused_leaves_no_folder(work, capsys):
+    assert fit() == 0
+    line = refuse(
+        ["fit", "--config", "mini.yaml", "--federation.weighting=huscf.federation.FeganWeights"],
+        capsys,
+    )
+    assert "federation.weighting" in line and "HuscfGan lets none cross" in line
+    assert [path.name for path in Path("runs").iterdir()] == ["run-1"]
+    # What goes on in a folder that was there leaves it there.
+    options = ["--ckpt_path=last", "--trainer.max_epochs=2", "--budget.max_simulated_s=1e-9"]
+    options.append("--budget.devices=one.yaml")
+    device = {"speed_gflops": 1, "uplink_mbit_per_s": 8, "downlink_mbit_per_s": 8}
+    assignment = {"counts": {"a": 2}}
+    values = {"profiles": {"a": device}, "server": device, "assignment": assignment}
+    Path("one.yaml").write_text(yaml.safe_dump(values))
+    assert "a single step takes" in refuse(["fit", "--config", "mini.yaml", *options], capsys)
+    assert rounds("run-1") == 1 and read("run-1")["huscf"]["num_rounds"] == 1
+
+
 def test_another_learning_rate_goes_on_where_it_is_asked_for(work, capsys):
     assert fit() == 0
     changed = ["--ckpt_path=last", "--trainer.max_epochs=2", "--model.method.generator_lr=0.25"]

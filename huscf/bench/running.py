@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from ..activity import describe_duration
+from ..callbacks.budget import Budget
 from ..errors import HuscfError, make_printable
 from ..resuming import find_newest
 from ..whole_files import write_text
@@ -51,6 +52,10 @@ def check_cells(cells: Sequence[Cell], output: Path) -> list[dict[str, Any]]:
             raise HuscfError(f"{cell.name}: {reason}; nothing was run")
         config = yaml.safe_load(printed)
         known[cell.variant] = config if isinstance(config, dict) else {}
+        try:
+            Budget(**(known[cell.variant].get("budget") or {}))
+        except HuscfError as error:
+            raise HuscfError(f"{cell.name}: {error}; nothing was run") from error
     return list(known.values())
 
 

@@ -12,7 +12,7 @@ from .ifl_gan import IflGan
 from .md_gan import FslGan, MdGan
 from .mean_discrepancy import mean_discrepancy
 from .pfl_gan import PflGan
-from .phases import Backward, Change, Loss, Pass, Phase, trace_passes
+from .phases import Backward, Change, Loss, Pass, Phase, trace_phases
 from .pooled_gan import PooledGan
 from .preparing import build_networks, request_plan
 from .proximal_gan import ProximalGan
@@ -48,5 +48,5 @@ __all__ = [
     "request_plan",
     "run_whole",
     "trace_inputs",
-    "trace_passes",
+    "trace_phases",
 ]

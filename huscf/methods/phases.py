@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..models import MAIN, Carry
-from ..split import TracedPass
+from ..split import PassKind, TracedPass, TracedPhase
 
 #: From a pass's outputs and the client's private tensors to a scalar, the mean over its batch.
 Loss = Callable[[Carry, Mapping[str, Tensor]], Tensor]
@@ -164,19 +164,19 @@ class Phase:
         return kinds
 
 
-def trace_passes(phases: Sequence[Phase]) -> list[TracedPass]:
-    """Return the passes of a step as a planner counts them: each once, with all that it gives."""
-    items: dict[str, Pass] = {}
-    wanted: dict[str, set[str]] = {}
-    for phase in phases:
-        for item in phase.passes:
-            items.setdefault(item.name, item)
-            kind = phase.backward_of(item)
-            found = {"inputs", "parameters"} if kind == "both" else {kind} - {"none"}
-            wanted.setdefault(item.name, set()).update(found)
+def trace_phases(phases: Sequence[Phase]) -> tuple[TracedPhase, ...]:
+    """Return the phases of a step as a planner counts them: a pass runs forward in its first."""
+    done: set[str] = set()
     traced = []
-    for name, item in items.items():
-        whole: Backward = "both" if "inputs" in wanted[name] else "parameters"
-        kind = whole if "parameters" in wanted[name] else "inputs" if wanted[name] else "none"
-        traced.append(TracedPass(item.network, kind, item.observe, item.drawn))
-    return traced
+    for phase in phases:
+        runs = []
+        for direction, item in phase.steps():
+            kind: PassKind = "forward"
+            if direction == "backward":
+                kind = "input_backward" if phase.backward_of(item) == "inputs" else "backward"
+            elif item.name in done:
+                continue
+            done.add(item.name)
+            runs.append(TracedPass(item.network, kind, item.observe, item.drawn))
+        traced.append(TracedPhase(phase.trains, tuple(runs)))
+    return tuple(traced)

@@ -9,7 +9,7 @@ from ..models import Network, SampleShape
 from ..randomness import derive_seed
 from ..split import Placement, PlanRequest, RoundTraffic, find_crossing
 from .base import Method, trace_inputs
-from .phases import trace_passes
+from .phases import trace_phases
 
 #: A step, or a round, of a long run: such are planned for.
 MANY_STEPS = 10**9
@@ -48,7 +48,7 @@ def request_plan(
         trace_inputs(method, networks, shape),
         dict(batch_sizes),
         seed,
-        trace_passes(method.phases(MANY_STEPS)),
+        trace_phases(method.phases(MANY_STEPS)),
         {name: _keep_secrets(method, name, network) for name, network in networks.items()},
         method.count_drawn(len(batch_sizes)),
         {name: _describe_round(method, name, shape) for name in networks},

@@ -8,6 +8,7 @@ from .devices.drift import DriftSchedule
 from .devices.fleet import ClientDevice, DevicesFile, Fleet, load_mapping
 from .devices.profiles import DeviceProfile, ServerProfile, parse_profiles
 from .latency.corrected import CorrectedLatency
+from .latency.events import simulate_step
 from .latency.model import LatencyModel
 from .latency.overheads import Move
 from .paper.costs import PaperCosts, count_paper_costs
@@ -74,4 +75,5 @@ __all__ = [
     "prove_bound",
     "search_genetically",
     "search_plan",
+    "simulate_step",
 ]

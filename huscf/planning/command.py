@@ -13,6 +13,7 @@ from ..user_paths import expand_path
 from .devices.calibration import calibrate_profile, save_profile
 from .devices.profiles import read_figure
 from .job import PlanJob
+from .latency.events import simulate_step
 from .planner import LatencyModelName, Precision
 from .problem.plan_cuts import is_cut_name
 from .results.result import check_output
@@ -26,6 +27,7 @@ _EXAMPLES = """examples:
   huscf plan --config paper/devices
   huscf plan --config paper/devices --strategy milp --output plan.yaml
   huscf plan --config paper/devices --latency_model paper --json
+  huscf plan --config paper/devices --method MdGan --simulate
   huscf plan --config paper/devices --min_discriminator_head 2 --picture plan.png
   huscf plan --config paper/devices --leakage leakage.json --max_leakage 0.8
   huscf plan --calibrate here.yaml --uplink_mbit_per_s 40 --downlink_mbit_per_s 100
@@ -72,6 +74,9 @@ def _plan(arguments: argparse.Namespace) -> None:
     problem = job.build()
     settings = replace(job.options.search_settings, prove_within_s=PROOF_S)
     result = search_plan(problem, settings)
+    if arguments.simulate:
+        parts = job.subject.costs, problem.fleet, result.plan, job.options.steps_per_round
+        result = replace(result, simulated_s=simulate_step(*parts))
     if arguments.picture:
         # Imported here: drawing takes a second that a table need not cost.
         from .results.pictures import draw_plan
@@ -123,6 +128,12 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--config", help="YAML file: profiles, server, assignment, and any option below by name")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     add("--output", help="write the plan as YAML, ready for a training run")
+    add(
+        "--simulate",
+        action="store_true",
+        help="give the seconds of the plan in an event simulation too, where clients do not wait "
+        "for each other between passes",
+    )
     add("--picture", help="write a PNG: who holds what, and the timeline of one step")
     add("--overwrite", action="store_true", help="replace files that exist")
     _add_search_options(parser.add_argument_group("search").add_argument)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from .. import methods
@@ -68,9 +68,11 @@ class PlanJob:
         """Measure the networks and return the problem to search."""
         sizes = dict.fromkeys(self.devices.client_ids(), self.batch_size)
         fleet = self.devices.make_fleet(sizes, self.options.seed)
-        return build_problem(self._measure(), fleet, self.options)
+        return build_problem(self.subject, fleet, self.options)
 
-    def _measure(self) -> PlanSubject:
+    @cached_property
+    def subject(self) -> PlanSubject:
+        """Return the networks with their measured costs."""
         sizes = self.networks
         shape = SampleShape(sizes["channels"], sizes["image_size"], sizes["num_classes"])
         method = self.method(

@@ -16,6 +16,7 @@ from ..datamodules.log_mel import LogMel
 from ..errors import CheckpointError, HuscfError
 from ..methods import Method
 from ..models import SampleShape
+from ..parser_messages import shorten
 from ..split import CutPlan, PlanRequest, PlanSource, check_plan_fits
 from ..training import EngineName, SplitModule
 from ..trust import Trust, find_denied, parsing, refuse
@@ -211,7 +212,8 @@ def _draw_otherwise(method: Method, section: dict[str, Any], drawing: Mapping[st
         other = _build(Method, {**section, "init_args": arguments})
     except (*_MALFORMED, HuscfError) as error:
         given = " ".join(f"{name}={value}" for name, value in drawing.items())
-        raise HuscfError(f"--draw {given}: {' '.join(str(error).split()):.200}") from error
+        line = shorten(" ".join(str(error).split())).removeprefix("built.init_args.")
+        raise HuscfError(f"--draw {given}: {line:.200}") from error
     for name in drawing:
         setattr(method, name, getattr(other, name))
 

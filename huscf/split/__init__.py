@@ -4,12 +4,14 @@ from .cuts import ClientCuts, ClientPlan, CutPlan, Placement, check_cuts, cut_na
 from .flow import Crossing, find_crossing
 from .plan_sources import (
     ExplicitPlan,
+    PassKind,
     PlanRequest,
     PlanSource,
     ProfilePlan,
     RoundTraffic,
     SavedPlan,
     TracedPass,
+    TracedPhase,
     UniformPlan,
     check_plan_fits,
 )
@@ -20,6 +22,7 @@ __all__ = [
     "Crossing",
     "CutPlan",
     "ExplicitPlan",
+    "PassKind",
     "Placement",
     "PlanRequest",
     "PlanSource",
@@ -27,6 +30,7 @@ __all__ = [
     "RoundTraffic",
     "SavedPlan",
     "TracedPass",
+    "TracedPhase",
     "UniformPlan",
     "check_cuts",
     "check_plan_fits",

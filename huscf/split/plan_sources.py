@@ -9,23 +9,39 @@ from ..errors import PlanError
 from ..models import Carry, Network, SampleShape
 from .cuts import ClientCuts, ClientPlan, CutPlan, Placement
 
+PassKind = Literal["forward", "backward", "input_backward"]
+
 
 @dataclass(frozen=True)
 class TracedPass:
-    """One pass of a step, as far as its cost goes.
+    """One run through a network, forward or back, as far as its cost goes.
 
     Args:
         network: Through which network.
-        backward: "none", "inputs" (gradients of its inputs only), "parameters" (of its parameters
-            only, as nobody needs those of its inputs), or "both".
+        kind: "forward"; "backward" for the gradients of all parameters; "input_backward" for the
+            gradient of the input, without parameters.
         is_observed: Whether the server compares clients by its activations.
-        is_drawn: Whether the server draws what enters, so that nothing goes up before it.
+        is_drawn: Whether the server draws what enters, so that nothing goes up before it, and no
+            gradient comes down after it.
     """
 
     network: str
-    backward: Literal["none", "inputs", "parameters", "both"]
+    kind: PassKind
     is_observed: bool = False
     is_drawn: bool = False
+
+
+@dataclass(frozen=True)
+class TracedPhase:
+    """What every client runs before the networks that a phase trains are updated.
+
+    Args:
+        trains: These networks.
+        passes: In the order in which a client runs them.
+    """
+
+    trains: tuple[str, ...]
+    passes: tuple[TracedPass, ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,7 @@ class PlanRequest:
         inputs: What every network needs from outside, a batch of two.
         batch_sizes: Samples per step of every client, by client id.
         seed: Seed of any random choice.
-        passes: What a step runs, as most steps of a long run do.
+        phases: What a step runs, as most steps of a long run do.
         placements: Where the blocks of every network may lie.
         num_drawn: Different batches that the server draws in a step; None is one a client.
         rounds: What a round's end sends of every network; of one that is missing, its blocks up
@@ -65,7 +81,7 @@ class PlanRequest:
     inputs: Mapping[str, Carry]
     batch_sizes: Mapping[int, int]
     seed: int = 0
-    passes: Sequence[TracedPass] = ()
+    phases: Sequence[TracedPhase] = ()
     placements: Mapping[str, Placement] = field(default_factory=dict)
     num_drawn: int | None = None
     rounds: Mapping[str, RoundTraffic] = field(default_factory=dict)

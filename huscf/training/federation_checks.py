@@ -60,6 +60,11 @@ def _check_method(federation: "Federation", module: FederatedRun) -> None:
             f"federation.rule: clients tell which cluster they choose, and {name} lets no "
             "figures cross: set model.method to huscf.methods.IfcaGan"
         )
+    if federation.policy.needs_labels and "label_counts" not in method.kinds:
+        raise HuscfError(
+            f"federation.weighting: weighs clients by their counts of labels, and {name} lets none "
+            "cross: set model.method to huscf.methods.FeGan, or weighting to samples or kld"
+        )
 
 
 def _check_privacy(federation: "Federation", module: FederatedRun) -> None:

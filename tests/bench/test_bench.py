@@ -133,6 +133,18 @@ def test_a_key_that_does_not_exist_is_named_before_anything_runs(tmp_path, capsy
     assert not (tmp_path / "cells").exists()
 
 
+@pytest.mark.parametrize("value", ["0", ".nan"])
+def test_a_budget_that_no_run_can_have_is_named_before_anything_runs(
+    value, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(running, "_run", lambda *_: pytest.fail("it ran"))
+    command = ["bench", "--config", str(write(tmp_path / "b.yaml")), "--output", str(tmp_path)]
+    assert main([*command, f"--budget.max_mbytes={value}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "huscf-seed0: budget.max_mbytes is " in line and line.endswith("; nothing was run")
+    assert not (tmp_path / "cells").exists()
+
+
 def test_a_bench_runs_goes_on_after_a_failure_and_resumes(tmp_path, capsys, monkeypatch):
     """Real runs, in this process; the first method's rate is refused when it begins."""
     calls = []

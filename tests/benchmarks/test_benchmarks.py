@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.conftest import REPOSITORY
 
@@ -24,6 +25,11 @@ TINY = ["--json", "--image_size=8", "--repeats=1"]
             "step.py",
             ["--workloads=2x3", "--widths=4", "--method", "MdGan", "HflGan", "FlowMatching"],
             {"ratio_to_limit", "ours_s", "limit_s"},
+        ),
+        (
+            "step.py",
+            ["--workloads=2x3", "--widths=4", "--method", "PooledGan", "--memory"],
+            {"ratio_to_needed", "ratio_to_kept", "state_mib", "microbatch_mib", "kept_mib"},
         ),
         (
             "round.py",
@@ -149,3 +155,19 @@ def test_ways_of_labels_into_a_unet_are_compared(tmp_path, monkeypatch):
     # They begin alike and train on the same batches, and differ in labels alone.
     assert len({tuple(row[1:]) for row in rows[1:]}) == 3
     assert rows[0][-1] == "downstream accuracy |"
+
+
+def test_what_autograd_keeps_is_counted_once_and_while_it_is_kept(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    count_kept = importlib.import_module("step_memory").count_kept
+    weight = torch.ones(100, 50, requires_grad=True)
+    left_out = {weight.untyped_storage().data_ptr()}
+
+    def step():
+        for _ in range(2):  # the first is let go before the second
+            samples = torch.ones(10, 100, requires_grad=True)
+            hidden = samples.mm(weight)  # keeps both
+            (hidden.exp().sqrt()).sum().backward()  # both keep their results, 10 x 50
+
+    assert count_kept(step, left_out) == 4 * (1000 + 500 + 500)
+    assert count_kept(step, set()) == 4 * (1000 + 500 + 500 + 5000)

@@ -165,6 +165,9 @@ def test_training_stops_after_so_many_rounds_without_a_better_one(patience, stop
     assert (number if trainer.should_stop else None) == stops_after
     assert min(seen) == seen[1] == best.least
     assert best.state_dict() == {"least": seen[1], "num_worse": len(seen) - 2}
+    has_stopped = f"best_round.patience {patience}" if stops_after else ""
+    assert best.explain_stop(best.state_dict()) == has_stopped
+    assert BestRound(patience + 9).explain_stop(best.state_dict()) == ""
 
 
 def test_too_little_held_out_is_said_before_training():

@@ -91,7 +91,9 @@ def test_bytes_of_several_processes_are_not_counted():
         ({"max_mbytes": 0.0}, "budget.max_mbytes is 0"),
         ({"max_simulated_s": -1.0}, "budget.max_simulated_s is -1"),
         ({"max_simulated_s": 5.0}, "needs budget.devices"),
-        ({"max_simulated_s": 5.0, "devices": "none.yaml"}, "none.yaml: there is no such"),
+        ({"max_simulated_s": 5.0, "devices": "none.yaml"}, "budget.devices: .*none.yaml: there is"),
+        ({"devices": "paper/devices"}, "budget.devices: limits nothing by itself; set budget.max"),
+        ({"devices": "paper/devices", "max_mbytes": 1.0}, "budget.devices: limits nothing"),
     ],
 )
 def test_budgets_that_make_no_sense_are_refused(options, words):

@@ -1,5 +1,7 @@
 """Training that stops by a figure of the rounds."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -16,7 +18,7 @@ def write_stopper(path, class_path, **options):
     return ["--config", str(path)]
 
 
-def test_rounds_without_improvement_stop_training_at_a_round_s_end(tmp_path):
+def test_rounds_without_improvement_stop_training_at_a_round_s_end(tmp_path, capsys):
     # The mean divergence cannot fall below itself by 1000: only the first round is the best.
     stopper = write_stopper(
         tmp_path / "stop.yaml",
@@ -34,6 +36,17 @@ def test_rounds_without_improvement_stop_training_at_a_round_s_end(tmp_path):
     resume = ["--trainer.max_epochs=30", f"--ckpt_path={second}"]
     assert fit(tmp_path / "runs", *ROUNDS, *stopper, *resume) == 0
     assert [row["step"] for row in rows(folder)] == ["3", "6", "9"]
+    # Where it has stopped it stays, until somebody wants more.
+    capsys.readouterr()
+    resume = ["--trainer.max_epochs=30", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"]
+    assert fit(tmp_path / "runs", *ROUNDS, *stopper, *resume) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "nothing is left to do" in out and "ended by patience 2 of RoundEarlyStopping" in out
+    assert [row["step"] for row in rows(folder)] == ["3", "6", "9"]
+    patient = Path(stopper[1])
+    patient.write_text(patient.read_text().replace("patience: 2", "patience: 4"))
+    assert fit(tmp_path / "runs", *ROUNDS, *stopper, *resume) == 0
+    assert [row["step"] for row in rows(folder)] == ["3", "6", "9", "12", "15"]
 
 
 def test_a_figure_that_no_round_has_is_named(tmp_path):

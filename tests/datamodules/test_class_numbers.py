@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from huscf.datamodules import Domain, FederatedDataModule, MedicalDataModule, NpzDataModule
 from huscf.errors import DataError
@@ -228,3 +229,10 @@ def test_a_medmnist_set_of_several_findings_is_refused_with_the_way_out(tmp_path
     domain = data.domains["chestmnist"]
     assert domain.class_names == ("no effusion", "effusion")
     assert domain.train_labels.tolist() == labels[:, 2].tolist()
+
+
+def test_of_several_processes_the_first_alone_warns(monkeypatch):
+    given = ([0, 2] * 3, [0, 2], ())
+    assert len(load(given)[2]) == 1
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert load(given)[2] == []

@@ -1,10 +1,12 @@
 """A step as data: which passes go back, in which order, and to what."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from huscf.methods import HuscfGan, Pass, Phase, trace_passes
-from huscf.split import TracedPass
+from huscf.methods import HuscfGan, Pass, Phase, trace_phases
+from huscf.split import TracedPass, TracedPhase
 
 
 def gan_phases(**options):
@@ -79,10 +81,21 @@ def test_inputs_are_private_tensors_or_outputs_of_passes():
     assert chain(("one",)).passes[0].read_inputs({"noise": noise}, {})["x"] is noise
 
 
-def test_a_planner_counts_every_pass_once_with_all_that_it_gives():
-    assert trace_passes(gan_phases()) == [
-        TracedPass("generator", "parameters"),
-        TracedPass("discriminator", "parameters"),
-        TracedPass("discriminator", "parameters", is_observed=True),
-        TracedPass("discriminator", "inputs"),
-    ]
+def test_a_planner_is_told_every_pass_in_the_order_in_which_clients_run_them():
+    real = TracedPass("discriminator", "forward", is_observed=True)
+    judging = (
+        TracedPass("generator", "forward"),
+        TracedPass("discriminator", "forward"),
+        TracedPass("discriminator", "backward"),
+        real,
+        replace(real, kind="backward"),
+    )
+    fooling = (
+        TracedPass("discriminator", "forward"),
+        TracedPass("discriminator", "input_backward"),
+        TracedPass("generator", "backward"),
+    )
+    assert trace_phases(gan_phases()) == (
+        TracedPhase(("discriminator",), judging),
+        TracedPhase(("generator",), fooling),
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from huscf.methods import HuscfGan, request_plan, trace_passes
+from huscf.methods import HuscfGan, request_plan, trace_phases
 from huscf.models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
 from huscf.planning import (
     ClientDevice,
@@ -57,7 +57,7 @@ def make_subject(width: int = 64, depth: int = 5, batch_size: int = 64) -> PlanS
 
 def gan_passes(**options: object) -> tuple[StepPass, ...]:
     """What a step of a GAN with these options runs."""
-    return count_passes(trace_passes(HuscfGan(**options).phases(10**9)))
+    return count_passes(trace_phases(HuscfGan(**options).phases(10**9)))
 
 
 def make_cuts(*counts: int) -> ClientCuts:

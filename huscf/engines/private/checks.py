@@ -1,7 +1,7 @@
 """What differential privacy cannot be given to, refused before anything is trained."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -49,13 +49,13 @@ def _list_free(method: Method, phase: Phase, trained: frozenset[str]) -> frozens
     return frozenset(free)
 
 
-def find_private_phase(method: Method, step: int) -> Phase:
-    """Return the one phase of a step that reads records.
+def find_private_phase(method: Method, phases: Sequence[Phase]) -> Phase:
+    """Return the one of a step's phases that reads records.
 
     Raises:
         HuscfError: Where there are several, or where something in it mixes records.
     """
-    name, phases = type(method).__name__, method.phases(step)
+    name = type(method).__name__
     reading = [phase for phase in phases if reads_records(method, phase)]
     if len(reading) != 1:
         raise HuscfError(

@@ -77,7 +77,7 @@ class PrivateEngine(SerialEngine):
         self.accountant = Accountant(privacy)
         self.num_steps = dict.fromkeys(self.plan.client_ids, 0)
         self._step = 0
-        phase = find_private_phase(self.method, 0)
+        phase = find_private_phase(self.method, self.method.phases(0))
         check_samplewise(self.method, self.networks, self.shape, phase)
 
     def make_clients(self) -> dict[int, PrivateClient]:  # type: ignore[override]
@@ -154,7 +154,7 @@ class PrivateEngine(SerialEngine):
         self._step = step
         phases = self.method.phases(step)
         free = frozenset().union(*(find_free_passes(self.method, phase) for phase in phases))
-        trained = frozenset(find_private_phase(self.method, step).trains)
+        trained = frozenset(find_private_phase(self.method, phases).trains)
         padded = {}
         for client_id, (samples, labels) in batches.items():
             client = self.client(client_id)

@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...models import Carry
-from ...split import Placement, PlanRequest, RoundTraffic, TracedPass
+from ...split import PassKind, Placement, PlanRequest, RoundTraffic, TracedPhase
 from .block_costs import BlockCost, measure_block_costs
 from .leakage import Leakage
-
-PassKind = Literal["forward", "backward", "input_backward"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,7 @@ class PlanCosts:
         leakage: What cuts give away of the samples, or None where nobody has measured that.
         rounds: What a round's end sends of a network; of one that is missing, its blocks up and
             down.
+        phases: The same passes one by one, in the order in which a client runs them.
     """
 
     blocks: Mapping[str, tuple[BlockCost, ...]]
@@ -69,6 +68,7 @@ class PlanCosts:
     input_bytes: Mapping[str, float] = field(default_factory=dict)
     leakage: Leakage | None = None
     rounds: Mapping[str, RoundTraffic] = field(default_factory=dict)
+    phases: tuple[TracedPhase, ...] = ()
 
     def list_passes(self, network: str) -> list[StepPass]:
         """Return the passes through one network."""
@@ -88,34 +88,33 @@ def measure_plan_costs(request: PlanRequest, in_bf16: bool = False) -> PlanCosts
         for name, network in request.networks.items()
     }
     sizes = {name: _size(request.inputs[name]) for name in request.networks}
-    passes = count_passes(request.passes)
+    passes, phases = count_passes(request.phases), tuple(request.phases)
     drawn = [replace(one, num_drawn=request.num_drawn if one.is_drawn else None) for one in passes]
-    return PlanCosts(blocks, tuple(drawn), request.placements, sizes, rounds=request.rounds)
+    places, rounds = request.placements, request.rounds
+    return PlanCosts(blocks, tuple(drawn), places, sizes, rounds=rounds, phases=phases)
 
 
-def count_passes(traced: Sequence[TracedPass]) -> tuple[StepPass, ...]:
+def count_passes(phases: Sequence[TracedPhase]) -> tuple[StepPass, ...]:
     """Return a step's passes by network and kind: forward ones first, then the way back.
 
     A GAN's step is F_G + 3 F_D, then 2 B_D and the gradients of the fakes alone, then B_G.
     """
+    traced = [item for phase in phases for item in phase.passes]
     networks = list(dict.fromkeys(item.network for item in traced))
     passes = []
     for network in networks:
-        own = [item for item in traced if item.network == network]
+        own = [item for item in traced if (item.network, item.kind) == (network, "forward")]
         is_observed = any(item.is_observed for item in own)
         is_drawn = all(item.is_drawn for item in own)
         # Two batches of a network that runs several: where loss and way back are one, fewer.
         kept = min(2, len(own))
         passes.append(StepPass(network, "forward", len(own), kept, is_observed, is_drawn))
-    for network in reversed(networks):
-        own = [item for item in traced if item.network == network]
-        is_drawn = all(item.is_drawn for item in own)
-        full = sum(item.backward in ("parameters", "both") for item in own)
-        inputs = sum(item.backward == "inputs" for item in own)
-        if full:
-            passes.append(StepPass(network, "backward", full, is_drawn=is_drawn))
-        if inputs:
-            passes.append(StepPass(network, "input_backward", inputs, is_drawn=is_drawn))
+    back: tuple[PassKind, ...] = ("backward", "input_backward")
+    for network, kind in product(reversed(networks), back):
+        own = [item for item in traced if (item.network, item.kind) == (network, kind)]
+        if own:
+            is_drawn = all(item.is_drawn for item in own)
+            passes.append(StepPass(network, kind, len(own), is_drawn=is_drawn))
     return tuple(passes)
 
 

@@ -39,6 +39,7 @@ from ..devices.units import BITS_PER_BYTE, UnitFigures
 from .model import LatencyModel, list_cuts
 from .overheads import Move, make_federation, make_moving, make_optimizer_step
 from .stage_tables import Floats, Ints, Node, Stage
+from .ways import orient
 
 
 @dataclass(frozen=True)
@@ -87,24 +88,16 @@ def _make_pass(
     figures: UnitFigures,
 ) -> Stage:
     """Return the formula for (options, 2) cuts: maxima and sums over units, then E and L."""
-    q, m = list_flops(blocks, one.kind), len(blocks)
-    s = np.append(0.0 if one.is_drawn else entering, list_sizes(blocks))  # before block 1, 2, ...
-    head, tail = options.T
-    if one.kind != "forward":
-        # Mirrored; over each boundary goes what the forward pass sent, the other way.
-        head, tail, q, s = tail, head, q[::-1], s[::-1]
-    last = m - tail  # the server's last block
+    way, m = orient(one, blocks, entering, options, figures), len(blocks)
+    q, s, head, last = way.flops, way.sizes, way.head, way.last
     is_split = head < last
-    # Where the server draws, nothing goes up first, and nothing comes down last.
-    half_up_s = figures.half_trip_s * (not (one.is_drawn and one.kind == "forward"))
-    half_down_s = figures.half_trip_s * (not (one.is_drawn and one.kind != "forward"))
     n, speed, server = figures.batch, figures.speed_flops_per_s, figures.server
     work = np.concatenate([[0.0], np.cumsum(q)])  # of the first 0, 1, ..., m blocks
     bits_up, bits_down = BITS_PER_BYTE * s[head], BITS_PER_BYTE * s[last]
     arrival_s = (  # A
-        n * work[head] / speed + n * bits_up / figures.uplink_bits_per_s + half_up_s
+        n * work[head] / speed + n * bits_up / figures.uplink_bits_per_s + way.half_up_s
     )
-    after_link_s = half_down_s + n * (work[m] - work[last]) / speed  # R - L
+    after_link_s = way.half_down_s + n * (work[m] - work[last]) / speed  # R - L
     after_work_s = after_link_s + n * bits_down / figures.downlink_bits_per_s  # R - E
     crowd = figures.counts * n
     share = 1.0 if one.num_drawn is None else one.num_drawn / (one.count * figures.counts.sum())

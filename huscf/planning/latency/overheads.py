@@ -32,7 +32,7 @@ class Move:
 
 def make_optimizer_step(blocks: Sequence[BlockCost], options: Ints, figures: UnitFigures) -> Stage:
     """Clients update what they hold while the server updates each block that it holds once."""
-    work = np.array([float(block.num_params * _ADAM_FLOPS_PER_PARAM) for block in blocks])
+    work = list_updates(blocks)
     held = is_held(options, len(blocks))
     max_terms = {"clients": held @ work / figures.speed_flops_per_s}
     ones = np.ones_like(figures.batch)
@@ -54,10 +54,23 @@ def make_federation(
     traffic: RoundTraffic,
 ) -> Stage:
     """What a round's end sends, such as every client's parameters, once in so many steps."""
+    ones = np.ones((len(figures.units), 1))
+    up, down = (ones * each for each in count_round_bytes(blocks, options, traffic))
+    return _make_transfer("federation", up, down, figures, num_steps)
+
+
+def list_updates(blocks: Sequence[BlockCost]) -> Floats:
+    """Return the (blocks,) FLOPs of one optimiser step of each block."""
+    return np.array([float(block.num_params * _ADAM_FLOPS_PER_PARAM) for block in blocks])
+
+
+def count_round_bytes(
+    blocks: Sequence[BlockCost], options: Ints, traffic: RoundTraffic
+) -> tuple[Floats, Floats]:
+    """Return the (options,) bytes that one client sends, and gets, at a round's end."""
     sizes = np.array([block.param_bytes for block in blocks], dtype=np.float64)
-    held = is_held(options, len(blocks)) @ sizes * np.ones((len(figures.units), 1))
-    down = held * traffic.comes_down + traffic.other_down_bytes
-    return _make_transfer("federation", held * traffic.goes_up, down, figures, num_steps)
+    held: Floats = is_held(options, len(blocks)) @ sizes
+    return held * traffic.goes_up, held * traffic.comes_down + traffic.other_down_bytes
 
 
 def make_moving(

@@ -32,6 +32,7 @@ class PlanResult:
         energy_j: Joules of all clients in a step, or None without power figures.
         leakage: Share of the samples' variance that each client's cut gives away, by client id;
             empty where nobody has measured it.
+        simulated_s: Seconds of one step in the event simulation, or None where nobody asked.
     """
 
     plan: CutPlan
@@ -51,6 +52,7 @@ class PlanResult:
     traffic_bytes: float
     energy_j: float | None
     leakage: Mapping[int, float]
+    simulated_s: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

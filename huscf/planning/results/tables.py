@@ -43,6 +43,13 @@ def print_tables(result: PlanResult, problem: PlanProblem) -> None:
         soft_wrap=True,
     )
 
+    if result.simulated_s is not None:
+        console.print(
+            f"event simulation {result.simulated_s:.6f} s   no barriers between passes",
+            highlight=False,
+            soft_wrap=True,
+        )
+
 
 def _describe_goal(result: PlanResult, is_latency: bool) -> str:
     latency = f"latency {result.latency_s:.6f} s   bound {result.lower_bound_s:.6f}"
