@@ -80,6 +80,10 @@ def test_changes_are_clipped_over_all_blocks_together_in_every_round(engine):
         lengths = {c: np.linalg.norm(after[c] - start[c]) for c in CUTS}
         assert min(lengths[c] for c in present) > 0.04
         mix(module, averages)
+        found = averages.figures()
+        assert found == {
+            "privacy/median_update_norm": pytest.approx(np.median([*lengths.values()]))
+        }
         for cluster in ([0, 1, 2], [3, 4]):
             wanted = expect(start, after, 0.02, cluster)
             for client in cluster:
@@ -157,6 +161,7 @@ def test_epsilon_is_the_library_s_for_gaussian_mechanisms(accountant):
     # Orders of the Rényi accountant are whole here.
     tolerance = 1e-6 if accountant == "pld" else 0.02
     assert averages.figures() == {
+        "privacy/median_update_norm": 0.0,
         "privacy/client_epsilon": pytest.approx(wanted, rel=tolerance),
         "privacy/client_delta": 1e-4,
     }

@@ -15,6 +15,7 @@ Source: McMahan et al., ICLR 2018, arXiv:1710.06963, algorithm 1 with q = 1 and 
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,6 +52,7 @@ class PrivateAverages:
         num_rounds: Averages that were handed out to every client.
         received: What every client last got, by client and block; who is not in it has the weights
             that all began with.
+        median_norm: Of what clients had changed in the last round, before it was clipped.
     """
 
     def __init__(self, options: ClientPrivacy) -> None:
@@ -58,6 +60,7 @@ class PrivateAverages:
         self.accountant = Accountant(options)
         self.num_rounds = 0
         self.received: dict[int, dict[str, State]] = {}
+        self.median_norm = 0.0
 
     # What it costs
 
@@ -91,11 +94,12 @@ class PrivateAverages:
         return self.accountant.allows([Exposure(1.0, self.num_rounds + more)])
 
     def figures(self) -> dict[str, float]:
-        """Return what any client has been exposed to, by column of metrics.csv."""
+        """Return norms, and what any client has been exposed to, by column of metrics.csv."""
+        found = {"privacy/median_update_norm": self.median_norm}
         if not self.options.noise_multiplier:
-            return {}
+            return found
         assert self.options.delta is not None
-        return {
+        return found | {
             "privacy/client_epsilon": self.epsilon(0),
             "privacy/client_delta": self.options.delta,
         }
@@ -173,6 +177,7 @@ class PrivateAverages:
             squares[client_id] = squares.get(client_id, 0.0) + sum(each)
         most = self.options.max_update_norm
         norms = {client_id: math.sqrt(square) for client_id, square in squares.items()}
+        self.median_norm = median(norms.values())
         return {
             client_id: most / max(norm, most) if math.isfinite(norm) else 0.0
             for client_id, norm in norms.items()
