@@ -32,12 +32,10 @@ def mix(module, averages, weights=None):
     module.engine.mix(Mixture(CLUSTERS, weights or EVEN, moments="reset", private=averages))
 
 
-def read(module, client_id):
-    """All that is averaged of a client, trained blocks and moving averages, as one vector."""
-    parties = module.engine.client(client_id)
-    names = [name for name, _ in sorted(parties.state_dict().items())]
-    state = parties.state_dict()
-    return torch.cat([state[name].double().flatten() for name in names]).numpy()
+def read(module, client_id, holding="trained"):
+    """All blocks of a client as one vector."""
+    state = getattr(module.engine.client(client_id), holding).state_dict()
+    return torch.cat([state[name].double().flatten() for name in sorted(state)]).numpy()
 
 
 def train(module, clients=CUTS, steps=2, first=0):
@@ -65,7 +63,31 @@ def test_without_clipping_and_noise_it_is_the_plain_average():
     plain.engine.mix(Mixture(CLUSTERS, EVEN, moments="reset"))
     for client in CUTS:
         np.testing.assert_allclose(read(module, client), read(plain, client), rtol=0, atol=1e-6)
-    assert module.wire.traffic.state_dict() == plain.wire.traffic.state_dict()
+    one, other = (each.wire.traffic.num_bytes for each in (module, plain))
+    moving = {key: count for key, count in other.items() if "average" in key.topic}
+    assert moving and one == {
+        key: count
+        for key, count in other.items()
+        if key not in moving or key.direction == "downlink"
+    }
+
+
+def test_moving_averages_are_not_sent_and_begin_anew_from_the_average():
+    module, averages = make_run(noise=1.0, most=0.5)
+    train(module)
+    assert not np.array_equal(read(module, 0, "average"), read(module, 1, "average"))
+    mix(module, averages)
+    for client in CUTS:
+        own = module.engine.client(client)
+        trained = own.trained.state_dict()
+        for name, tensor in own.average.state_dict().items():
+            assert torch.equal(tensor, trained[name])
+    # So noise does not come back as a change of the next round.
+    before = read(module, 0)
+    train(module, first=2)
+    change = np.linalg.norm(read(module, 0) - before)
+    mix(module, averages)
+    assert averages.median_norm == pytest.approx(change, rel=0.2)
 
 
 @pytest.mark.parametrize("engine", ["serial", "stacked"])
@@ -121,7 +143,6 @@ def test_noise_has_the_stated_deviation_and_is_another_in_every_cluster_round_an
         for client, count in ((0, 3), (3, 2)):
             noise = (read(module, client) - read(quiet, client)) / (2.0 * 0.5 / count)
             drawn[seed, client] = noise
-            # Moving averages have noise of their own: every number has the stated deviation.
             assert noise.std() == pytest.approx(1.0, abs=4 / math.sqrt(2 * len(noise)))
             assert kstest(noise, "norm").pvalue > 1e-4
         assert np.array_equal(read(module, 0), read(module, 2))

@@ -7,7 +7,9 @@ A round's average of a cluster of n clients is, over all blocks together,
 where clip scales down to a norm of max_update_norm, and the noise is normal with a standard
 deviation of noise_multiplier * max_update_norm / n in every number. n counts every client of the
 cluster, also those that were away; these have changed nothing. So one client, there or not, moves
-the average by max_update_norm / n at most, which the noise is measured by.
+the average by max_update_norm / n at most, which the noise is measured by. Moving averages are not
+sent: noise of their own would be most of what a next step changes in them. They begin anew from
+the average.
 
 Source: McMahan et al., ICLR 2018, arXiv:1710.06963, algorithm 1 with q = 1 and w_k = 1.
 """
@@ -110,11 +112,11 @@ class PrivateAverages:
         """Let the clients of this process send their blocks; return their clusters' averages."""
         plan = plan_sums(engine.plan, mixture, engine.method.averaged)
         given: dict[tuple[int, SumRef], State] = {}
-        for ref, owners in plan.parts.items():
+        for ref, owners in _list_trained(plan):
             topic = block_topic(ref.network, ref.holding)
             for client_id in owners:
-                blocks = getattr(engine.client(client_id), ref.holding).blocks(ref.network)
-                message = Message(client_id, SERVER, "blocks", topic, read_block(blocks[ref.block]))
+                block = engine.client(client_id).blocks(ref.network)[ref.block]
+                message = Message(client_id, SERVER, "blocks", topic, read_block(block))
                 given[client_id, ref] = engine.wire.pass_on(message)
         return self.average(mixture, plan, given, engine.networks, engine.seed)
 
@@ -130,7 +132,7 @@ class PrivateAverages:
 
         Args:
             mixture: Clusters of all clients, also of those that are away.
-            plan: Who sends which blocks.
+            plan: Who holds which blocks; trained ones are sent.
             given: What they have sent.
             start: The weights that all began with.
             seed: Of the run.
@@ -147,7 +149,7 @@ class PrivateAverages:
         factors = self._find_factors(given, before)
         counts = Counter(mixture.clusters.values())
         found: dict[SumRef, State] = {}
-        for ref, owners in plan.parts.items():
+        for ref, owners in _list_trained(plan):
             stream = make_generator(
                 seed, f"noise of averages, {ref.part}", self.num_rounds, ref.cluster
             )
@@ -161,7 +163,7 @@ class PrivateAverages:
             for client_id in owners:
                 self.received.setdefault(client_id, {})[ref.part] = found[ref]
         self.num_rounds += 1
-        return found
+        return {ref: found[ref._replace(holding="trained")] for ref in plan.parts}
 
     def _read_received(self, client_id: int, ref: SumRef, start: Mapping[str, Network]) -> State:
         """Return a block as a client last got it."""
@@ -255,6 +257,10 @@ def check_hides_clients(plan: CutPlan, networks: Mapping[str, Network]) -> None:
                         "be clipped and noised: set norm of the network to group, and "
                         "spectral_norm to false"
                     )
+
+
+def _list_trained(plan: SumPlan) -> list[tuple[SumRef, tuple[int, ...]]]:
+    return [(ref, owners) for ref, owners in plan.parts.items() if ref.holding == "trained"]
 
 
 def _wide(tensor: Tensor) -> Tensor:
