@@ -1,6 +1,7 @@
 """The option federation.privacy of a run: what it says every round, and what is refused before."""
 
 import csv
+import sys
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,12 @@ def test_methods_that_show_single_clients_blocks_are_refused(work, capsys):
         overlay["model"]["method"]["class_path"] = f"huscf.methods.{name}"
         Path("private.yaml").write_text(yaml.safe_dump(overlay))
         assert "federation.privacy: " in refuse(command(), capsys), name
+
+
+def test_without_the_extra_it_says_what_to_install(work, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    assert "pip install 'huscf[privacy]'" in refuse(command(), capsys)
+    assert not list(work.rglob("*.ckpt"))
 
 
 def test_several_processes_are_refused():

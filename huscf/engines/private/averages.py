@@ -79,8 +79,10 @@ class PrivateAverages:
                 f"federation.privacy.delta is {options.delta:g}, and must be far below "
                 f"{1 / count:.2g}, 1 / the {count} clients, one of which it would allow to publish"
             )
-        if options.noise_multiplier and not self.allows(1):
-            spent, next_one = self.epsilon(0), self.epsilon(1)
+        if not options.noise_multiplier:
+            return
+        spent, next_one = self.epsilon(0), self.epsilon(1)
+        if not self.allows(1):
             raise HuscfError(
                 f"federation.privacy.max_epsilon is {options.max_epsilon:g}, of which {spent:.4g} "
                 f"is spent, and the next round would bring it to {next_one:.4g}: raise it, or "
