@@ -35,8 +35,11 @@ class ClusteredFederation(Federation, Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide, average, tell the others."""
         assert isinstance(pl_module, SplitModule)
+        ends_round = self.should_federate(trainer.current_epoch)
+        if ends_round and self.is_last_round():
+            trainer.should_stop = True
         is_last = is_last_epoch(trainer)
-        if not (self.should_federate(trainer.current_epoch) or is_last):
+        if not (ends_round or is_last):
             return
         domains = getattr(trainer.datamodule, "client_domains", None)  # type: ignore[attr-defined]
         result = self.end_round(pl_module, is_last, domains)

@@ -20,7 +20,7 @@ from .errors import HuscfError, find_refusal
 from .one_line_parser import OneLineParser
 from .randomness import make_generator
 from .text_files import read_text
-from .user_paths import expand_path
+from .user_paths import check_folder, expand_path
 from .whole_files import replacing
 
 DESCRIPTION = """\
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
         "--output", type=Path, default=Path("check-data.png"), help="samples (%(default)s)"
     )
     options, others = parser.parse_known_args(list(arguments))
+    output = expand_path(options.output)
+    check_folder(output)
     data = read_datamodule(options.config, others)
     is_fatal = data.on_bad_data == "fatal"
     data.on_bad_data = "skip"  # to count all
@@ -68,7 +70,6 @@ def main(arguments: Sequence[str]) -> int:
     print("\nwhat is done to the samples")
     for line in data.explain():
         print(f"  {line}")
-    output = expand_path(options.output)
     _write_sheet(data, output)
     print(f"\nsamples as the network sees them: {output}")
     count = sum(map(len, data.bad_data.values()))

@@ -10,7 +10,7 @@ import torch
 from .check_data import make_parser, read_parts
 from .commands import CommandParser
 from .datamodules import Domain, FederatedDataModule
-from .errors import DataError, check_count
+from .errors import DataError, HuscfError, check_count
 from .methods import Method, build_networks
 from .privacy.cut_leakage import (
     CutFigures,
@@ -20,7 +20,7 @@ from .privacy.cut_leakage import (
     measure_cuts,
 )
 from .randomness import make_rng
-from .user_paths import expand_path
+from .user_paths import check_folder, expand_path
 from .whole_files import write_text
 
 DESCRIPTION = """\
@@ -64,6 +64,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     options, others = parser.parse_known_args(list(arguments))
     check_count("--num_samples", options.num_samples, _LEAST)
+    output = expand_path(options.output)
+    check_folder(output)
     data, method, seed = _read(options.config, others)
     networks = build_networks(method, data.sample_shape, seed)
     blocks = find_network(method, networks)
@@ -80,8 +82,10 @@ def main(arguments: Sequence[str]) -> int:
         "seed": seed,
         "num_samples": options.num_samples,
     }
-    output = expand_path(options.output)
-    write_text(output, json.dumps(values, indent=1) + "\n")
+    try:
+        write_text(output, json.dumps(values, indent=1) + "\n")
+    except OSError as error:
+        raise HuscfError(f"output {output}: cannot be written ({error.strerror})") from error
     print(f"for huscf plan --leakage: {output}")
     return 0
 

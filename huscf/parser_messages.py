@@ -27,7 +27,7 @@ def shorten(line: str) -> str:
     Args:
         line: The message in one line.
     """
-    if "the following arguments are required: fit.data" in line:
+    if re.search(r"the following arguments are required: (fit\.)?data\b", line):
         return (
             "the data are missing: give --config FILE, for instance --config quickstart, or "
             "--data CLASS; huscf fit --help shows all keys"

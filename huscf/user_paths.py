@@ -27,6 +27,16 @@ def expand_path(path: str | Path) -> Path:
         raise HuscfError(f"{path}: there is no such home folder") from error
 
 
+def check_folder(output: Path) -> None:
+    """Refuse a file to write whose folder is not there.
+
+    Raises:
+        HuscfError: Naming the file.
+    """
+    if not output.parent.is_dir():
+        raise HuscfError(f"output {output}: the folder does not exist")
+
+
 def make_folder_name(text: str) -> str:
     """Return the name of one folder on every system for any text, such as a name in data."""
     safe = "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in text)

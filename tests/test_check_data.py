@@ -190,7 +190,7 @@ def test_recordings_and_dicom_are_described(tmp_path, capsys):
         (None, [], "config mine.yaml: there is no such file, and none of that name"),
         ("data: [1", [], "config mine.yaml: is no YAML"),
         ("just words", [], "config mine.yaml: needs keys such as data:"),
-        ("model: {}", [], "required: data"),
+        ("model: {}", [], "the data are missing: give --config FILE"),
         ("data: {class_path: huscf.datamodules.Digits}", [], "huscf.datamodules.Digits"),
         ("data: {class_path: torch.nn.Linear, init_args: {}}", [], "torch.nn.Linear"),
         ("data: {class_path: huscf.datamodules.DigitsDataModule}", ["--data.size", "3"], "size"),
@@ -203,7 +203,7 @@ def test_recordings_and_dicom_are_described(tmp_path, capsys):
         (
             "data: {class_path: huscf.datamodules.DigitsDataModule}",
             ["--output", "no/such/folder/a.png"],
-            "output no/such/folder/a.png: cannot be written",
+            "output no/such/folder/a.png: the folder does not exist",
         ),
         (
             "data: {class_path: huscf.datamodules.FolderDataModule, init_args: {sources: {a: b}}}",

@@ -166,6 +166,8 @@ def read_run_config(arguments: Sequence[str], trust: Trust | None = None) -> Run
         raise HuscfError(
             "model.wire: sites mask their blocks as they are; leave it out, or federation.secure"
         )
+    if made.federation.private is not None:
+        raise HuscfError("federation.privacy: needs one process: sites do not have it yet")
     made.federation.check_replanning(made.replanning.every_n_rounds)
     if made.federation.observe == "statistics":
         raise HuscfError(

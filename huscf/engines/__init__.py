@@ -16,7 +16,13 @@ from .base import (
 )
 from .local import LocalEngine, name_crossing
 from .mixing import block_topic
-from .private import DifferentialPrivacy, PrivateEngine
+from .private import (
+    ClientPrivacy,
+    DifferentialPrivacy,
+    PrivateAverages,
+    PrivateEngine,
+    check_hides_clients,
+)
 from .processes import Processes
 from .ranked import LostProcessError, RankedEngine, Ranks
 from .secure_mixing import check_secure, plan_sums
@@ -26,6 +32,7 @@ from .stacked import StackedEngine
 __all__ = [
     "Batches",
     "ClientBatch",
+    "ClientPrivacy",
     "DifferentialPrivacy",
     "Engine",
     "LazyBatches",
@@ -36,6 +43,7 @@ __all__ = [
     "Move",
     "Observation",
     "OnNonFinite",
+    "PrivateAverages",
     "PrivateEngine",
     "Processes",
     "RankedEngine",
@@ -45,6 +53,7 @@ __all__ = [
     "StackedEngine",
     "StepResult",
     "block_topic",
+    "check_hides_clients",
     "check_secure",
     "count_samples",
     "name_crossing",

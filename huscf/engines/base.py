@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from ..federation import ActivationSummary
 from ..methods import Average
 from ..parties import PerCluster
 from ..split import CutPlan
+
+if TYPE_CHECKING:
+    from .private import PrivateAverages
 
 OnNonFinite = Literal["stop", "drop"]
 ServerGradient = Literal["uniform", "samples"]
@@ -108,6 +111,8 @@ class Mixture:
             its own or those that another sends it.
         averages: Networks that are averaged otherwise than `clusters` and `weights` say.
         is_secure: Whether the server learns of the clients' blocks the sums over clusters alone.
+        private: Averages the clients' blocks so that single clients are hidden; it counts the
+            members of a cluster alike. None averages them plainly.
     """
 
     clusters: Mapping[int, int]
@@ -117,6 +122,7 @@ class Mixture:
     givers: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     averages: Mapping[str, Average] = field(default_factory=dict)
     is_secure: bool = False
+    private: "PrivateAverages | None" = None
 
     def average_of(self, network: str) -> Average:
         """Return how a network is averaged."""

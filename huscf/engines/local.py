@@ -25,9 +25,9 @@ from ..wire import SERVER, Kind, MemoryWire, Message, PartyId, Wire
 from .base import Batches, Engine, Mixture, Move, Observation, OnNonFinite, ServerGradient
 from .mixing import mix_over_wire
 from .moving import move_over_wire
-from .processes import Processes
+from .processes import Processes, State
 from .saved_state import get_state, set_structure
-from .secure_mixing import sum_in_process
+from .secure_mixing import SumRef, sum_in_process
 from .sharing import share_over_wire
 
 
@@ -231,9 +231,15 @@ class LocalEngine(Engine):
 
     def mix(self, mixture: Mixture) -> None:
         """Close a round: take over clusters, average within them, begin new statistics."""
-        mix_over_wire(self, mixture, sum_in_process(self, mixture) if mixture.is_secure else None)
+        mix_over_wire(self, mixture, self._average_apart(mixture))
         self.server.statistics.reset()
         self.on_new_structure()
+
+    def _average_apart(self, mixture: Mixture) -> Mapping[SumRef, State] | None:
+        """Return the means of clients' blocks, where these are not averaged in the clear."""
+        if mixture.private is not None:
+            return mixture.private.average_in_process(self, mixture)
+        return sum_in_process(self, mixture) if mixture.is_secure else None
 
     def share(self, network: str, classes: Mapping[int, Sequence[int]], number: int) -> None:
         """Let clients show a network, and get samples of the others' (`share_over_wire`)."""

@@ -51,9 +51,9 @@ def mix_over_wire(
     Args:
         engine: Whose parties.
         mixture: What is averaged.
-        sums: Where sums are secure, the means of what clients have added up. They stand for the
-            clients' copies, which then send nothing here; blocks that too few hold stay as they
-            are.
+        sums: Where sums are secure or averages private, the means over clients. They stand for
+            the clients' copies, which then send nothing here; blocks that too few hold stay as
+            they are.
     """
     server = engine.server
     diverged = [

@@ -78,34 +78,40 @@ class SumPlan:
 
 
 def plan_sums(plan: CutPlan, mixture: Mixture, averaged: Collection[str] = ()) -> SumPlan:
-    """Return who has to add up which blocks where sums are secure.
+    """Return who has to add up which blocks where sums are secure, or averages private.
 
-    Those who leave a block to the server have nothing to send, nor do those who do not count.
+    Those who leave a block to the server have nothing to send, nor do those who do not count;
+    in private averages all count.
 
     Args:
         plan: Cuts of all clients that are there.
         mixture: Clusters and weights.
         averaged: Networks of which there are moving averages too.
     """
-    from ..secure import LEAST_MEMBERS
-
+    least = 1 if mixture.private is not None else _least_members()
     members: dict[int, list[int]] = {}
     for client_id in plan.client_ids:
         members.setdefault(mixture.clusters[client_id], []).append(client_id)
     parts: dict[SumRef, tuple[int, ...]] = {}
     apart: dict[SumRef, tuple[int, ...]] = {}
     for cluster, every in sorted(members.items()):
-        own = [c for c in every if mixture.weights.get(c, 0) > 0]
+        own = [c for c in every if least == 1 or mixture.weights.get(c, 0) > 0]
         for network, count in plan.blocks:
             for block in range(count) if network not in mixture.givers else ():
                 holds = [block in plan.by_client[c].cuts.held(network, count) for c in own]
                 holders = tuple(c for c, h in zip(own, holds, strict=True) if h)
-                found = parts if len(holders) >= LEAST_MEMBERS else apart
+                found = parts if len(holders) >= least else apart
                 holdings = ("trained", "average") if network in averaged else ("trained",)
                 for holding in holdings if holders else ():
                     found[SumRef(cluster, holding, network, block)] = holders
     alone = frozenset(cluster for cluster, every in members.items() if len(every) == 1)
     return SumPlan(parts, apart, alone)
+
+
+def _least_members() -> int:
+    from ..secure import LEAST_MEMBERS
+
+    return LEAST_MEMBERS
 
 
 def check_secure(plan: CutPlan, mixture: Mixture) -> None:

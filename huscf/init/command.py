@@ -9,7 +9,7 @@ from ..check_data import print_domains
 from ..commands import CommandParser
 from ..errors import HuscfError
 from ..named_configs import list_shipped, name_all
-from ..user_paths import expand_path
+from ..user_paths import check_folder, expand_path
 from ..whole_files import write_text
 from .folders import Found, look
 from .templates import KINDS, fill
@@ -65,8 +65,7 @@ def main(arguments: Sequence[str]) -> int:
 def _check_output(output: Path) -> None:
     if output.exists() or output.is_symlink():
         raise HuscfError(f"output {output}: exists already; nothing was written")
-    if not output.parent.is_dir():
-        raise HuscfError(f"output {output}: the folder does not exist")
+    check_folder(output)
 
 
 def _write_for(kind: str, folder: Path | None, output: Path) -> str:

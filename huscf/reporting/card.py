@@ -206,7 +206,8 @@ def _describe_making(saved: SavedGAN, run: RunRecord | None) -> str:
     entries = run.provenance if run is not None else []
     rows = [] if run is None else [("run", run.name)]
     seed = str(saved.config.get("seed_everything", "-"))
-    if saved.config["model"].get("privacy") is not None:
+    sections = (saved.config["model"], saved.config.get("federation") or {})
+    if any(section.get("privacy") is not None for section in sections):
         seed = "kept back: the noise of differential privacy follows from it"
     rows.append(("seed", seed))
     rows += [(f"training, {key.replace('_', ' ')}", text) for key, text in _merge(entries).items()]

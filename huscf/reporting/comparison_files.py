@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HuscfError
+from ..user_paths import check_folder
 from ..whole_files import write_bytes, write_text
 from .comparison import (
     draw_comparison,
@@ -38,8 +39,7 @@ def check_outputs(paths: Sequence[Path]) -> None:
     for path in paths:
         if path.exists():
             raise HuscfError(f"output {path}: exists already; nothing was written")
-        if not path.parent.is_dir():
-            raise HuscfError(f"output {path}: the folder does not exist")
+        check_folder(path)
         if path.suffix.lower() not in ENDINGS:
             raise HuscfError(
                 f"output {path}: its ending says what is written: .png curves, .md Markdown, "

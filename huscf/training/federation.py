@@ -5,7 +5,15 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..engines import Mixture, Moments, Processes, count_samples, plan_sums
+from ..engines import (
+    ClientPrivacy,
+    Mixture,
+    Moments,
+    PrivateAverages,
+    Processes,
+    count_samples,
+    plan_sums,
+)
 from ..errors import HuscfError, check_complete, check_number
 from ..federation import (
     ClusteredPolicy,
@@ -61,10 +69,13 @@ class Federation:
         secure: Whether the clients of a cluster add up their blocks under masks that cancel out, so
             that the server learns the weighted sum alone; a block that fewer than three of a
             cluster hold stays as it is in that round. Needs the extra deploy.
+        privacy: Differential privacy of whole clients against whoever gets an average; None is
+            none. Needs a method that keeps all blocks at the clients, and the extra privacy.
         **kwargs: How clusters and weights are found, as of huscf.federation.ClusteredPolicy.
 
     Attributes:
         policy: What decides clusters and weights.
+        private: Averages so that whole clients are hidden; None where they are not.
         memory: What it remembers of earlier rounds.
         decision: What the last round decided; None before the first.
     """
@@ -79,6 +90,7 @@ class Federation:
         server: ServerCopies = "cluster",
         moments: Moments = "keep",
         secure: bool = False,
+        privacy: ClientPrivacy | None = None,
         **kwargs: Any,
     ) -> None:
         for name, value, least in (
@@ -100,6 +112,7 @@ class Federation:
         self.server = server
         self.moments: Moments = moments
         self.secure = secure
+        self.private = None if privacy is None else PrivateAverages(privacy)
         self.policy = ClusteredPolicy(**kwargs)
         if observe == "statistics" and self.policy.divergence == "positions":
             raise HuscfError(
@@ -130,17 +143,20 @@ class Federation:
             "label_counts": self._add_up_labels(),
             "compared": dict(self._compared),
             "chose_in": self._chose_in,
+            "private": None if self.private is None else self.private.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        older = {"compared", "chose_in"}  # what older checkpoints lack
+        older = {"compared", "chose_in", "private"}  # what older checkpoints lack
         check_complete(state_dict, self.state_dict().keys() - older)
         self.memory = PolicyMemory.from_state_dict(state_dict["memory"])
         self._saved_observer = state_dict["observer"]
         self.label_counts = dict(state_dict["label_counts"])
         self._compared = dict(state_dict.get("compared", {}))
         self._chose_in = state_dict.get("chose_in", 0)
+        if self.private is not None:
+            self.private.load_state_dict(state_dict.get("private"))
 
     def begin(self, module: FederatedRun) -> None:
         """Before the first step: keep the reference blocks, part whom the policy parts anyway.
@@ -166,16 +182,21 @@ class Federation:
             module.engine.set_clusters(clusters, self.per_cluster)
 
     def check_replanning(self, every_n_rounds: int) -> None:
-        """Refuse blocks that move between clients and server where sums are secure.
+        """Refuse blocks that move between clients and server where single ones are hidden.
 
         Args:
             every_n_rounds: How often that may be; 0 never.
         """
-        if self.secure and every_n_rounds:
+        hides = {"secure to false": self.secure, "privacy to null": self.private is not None}
+        for option in (option for option, is_set in hides.items() if is_set and every_n_rounds):
             raise HuscfError(
                 "replanning.every_n_rounds: moved blocks cross in the clear; set it to 0, or "
-                "federation.secure to false"
+                f"federation.{option}"
             )
+
+    def is_last_round(self) -> bool:
+        """Return whether the budget of privacy has room for the present round and no other."""
+        return self.private is not None and not self.private.allows(2)
 
     def observe_batch(
         self, module: FederatedRun, batch: Mapping[int, tuple[Tensor, Tensor]]
@@ -226,6 +247,8 @@ class Federation:
         result.figures["round"] = module.num_rounds
         result.figures.update({f"federation/{n}": v for n, v in decision.figures().items()})
         result.figures.update(module.engine.figures())
+        if self.private is not None:
+            result.figures.update(self.private.figures())
         if domains:
             result.figures["federation/ari"] = rand_index(decision.placed_clusters, domains)
         return result
@@ -268,6 +291,7 @@ class Federation:
             self.choose_givers(module, decision),
             self.choose_averages(module, decision),
             self.secure,
+            self.private,
         )
         module.engine.mix(mixture)
         self._share(module)

@@ -1,11 +1,12 @@
 """What a federation cannot do with a method, an engine or cuts: refused before the first step."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from ..engines import Mixture, Processes, check_secure
+from ..engines import Mixture, Processes, check_hides_clients, check_secure
 from ..errors import HuscfError
 from ..federation import check_server_copies
 from ..methods import Method
@@ -33,8 +34,13 @@ def check_federation(
     _check_method(federation, module)
     _check_privacy(federation, module)
     _check_boundary(federation, module)
+    if federation.secure or federation.private is not None:
+        _check_plain_means(federation, module)
     if federation.secure:
         _check_secure(federation, module, clusters)
+    if federation.private is not None:
+        _check_client_privacy(federation, module, clusters)
+        federation.private.begin(module.engine.plan.client_ids)
 
 
 def _check_processes(federation: "Federation", module: FederatedRun) -> None:
@@ -43,6 +49,7 @@ def _check_processes(federation: "Federation", module: FederatedRun) -> None:
         return
     refused = {
         "secure": federation.secure,
+        "privacy": federation.private is not None,
         "observe: statistics": federation.observe == "statistics",
     }
     for name in (name for name, is_set in refused.items() if is_set):
@@ -92,6 +99,59 @@ def _check_boundary(federation: "Federation", module: FederatedRun) -> None:
         )
 
 
+def _check_plain_means(federation: "Federation", module: FederatedRun) -> None:
+    """Refuse what gives single clients' blocks away beside their means over clusters."""
+    option = "federation.secure" if federation.secure else "federation.privacy"
+    if federation.moments == "average":
+        raise HuscfError(
+            f"{option}: moments are no sums over clients; set federation.moments to keep or reset"
+        )
+    method, networks = module.method, module.engine.plan.networks
+    name, rounds = type(method).__name__, range(100)
+    mixings = {method.mixing(n, number) for n in networks for number in rounds}
+    if mixings & {"swap", "share"}:
+        raise HuscfError(
+            f"{option}: {name} shows or passes on single clients' blocks, which no sum hides"
+        )
+    if type(method).average is not Method.average:
+        raise HuscfError(f"{option}: {name} averages in a way of its own")
+    if federation.policy.needs_updates or federation.policy.lets_choose:
+        raise HuscfError(
+            f"{option}: this federation.rule needs single clients' blocks or averages of its own; "
+            "take another"
+        )
+
+
+def _check_client_privacy(
+    federation: "Federation", module: FederatedRun, clusters: Mapping[int, int] | None
+) -> None:
+    """Refuse averages that follow from clients otherwise than by what is clipped and noised."""
+    if federation.secure:
+        raise HuscfError(
+            "federation.privacy: the server clips what single clients have changed, which secure "
+            "sums do not show it; set federation.secure to false"
+        )
+    policy = federation.policy
+    if policy.needs_features or policy.needs_labels:
+        raise HuscfError(
+            "federation.privacy: clusters or weights that are found in what clients send tell of "
+            "them: set federation.rule to OneCluster or GivenClusters of huscf.federation, and "
+            "weighting to uniform"
+        )
+    if policy.weighting != "uniform":
+        raise HuscfError(
+            "federation.privacy: one client's part in an average is bounded only where all count "
+            "alike; set federation.weighting to uniform"
+        )
+    sizes = Counter((clusters or {}).values())
+    if alone := [c for c, cluster in (clusters or {}).items() if sizes[cluster] == 1]:
+        raise HuscfError(
+            f"federation.privacy: client {alone[0]} is alone in its cluster, where no average "
+            "hides it; put it together with others"
+        )
+    check_hides_clients(module.engine.plan, module.engine.networks)
+
+
 def _check_secure(
     federation: "Federation", module: FederatedRun, clusters: Mapping[int, int] | None
 ) -> None:
@@ -100,26 +160,7 @@ def _check_secure(
         raise HuscfError(
             "federation.secure needs cryptography, of the extra deploy: pip install 'huscf[deploy]'"
         )
-    if federation.moments == "average":
-        raise HuscfError(
-            "federation.secure: moments are no sums over clients; set federation.moments to "
-            "keep or reset"
-        )
     method, networks = module.method, module.engine.plan.networks
-    name, rounds = type(method).__name__, range(100)
-    mixings = {method.mixing(n, number) for n in networks for number in rounds}
-    if mixings & {"swap", "share"}:
-        raise HuscfError(
-            f"federation.secure: {name} shows or passes on single clients' blocks, which no "
-            "sum hides"
-        )
-    if type(method).average is not Method.average:
-        raise HuscfError(f"federation.secure: {name} averages in a way of its own")
-    if federation.policy.needs_updates or federation.policy.lets_choose:
-        raise HuscfError(
-            "federation.secure: this federation.rule needs single clients' blocks or averages "
-            "of its own; take another"
-        )
     known = clusters or dict.fromkeys(module.engine.plan.client_ids, 0)
     even = Mixture(known, dict.fromkeys(known, 1.0))
     kept: dict[str, dict[int, int]] = {n: {} for n in networks if method.mixing(n, 0) == "keep"}

@@ -34,6 +34,10 @@ AUGMENTATION = ("--model.method.augmentation", "huscf.methods.DiscriminatorAugme
             "PflGan needs blocks that are swapped or kept",
         ),
         (("--model.method", "huscf.methods.HflGan"), "HflGan needs clients to remember outputs"),
+        (
+            ("--federation.privacy.delta", "1e-3"),
+            r"federation\.privacy: .*not have it yet",
+        ),
         (("--budget.max_mbytes", "5"), r"budget\.max_mbytes: sites train until trainer"),
         (("--trainer.max_epochs", "["), r"max_epochs is '\[', must be a whole number"),
     ],

@@ -178,3 +178,30 @@ def test_bad_input_is_refused_in_one_line(tmp_path, capsys, options, reason):
     error = capsys.readouterr().err
     assert code == 2 and reason in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--output", "no/such/folder/a.json"], "output no/such/folder/a.json: the folder does"),
+        (["--output", "there"], "output there: cannot be written (Is a directory)"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_one_line(
+    tmp_path, monkeypatch, capsys, arguments, reason
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    assert main(["leakage", "--config", "quickstart", *SIZES, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert reason in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["leakage", "check-data"])
+def test_without_data_it_says_how_to_give_them(capsys, command):
+    with pytest.raises(SystemExit) as stopped:
+        main([command])
+    assert stopped.value.code == 2
+    assert "the data are missing: give --config FILE, for instance --config quickstart" in (
+        capsys.readouterr().err
+    )

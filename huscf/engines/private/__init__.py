@@ -1,6 +1,13 @@
-"""Differential privacy of single records: clipped and noised gradients of whatever sees them."""
+"""Differential privacy, of single records by their gradients, and of whole clients by averages."""
 
+from .averages import PrivateAverages, check_hides_clients
 from .engine import PrivateEngine
-from .options import DifferentialPrivacy
+from .options import ClientPrivacy, DifferentialPrivacy
 
-__all__ = ["DifferentialPrivacy", "PrivateEngine"]
+__all__ = [
+    "ClientPrivacy",
+    "DifferentialPrivacy",
+    "PrivateAverages",
+    "PrivateEngine",
+    "check_hides_clients",
+]

@@ -5,15 +5,16 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from ...errors import HuscfError
-from .options import DifferentialPrivacy
+from .options import AccountantName, Budget
 
 
 class Exposure(NamedTuple):
-    """How often one client's records may have been looked at.
+    """How often what is kept private, a record or a client, may have been looked at.
 
     Args:
-        rate: Probability, in (0, 1], with which a record is in a step's batch.
-        num_steps: Steps that the client has taken.
+        rate: Probability, in (0, 1], with which a record is in a step's batch; 1 for a client,
+            which is in every round's average.
+        num_steps: Steps that the record's client has taken, or rounds.
     """
 
     rate: float
@@ -27,13 +28,13 @@ class Accountant:
         options: Noise, delta, and the budget.
     """
 
-    def __init__(self, options: DifferentialPrivacy) -> None:
+    def __init__(self, options: Budget) -> None:
         self.options = options
         self._epsilon = cache(self._count)
         self._limits: dict[float, tuple[int, int | None]] = {}
 
     def epsilon(self, exposures: Iterable[Exposure]) -> float:
-        """Return the largest epsilon of any client."""
+        """Return the largest epsilon of any exposure."""
         return max((self._epsilon(each) for each in keep_worst(exposures)), default=0.0)
 
     def allows(self, exposures: Iterable[Exposure]) -> bool:
@@ -80,7 +81,7 @@ def keep_worst(exposures: Iterable[Exposure]) -> list[Exposure]:
     return worst
 
 
-def make_counter(name: str) -> Callable[[], Any]:
+def make_counter(name: AccountantName) -> Callable[[], Any]:
     """Return what makes an accountant of the library.
 
     Raises:
@@ -90,7 +91,7 @@ def make_counter(name: str) -> Callable[[], Any]:
         from dp_accounting import pld, rdp
     except ImportError as error:
         raise HuscfError(
-            "model.privacy needs dp-accounting, which counts epsilon: pip install 'huscf[privacy]'"
+            "privacy needs dp-accounting, which counts epsilon: pip install 'huscf[privacy]'"
         ) from error
     # Whole orders alone: of others the library warns where many records are in every batch.
     orders = [*range(2, 64), *range(64, 257, 16), 512, 1024]

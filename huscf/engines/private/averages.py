@@ -1,0 +1,274 @@
+"""Averages that hide whole clients: what each has changed is clipped, and the mean is noised.
+
+A round's average of a cluster of n clients is, over all blocks together,
+
+    mean of what they last got + (1 / n) * sum of clip(what each has changed since) + noise
+
+where clip scales down to a norm of max_update_norm, and the noise is normal with a standard
+deviation of noise_multiplier * max_update_norm / n in every number. n counts every client of the
+cluster, also those that were away; these have changed nothing. So one client, there or not, moves
+the average by max_update_norm / n at most, which the noise is measured by. Moving averages are not
+sent: noise of their own would be most of what a next step changes in them. They begin anew from
+the average.
+
+Source: McMahan et al., ICLR 2018, arXiv:1710.06963, algorithm 1 with q = 1 and w_k = 1.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...errors import CheckpointError, HuscfError, check_complete
+from ...models import Network
+from ...parties import read_block
+from ...randomness import make_generator
+from ...split import CutPlan
+from ...wire import SERVER, Message
+from ..base import Mixture, block_topic
+from ..processes import State
+from ..secure_mixing import SumPlan, SumRef, plan_sums
+from .accounting import Accountant, Exposure
+from .options import ClientPrivacy
+
+if TYPE_CHECKING:
+    from ..local import LocalEngine
+
+#: What clients have sent, by client and block.
+Given = Mapping[tuple[int, SumRef], State]
+
+
+class PrivateAverages:
+    """Clips, averages and noises what clients have changed, and counts what that costs.
+
+    The server does it, which is trusted and sees every client's blocks.
+
+    Args:
+        options: What is guaranteed.
+
+    Attributes:
+        num_rounds: Averages that were handed out to every client.
+        received: What every client last got, by client and block; who is not in it has the weights
+            that all began with.
+        median_norm: Of what clients had changed in the last round, before it was clipped.
+    """
+
+    def __init__(self, options: ClientPrivacy) -> None:
+        self.options = options
+        self.accountant = Accountant(options)
+        self.num_rounds = 0
+        self.received: dict[int, dict[str, State]] = {}
+        self.median_norm = 0.0
+
+    # What it costs
+
+    def begin(self, client_ids: Collection[int]) -> None:
+        """Refuse, before anything is trained, a guarantee that says nothing or is used up.
+
+        Raises:
+            HuscfError: Naming the option.
+        """
+        options, count = self.options, len(client_ids)
+        assert options.delta is not None
+        if options.delta >= 1 / count:
+            raise HuscfError(
+                f"federation.privacy.delta is {options.delta:g}, and must be far below "
+                f"{1 / count:.2g}, 1 / the {count} clients, one of which it would allow to publish"
+            )
+        if not options.noise_multiplier:
+            return
+        spent, next_one = self.epsilon(0), self.epsilon(1)
+        if not self.allows(1):
+            raise HuscfError(
+                f"federation.privacy.max_epsilon is {options.max_epsilon:g}, of which {spent:.4g} "
+                f"is spent, and the next round would bring it to {next_one:.4g}: raise it, or "
+                "federation.privacy.noise_multiplier"
+            )
+
+    def epsilon(self, more: int) -> float:
+        """Return the epsilon of any client after so many more rounds."""
+        return self.accountant.epsilon([Exposure(1.0, self.num_rounds + more)])
+
+    def allows(self, more: int) -> bool:
+        """Return whether the budget has room for so many more rounds."""
+        return self.accountant.allows([Exposure(1.0, self.num_rounds + more)])
+
+    def figures(self) -> dict[str, float]:
+        """Return norms, and what any client has been exposed to, by column of metrics.csv."""
+        found = {"privacy/median_update_norm": self.median_norm}
+        if not self.options.noise_multiplier:
+            return found
+        assert self.options.delta is not None
+        return found | {
+            "privacy/client_epsilon": self.epsilon(0),
+            "privacy/client_delta": self.options.delta,
+        }
+
+    # A round
+
+    def average_in_process(self, engine: "LocalEngine", mixture: Mixture) -> dict[SumRef, State]:
+        """Let the clients of this process send their blocks; return their clusters' averages."""
+        plan = plan_sums(engine.plan, mixture, engine.method.averaged)
+        given: dict[tuple[int, SumRef], State] = {}
+        for ref, owners in _list_trained(plan):
+            topic = block_topic(ref.network, ref.holding)
+            for client_id in owners:
+                block = engine.client(client_id).blocks(ref.network)[ref.block]
+                message = Message(client_id, SERVER, "blocks", topic, read_block(block))
+                given[client_id, ref] = engine.wire.pass_on(message)
+        return self.average(mixture, plan, given, engine.networks, engine.seed)
+
+    def average(
+        self,
+        mixture: Mixture,
+        plan: SumPlan,
+        given: Given,
+        start: Mapping[str, Network],
+        seed: int,
+    ) -> dict[SumRef, State]:
+        """Return the clusters' averages, and remember that their members get them.
+
+        Args:
+            mixture: Clusters of all clients, also of those that are away.
+            plan: Who holds which blocks; trained ones are sent.
+            given: What they have sent.
+            start: The weights that all began with.
+            seed: Of the run.
+
+        Raises:
+            HuscfError: Where another round would exceed the budget.
+        """
+        if not self.allows(1):
+            raise HuscfError(
+                f"federation.privacy.max_epsilon {self.options.max_epsilon}: another round would "
+                "exceed it; trainer.min_epochs and min_steps must not ask for more"
+            )
+        before = {(c, ref): self._read_received(c, ref, start) for c, ref in given}
+        factors = self._find_factors(given, before)
+        counts = Counter(mixture.clusters.values())
+        found: dict[SumRef, State] = {}
+        for ref, owners in _list_trained(plan):
+            stream = make_generator(
+                seed, f"noise of averages, {ref.part}", self.num_rounds, ref.cluster
+            )
+            found[ref] = self._mix(
+                {c: given[c, ref] for c in owners},
+                {c: before[c, ref] for c in owners},
+                factors,
+                counts[ref.cluster],
+                stream,
+            )
+            for client_id in owners:
+                self.received.setdefault(client_id, {})[ref.part] = found[ref]
+        self.num_rounds += 1
+        return {ref: found[ref._replace(holding="trained")] for ref in plan.parts}
+
+    def _read_received(self, client_id: int, ref: SumRef, start: Mapping[str, Network]) -> State:
+        """Return a block as a client last got it."""
+        known = self.received.get(client_id, {}).get(ref.part)
+        return read_block(start[ref.network][ref.block]) if known is None else known
+
+    def _find_factors(self, given: Given, before: Given) -> dict[int, float]:
+        """Return by what each client's change is to be multiplied; 0 where it is not finite."""
+        squares: dict[int, float] = {}
+        for (client_id, ref), state in given.items():
+            own = before[client_id, ref]
+            each = (_change(state, own, name).square().sum().item() for name in own)
+            squares[client_id] = squares.get(client_id, 0.0) + sum(each)
+        most = self.options.max_update_norm
+        norms = {client_id: math.sqrt(square) for client_id, square in squares.items()}
+        self.median_norm = median(norms.values())
+        return {
+            client_id: most / max(norm, most) if math.isfinite(norm) else 0.0
+            for client_id, norm in norms.items()
+        }
+
+    def _mix(
+        self,
+        given: Mapping[int, State],
+        before: Mapping[int, State],
+        factors: Mapping[int, float],
+        count: int,
+        stream: torch.Generator,
+    ) -> State:
+        """Return one block's average over a cluster of so many clients."""
+        scale = self.options.noise_multiplier * self.options.max_update_norm / count
+        found = {}
+        for name, like in next(iter(before.values())).items():
+            total = torch.zeros(like.shape, dtype=torch.float64)
+            for client_id, state in given.items():
+                total += _wide(before[client_id][name]) / len(given)
+                if factor := factors[client_id]:
+                    total += _change(state, before[client_id], name) * (factor / count)
+            noise = torch.randn(like.shape, generator=stream, dtype=torch.float64)
+            found[name] = (total + scale * noise).to(like)
+        return found
+
+    # Checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many rounds were counted, by which noise, and what every client last got."""
+        return {
+            "num_rounds": self.num_rounds,
+            "noise_multiplier": self.options.noise_multiplier,
+            "received": dict(self.received),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            CheckpointError: Where it has rounds without this noise, which would be counted as if
+                they had it.
+        """
+        if state is None or state.get("noise_multiplier") != self.options.noise_multiplier:
+            had = "none" if state is None else state.get("noise_multiplier")
+            raise CheckpointError(
+                f"federation.privacy.noise_multiplier is {self.options.noise_multiplier:g}, and "
+                f"the checkpoint's rounds had {had}: keep that, or train anew"
+            )
+        check_complete(state, self.state_dict())
+        self.num_rounds = int(state["num_rounds"])
+        self.received = {int(c): dict(own) for c, own in state["received"].items()}
+
+
+def check_hides_clients(plan: CutPlan, networks: Mapping[str, Network]) -> None:
+    """Refuse networks of which more gets out than averages of parameters.
+
+    Raises:
+        HuscfError: Naming the network and its blocks.
+    """
+    for name in plan.networks:
+        if at_server := plan.server_blocks(name):
+            raise HuscfError(
+                f"federation.privacy: block {at_server[0]} of the {name} lies at the server and "
+                "learns from every client in every step, which no noise on averages hides: use "
+                "huscf.methods.FedGan (configs/private_clients.yaml), or a plan that leaves all "
+                "blocks to clients"
+            )
+        for index, block in enumerate(networks[name]):
+            for buffer_name, buffer in block.named_buffers():
+                if buffer.is_floating_point():
+                    raise HuscfError(
+                        f"federation.privacy: block {index} of the {name} keeps "
+                        f"{buffer_name.rsplit('.', 1)[-1]} of its batches, which is no weight to "
+                        "be clipped and noised: set norm of the network to group, and "
+                        "spectral_norm to false"
+                    )
+
+
+def _list_trained(plan: SumPlan) -> list[tuple[SumRef, tuple[int, ...]]]:
+    return [(ref, owners) for ref, owners in plan.parts.items() if ref.holding == "trained"]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.detach().double().cpu()
+
+
+def _change(state: State, before: State, name: str) -> Tensor:
+    """Return what was changed in a tensor, float64 on the CPU."""
+    return _wide(state[name]) - _wide(before[name])
