@@ -4,6 +4,7 @@ import socket
 
 from nvflare.fuel.f3.cellnet.cell import Cell
 from nvflare.fuel.f3.cellnet.core_cell import CoreCell
+from nvflare.fuel.f3.stats_pool import StatsPoolManager
 
 from huscf.deploy.nvflare_wire import NvflareExchange, NvflareServer
 
@@ -13,6 +14,7 @@ class NvflareNetwork(NvflareServer):
 
     def __init__(self, sessions, kit=None, port=0):
         CoreCell.ALL_CELLS.clear()  # of runs before: a name goes once in a process
+        StatsPoolManager.pools.clear()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
