@@ -138,7 +138,13 @@ def strip_data(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check(config: RunConfig) -> None:
     """Refuse what a run of NVFlare's cannot do."""
-    Trust().check({"model": {"method": config.method_values}}, "NVFlare's sites make huscf's own")
+    try:
+        Trust().check(config.method_values, "model.method")
+    except HuscfError as error:
+        raise HuscfError(
+            "model.method: names code outside huscf, which NVFlare's sites do not make; those of "
+            "huscf serve may --trust it"
+        ) from error
     if config.sites.metrics_port is not None:
         raise HuscfError("sites.metrics_port: NVFlare starts the server's part; leave it out")
 

@@ -1,9 +1,11 @@
 """Cells of NVFlare's in one process: what a job's processes have, without starting them."""
 
+import gc
 import socket
 
 from nvflare.fuel.f3.cellnet.cell import Cell
 from nvflare.fuel.f3.cellnet.core_cell import CoreCell
+from nvflare.fuel.f3.stats_pool import StatsPoolManager
 
 from huscf.deploy.nvflare_wire import NvflareExchange, NvflareServer
 
@@ -12,15 +14,19 @@ class NvflareNetwork(NvflareServer):
     """A cell of the server and one of each site."""
 
     def __init__(self, sessions, kit=None, port=0):
-        CoreCell.ALL_CELLS.clear()  # of runs before: a name goes once in a process
+        # Of runs before: a name goes once in a process.
+        CoreCell.ALL_CELLS.clear()
+        StatsPoolManager.pools.clear()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+            self.port = free.getsockname()[1]
         self.cells = {name: self.start(name) for name in ("server", *sessions.roster)}
         super().__init__(sessions, self.cells["server"], {name: name for name in sessions.roster})
 
     def start(self, name):
-        cell = Cell(fqcn=name, root_url=self.url, secure=False, credentials={})
+        cell = Cell(
+            fqcn=name, root_url=f"tcp://127.0.0.1:{self.port}", secure=False, credentials={}
+        )
         cell.start()
         return cell
 
@@ -30,3 +36,8 @@ class NvflareNetwork(NvflareServer):
     def stop(self, grace_s=0.0):
         for cell in reversed(self.cells.values()):
             cell.stop()
+        # NVFlare leaves the socket open at which its server's cell listens.
+        for one in [thing for thing in gc.get_objects() if type(thing) is socket.socket]:
+            is_open = one.family == socket.AF_INET and one.fileno() >= 0
+            if is_open and one.getsockname()[1] == self.port:
+                one.close()
