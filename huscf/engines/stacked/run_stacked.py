@@ -57,7 +57,7 @@ def run_stacked(
             apply_rules(blocks, stack, gathered)
         elif _is_labelled(blocks[0]):
             stack = _begin(_join(blocks, stack.by_client(), values[LABELS]))
-            for layers in zip(*(block.layers for block in blocks), strict=True):  # type: ignore[arg-type]
+            for layers in zip(*(block.layers for block in blocks), strict=True):
                 apply_rules(layers, stack, gathered)
         else:
             values[MAIN] = stack.by_client()
