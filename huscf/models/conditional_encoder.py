@@ -47,6 +47,7 @@ class LatentBlock(nn.Module):
 
     reads = (MAIN, EPSILON)
     writes = (MAIN, MEAN, LOG_VARIANCE)
+    samplewise = True
 
     def __init__(self, features: int, latent_dim: int) -> None:
         super().__init__()

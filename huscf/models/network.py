@@ -46,8 +46,11 @@ class Network(nn.ModuleList):
     activation. It takes one tensor and returns one, and the first takes labels too if its
     `forward` has room for two. A block that takes or returns others, such as a skip connection
     or a time embedding, names them in its attributes `reads` and `writes`, tuples of names in the
-    order of its arguments and results; the main tensor is "x". State keys begin with the block's
-    index, so the state of any run of blocks is named like the full network's.
+    order of its arguments and results; the main tensor is "x". A class of blocks with a `forward`
+    of its own may say `samplewise = True`: it treats every sample alone, draws nothing, and has
+    all its parameters in layers that it calls, so that several clients can run at once. State
+    keys begin with the block's index, so the state of any run of blocks is named like the full
+    network's.
 
     Args:
         blocks: The blocks in forward order.

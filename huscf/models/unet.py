@@ -70,6 +70,7 @@ class UNetStem(nn.Module):
 
     reads = (MAIN, LABELS, TIME)
     writes = (MAIN, "skip0")
+    samplewise = True
 
     def __init__(self, shape: SampleShape, width: int, map_size: int) -> None:
         super().__init__()
@@ -97,6 +98,7 @@ class UNetDown(nn.Module):
     """
 
     reads = (MAIN, TIME)
+    samplewise = True
 
     def __init__(self, channels_in: int, channels_out: int, level: int) -> None:
         super().__init__()
@@ -120,6 +122,7 @@ class UNetBottom(nn.Module):
     """
 
     reads = (MAIN, TIME)
+    samplewise = True
 
     def __init__(self, channels_in: int, channels_out: int, is_first: bool) -> None:
         super().__init__()
@@ -142,6 +145,8 @@ class UNetUp(nn.Module):
         level: Of the skip.
     """
 
+    samplewise = True
+
     def __init__(self, channels_in: int, channels_skip: int, channels_out: int, level: int) -> None:
         super().__init__()
         self.reads = (MAIN, f"skip{level}", TIME)
@@ -162,6 +167,7 @@ class UNetOut(nn.Module):
     """
 
     reads = (MAIN, "skip0", LABELS, TIME)
+    samplewise = True
 
     def __init__(self, channels_in: int, width: int, shape: SampleShape) -> None:
         super().__init__()
@@ -184,6 +190,8 @@ class ResidualLayer(nn.Module):
         channels_out: Channels behind, a multiple of 8.
         condition_dim: Length of the embeddings, even.
     """
+
+    samplewise = True
 
     def __init__(self, channels_in: int, channels_out: int, condition_dim: int) -> None:
         super().__init__()

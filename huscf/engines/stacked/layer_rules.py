@@ -18,6 +18,10 @@ LARGE_MAP = 2**16
 NARROW_CONVOLUTION = 1024
 NARROW_TRANSPOSED = 256
 
+#: Channels of one client that fill a processor's vectors: convolutions between multiples of it run
+#: as one up to twice the product, and in the usual layout.
+VECTOR_CHANNELS = 16
+
 #: Weights up to which separate linear layers are stacked for one batched product.
 SMALL_LINEAR = 2**14
 
@@ -33,10 +37,10 @@ class Stack:
     leaf, and changing a view in place makes autograd copy.
     """
 
-    def __init__(self, values: Tensor, count: int) -> None:
+    def __init__(self, values: Tensor, count: int, is_apart: bool = False) -> None:
         self.count = count
         self._values = values
-        self._is_apart = False
+        self._is_apart = is_apart
         self._is_fresh = False
 
     def beside(self) -> Tensor:
@@ -102,9 +106,15 @@ def _convolve(stack: Stack, layers: Layers, _: list[NormStats]) -> None:
 
 def _is_narrow(layer: _ConvNd) -> bool:
     is_plain = layer.groups == 1 and layer.padding_mode == "zeros" and layer.bias is not None
-    is_transposed = isinstance(layer, _ConvTransposeNd)
-    limit = NARROW_TRANSPOSED if is_transposed else NARROW_CONVOLUTION
+    if isinstance(layer, _ConvTransposeNd):
+        limit = NARROW_TRANSPOSED
+    else:
+        limit = NARROW_CONVOLUTION * (2 if _fills_vectors(layer) else 1)
     return is_plain and layer.in_channels * layer.out_channels <= limit
+
+
+def _fills_vectors(layer: _ConvNd) -> bool:
+    return layer.in_channels % VECTOR_CHANNELS == 0 == layer.out_channels % VECTOR_CHANNELS
 
 
 def _convolve_grouped(layers: Layers, values: Tensor) -> Tensor:
@@ -113,11 +123,12 @@ def _convolve_grouped(layers: Layers, values: Tensor) -> Tensor:
     assert isinstance(layer, _ConvNd)
     weight = torch.cat([each.weight for each in layers])  # type: ignore[misc]
     bias = torch.cat([each.bias for each in layers])  # type: ignore[misc]
-    if values.ndim == 4 and not isinstance(layer, _ConvTransposeNd):
+    is_transposed = isinstance(layer, _ConvTransposeNd)
+    if values.ndim == 4 and not is_transposed and not _fills_vectors(layer):
         values = values.contiguous(memory_format=torch.channels_last)
     names = ("stride", "padding", "dilation")
     settings = {name: getattr(layer, name) for name in names}
-    if isinstance(layer, _ConvTransposeNd):
+    if is_transposed:
         settings["output_padding"] = layer.output_padding
     outputs = _FUNCTIONS[type(layer)](values, weight, bias, groups=count, **settings)
     return outputs.contiguous()
@@ -174,6 +185,9 @@ def _normalize(stack: Stack, layers: Layers, gathered: list[NormStats]) -> None:
 def _normalize_groups(stack: Stack, layers: Layers, _: list[NormStats]) -> None:
     norm = layers[0]
     assert isinstance(norm, nn.GroupNorm)
+    if stack.count == 1 or norm is layers[1]:
+        stack.set_apart(norm(stack.apart()))
+        return
     weight, bias = (_gather(layers, name) for name in ("weight", "bias"))
     groups = stack.count * norm.num_groups
     stack.set_beside(functional.group_norm(stack.beside(), groups, weight, bias, norm.eps))
@@ -189,6 +203,21 @@ def _gather(layers: Layers, name: str) -> Tensor | None:
     return torch.cat([getattr(layer, name) for layer in layers])
 
 
+def _look_up(stack: Stack, layers: Layers, _: list[NormStats]) -> None:
+    labels = stack.by_client()
+    stack.set_apart(look_up_each(layers, labels).flatten(0, 1))  # type: ignore[arg-type]
+
+
+def look_up_each(embeddings: Sequence[nn.Embedding], labels: Tensor) -> Tensor:
+    """Look labels, (B, K, ...) int64, up in K clients' own embeddings; returns (B, K, ..., D)."""
+    if len(embeddings) == 1 or embeddings[0] is embeddings[1]:
+        return embeddings[0](labels)
+    count = embeddings[0].num_embeddings
+    offsets = count * torch.arange(len(embeddings), device=labels.device)
+    table = torch.cat([embedding.weight for embedding in embeddings])
+    return functional.embedding(labels + offsets.view(-1, *[1] * (labels.ndim - 2)), table)
+
+
 def _reshape(stack: Stack, layers: Layers, _: list[NormStats]) -> None:
     stack.set_apart(layers[0](stack.apart()), is_fresh=False)
 
@@ -197,7 +226,24 @@ RULES: dict[type[nn.Module], Callable[[Stack, Layers, list[NormStats]], None]] =
     **dict.fromkeys(_ELEMENTWISE, _change_values),
     **dict.fromkeys(_CONVOLUTIONS, _convolve),
     **dict.fromkeys(_NORMS, _normalize),
+    nn.Embedding: _look_up,
     nn.GroupNorm: _normalize_groups,
     nn.Linear: _multiply,
     **dict.fromkeys((nn.Flatten, nn.Unflatten, SqueezeLogit), _reshape),
 }
+
+
+def is_known(layer: nn.Module) -> bool:
+    """Return whether a layer has a rule, by which it treats every sample alone."""
+    if isinstance(layer, _BatchNorm):
+        is_samplewise = layer.track_running_stats and layer.momentum is not None
+    elif isinstance(layer, nn.Embedding):
+        changes = layer.max_norm is not None or layer.scale_grad_by_freq or layer.sparse
+        is_samplewise = layer.padding_idx is None and not changes
+    elif isinstance(layer, nn.Flatten):
+        is_samplewise = layer.start_dim >= 1
+    elif isinstance(layer, nn.Unflatten):
+        is_samplewise = isinstance(layer.dim, int) and layer.dim >= 1
+    else:
+        is_samplewise = True
+    return type(layer) in RULES and is_samplewise

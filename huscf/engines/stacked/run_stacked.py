@@ -1,16 +1,16 @@
 """Several clients' batches side by side through their blocks, each client normalised on its own."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...models import LABELS, MAIN, Carry, LabelledBlock, names_read, names_written, run_blocks
+from ...models import LABELS, MAIN, Carry, LabelledBlock, names_read, run_block, run_blocks
 from ...models.conditional_discriminator import DiscriminatorStem
 from ...models.conditional_generator import GeneratorStem
-from .layer_rules import RULES, Stack
+from .layer_rules import Stack, look_up_each
 from .norm_stats import NormStats
+from .side_by_side import apply_rules, is_plain, is_samplewise, put_side_by_side
 
 #: A client's blocks, by index in the full network.
 Column = Mapping[int, nn.Module]
@@ -19,18 +19,14 @@ Column = Mapping[int, nn.Module]
 def can_stack(blocks: Iterable[nn.Module]) -> bool:
     """Return whether these blocks may run several clients' batches at once.
 
-    True only for layers that are known to treat every sample alone and to draw no random
-    numbers, and for batch norms with running statistics. Subclasses, parametrised layers and
-    hooks may do anything, so they do not count as known.
+    True only where all is known to treat every sample alone and to draw no random numbers: layers
+    with a rule, batch norms with running statistics, and blocks that say so of themselves.
+    Subclasses, parametrised layers and hooks may do anything, so they do not count as known.
     """
     blocks = list(blocks)
     if any(_has_hooks(module) for block in blocks for module in block.modules()):
         return False
-    if any(hasattr(block, "reads") and not _is_labelled(block) for block in blocks):
-        return False
-    if any(names_written(block) != (MAIN,) for block in blocks):
-        return False
-    return all(type(layer) in RULES and _is_samplewise(layer) for layer in _layers(blocks))
+    return all(map(_is_known, blocks))
 
 
 def run_stacked(
@@ -53,19 +49,36 @@ def run_stacked(
     if not indices:
         return dict(carry)
     gathered: list[NormStats] = []
+    values = dict(carry)
     stack = _begin(carry[MAIN])
     for index in indices:
         blocks = [column[index] for column in columns]
-        if _is_labelled(blocks[0]):
-            stack = _begin(_join(blocks, stack.by_client(), carry[LABELS]))
-        for layers in zip(*(_layers([block]) for block in blocks), strict=True):
-            RULES[type(layers[0])](stack, layers, gathered)
+        if is_plain(blocks[0]):
+            apply_rules(blocks, stack, gathered)
+        elif _is_labelled(blocks[0]):
+            stack = _begin(_join(blocks, stack.by_client(), values[LABELS]))
+            for layers in zip(*(block.layers for block in blocks), strict=True):
+                apply_rules(layers, stack, gathered)
+        else:
+            values[MAIN] = stack.by_client()
+            values |= _run_forward(index, blocks, values, gathered)
+            stack = _begin(values[MAIN])
     if deferred is None:
         for statistics in gathered:
             statistics.update_running_stats()
     else:
         deferred += gathered
-    return {**carry, MAIN: stack.by_client()}
+    return {**values, MAIN: stack.by_client()}
+
+
+def _run_forward(
+    index: int, blocks: Sequence[nn.Module], carry: Carry, gathered: list[NormStats]
+) -> Carry:
+    """Return what blocks with a forward of their own write, by that of the first."""
+    given = {name: carry[name].flatten(0, 1) for name in names_read(index, blocks[0])}
+    given[MAIN] = given[MAIN].clone()
+    made = run_block(index, put_side_by_side(blocks, gathered), given)
+    return {name: tensor.unflatten(0, (-1, len(blocks))) for name, tensor in made.items()}
 
 
 def run_alone(column: Column, carry: Carry) -> Carry:
@@ -108,21 +121,13 @@ def _join(stems: Sequence[nn.Module], inputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _join_plane(stems: Sequence[nn.Module], samples: Tensor, labels: Tensor) -> Tensor:
-    planes = embed_each([stem.embedding for stem in stems], labels)  # type: ignore[misc]
+    planes = look_up_each([stem.embedding for stem in stems], labels)  # type: ignore[misc]
     planes = planes.view(*labels.shape, 1, *samples.shape[3:]).to(samples.dtype)
     return torch.cat([samples, planes], dim=2)
 
 
 def _join_noise(stems: Sequence[nn.Module], noise: Tensor, labels: Tensor) -> Tensor:
-    return torch.cat([embed_each([stem.embedding for stem in stems], labels), noise], 2)  # type: ignore[misc]
-
-
-def embed_each(embeddings: Sequence[nn.Embedding], labels: Tensor) -> Tensor:
-    """Look labels, (B, K) int64, up in K clients' own plain embeddings; returns (B, K, D)."""
-    count = embeddings[0].num_embeddings
-    offsets = count * torch.arange(len(embeddings), device=labels.device)
-    table = torch.cat([embedding.weight for embedding in embeddings])
-    return nn.functional.embedding(labels + offsets, table)
+    return torch.cat([look_up_each([stem.embedding for stem in stems], labels), noise], 2)  # type: ignore[misc]
 
 
 _JOINS: dict[type[nn.Module], Callable[[Sequence[nn.Module], Tensor, Tensor], Tensor]] = {
@@ -131,30 +136,16 @@ _JOINS: dict[type[nn.Module], Callable[[Sequence[nn.Module], Tensor, Tensor], Te
 }
 
 
+def _is_known(block: nn.Module) -> bool:
+    if _is_labelled(block):
+        return all(map(is_plain, block.layers))  # type: ignore[arg-type]
+    return is_samplewise(block)
+
+
 def _is_labelled(block: nn.Module) -> bool:
     return isinstance(block, LabelledBlock) and type(block).forward is LabelledBlock.forward
-
-
-def _layers(blocks: Iterable[nn.Module]) -> Iterator[nn.Module]:
-    for block in blocks:
-        if type(block) is nn.Sequential:
-            yield from _layers(block)
-        elif _is_labelled(block):
-            yield from _layers(block.layers)  # type: ignore[arg-type]
-        else:
-            yield block
 
 
 def _has_hooks(module: nn.Module) -> bool:
     ways = ("forward", "forward_pre", "backward", "backward_pre")
     return any(getattr(module, f"_{way}_hooks") for way in ways)
-
-
-def _is_samplewise(layer: nn.Module) -> bool:
-    if isinstance(layer, _BatchNorm):
-        return layer.track_running_stats and layer.momentum is not None
-    if isinstance(layer, nn.Flatten):
-        return layer.start_dim >= 1
-    if isinstance(layer, nn.Unflatten):
-        return isinstance(layer.dim, int) and layer.dim >= 1
-    return True

@@ -15,9 +15,11 @@ from huscf.methods import DiscriminatorAugmentation
 from huscf.models import ConditionalGenerator
 from huscf.split import ClientCuts, ClientPlan, CutPlan
 from huscf.wire import MemoryWire
-from tests.conftest import make_batch, make_gan
+from tests.conftest import SHAPE, make_batch, make_gan
 from tests.engines.cases import NAMES, restore, save
 from tests.engines.ranked.thread_ranks import run_on_ranks
+from tests.methods.test_family import make as make_split
+from tests.methods.test_family import make_flow, make_vae
 
 CUTS = {0: [1, 1, 1, 1], 1: [1, 1, 1, 1], 2: [2, 1, 1, 1], 3: [1, 1, 1, 1], 4: [2, 1, 1, 1]}
 #: Clusters that cross processes.
@@ -100,6 +102,18 @@ def test_rounds_are_the_same_bits_as_in_one_process(size, moments, cuts, gradien
     expected = run(make(**options))
     found = run_on_ranks([make(**options) for _ in range(size)], run)
     assert_same_run(expected, found)
+
+
+@pytest.mark.parametrize("make_method", [make_flow, make_vae])
+def test_methods_whose_blocks_have_a_forward_of_their_own_are_the_same_bits(make_method):
+    def make_module():
+        torch.manual_seed(0)
+        method = make_method()
+        halves = len(method.build_networks(SHAPE))
+        return make_split(method, {c: cuts[:2] * halves for c, cuts in CUTS.items()})
+
+    expected = train(make_module())
+    assert_same_run(expected, run_on_ranks([make_module() for _ in range(2)], train))
 
 
 def test_what_clients_remember_from_step_to_step_goes_along():

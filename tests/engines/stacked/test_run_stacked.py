@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from huscf.engines.stacked.run_stacked import can_stack, run_stacked
-from huscf.models import SqueezeLogit
+from huscf.models import Network, SqueezeLogit, UNet, run_blocks
 from huscf.models.conditional_discriminator import DiscriminatorStem
 from tests.conftest import SHAPE
 
@@ -119,6 +119,101 @@ def test_stacked_blocks_equal_separate_passes_in_order(shared):
                 torch.testing.assert_close(parameter.grad, wanted.grad, rtol=1e-4, atol=1e-5)
             for buffer, wanted in zip(block.buffers(), expected.buffers(), strict=True):
                 torch.testing.assert_close(buffer, wanted)
+
+
+class OwnForward(nn.Module):
+    """Says of itself that it treats every sample alone; norms and a list of layers inside."""
+
+    samplewise = True
+    reads = ("x", "labels")
+    writes = ("x", "seen")
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 3)
+        self.layers = nn.ModuleList([nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(inplace=True)])
+
+    def forward(self, values, labels):
+        seen = self.embedding(labels)
+        for layer in self.layers:
+            values = layer(values)
+        return values * seen[:, :, None, None], seen
+
+
+class Heir(OwnForward):
+    """Has a forward of its own, of which the base knows nothing."""
+
+    def forward(self, values, labels):
+        return super().forward(values - values.mean(0), labels)
+
+
+class OwnTensor(OwnForward):
+    samplewise = True
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+
+class Drops(OwnForward):
+    samplewise = True
+
+    def __init__(self):
+        super().__init__()
+        self.layers.append(nn.Dropout())
+
+
+def test_blocks_stack_by_their_own_word_alone():
+    assert can_stack([OwnForward()])
+    assert not can_stack([Heir()])
+    assert not can_stack([OwnTensor()])
+    assert not can_stack([Drops()])
+    counted = nn.Embedding(5, 3, padding_idx=0)
+    assert not can_stack([counted]) and can_stack([nn.Embedding(5, 3)])
+
+
+def separate_gradients(columns, carry, name):
+    """Outputs and gradients of one client after the other, and their columns."""
+    columns, found = copy.deepcopy(columns), []
+    for which, blocks in enumerate(columns):
+        own = {n: t.detach()[:, which].clone() for n, t in carry.items()}
+        own["x"].requires_grad_()
+        outputs = run_blocks(dict(enumerate(blocks)), {**own, "x": own["x"] * 1})
+        outputs[name].square().sum().backward()
+        found.append((outputs, own["x"].grad))
+    return columns, found
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("make_blocks", ["own", "unet"])
+def test_forwards_of_blocks_equal_separate_passes(make_blocks, count, shared):
+    def make():
+        return [OwnForward()] if make_blocks == "own" else list(UNet(SHAPE, width=16))
+
+    stream = torch.Generator().manual_seed(0)
+    first = make()
+    columns = [first if shared else make() for _ in range(count)]
+    channels = 2 if make_blocks == "own" else SHAPE.channels
+    carry = {
+        "x": torch.randn(4, count, channels, 8, 8, generator=stream, requires_grad=True),
+        "labels": torch.randint(0, 3, (4, count), generator=stream),
+        "time": torch.rand(4, count, generator=stream),
+    }
+    assert can_stack(first)
+    separate, expected = separate_gradients(columns, carry, "x")
+    outputs = run_stacked([dict(enumerate(blocks)) for blocks in columns], carry)
+    outputs["x"].square().sum().backward()
+    for which, (wanted, gradient) in enumerate(expected):
+        for name, value in wanted.items():
+            torch.testing.assert_close(outputs[name][:, which], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(carry["x"].grad[:, which], gradient, rtol=1e-4, atol=1e-4)
+    for one, other in zip(columns, separate, strict=True):
+        tensors = Network(one).named_parameters()
+        for (name, parameter), wanted in zip(tensors, Network(other).parameters(), strict=True):
+            torch.testing.assert_close(parameter.grad, wanted.grad, rtol=1e-3, atol=1e-4, msg=name)
+        for buffer, wanted in zip(Network(one).buffers(), Network(other).buffers(), strict=True):
+            torch.testing.assert_close(buffer, wanted)
 
 
 def test_deferred_statistics_follow_when_asked():
