@@ -1,6 +1,6 @@
 """What a step and a round of a configuration send, and how long that takes on slow links.
 
-    python benchmarks/link_sizes.py quickstart medical mnist_fashion     # a table in Markdown
+    python benchmarks/link_sizes.py quickstart medical quickstart+methods/vae    # in Markdown
 
 Runs one step and one average in one process, counts what crosses, and divides by the links' rates:
 no network is needed. Bytes are the same over a network but for headers.
@@ -38,8 +38,9 @@ class CountingWire(MemoryWire):
 
 def measure(name: str) -> list[tuple[str, float, float, int, float]]:
     """Return cuts, MB up and down a step, frames a step, and MB both ways a round, by kind."""
-    path = find_config(name)
-    config, data = read_run_config(["--config", str(path)]), read_datamodule([path], [])
+    paths = [find_config(part) for part in name.split("+")]
+    config = read_run_config([f"--config={path}" for path in paths])
+    data = read_datamodule(paths, [])
     sizes, shape = data.batch_sizes, data.sample_shape
     networks = build_networks(config.method, shape, config.seed)
     plan = config.plan.make_plan(request_plan(config.method, networks, shape, sizes, config.seed))

@@ -36,7 +36,8 @@ class RunFolder(RoundCallback):
     Args:
         name: Name of the run.
         share_generator: Whether `huscf export --client` may hand a client a full generator, the
-            server's blocks included.
+            server's blocks included; where clients are at sites, whether each site gets one when
+            the run ends.
 
     Attributes:
         config: The full resolved configuration as plain values, where the command line knows it.

@@ -67,20 +67,34 @@ class GrpcServer:
         self._server.stop(grace_s).wait()
 
     def _exchange(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        name = _name_peer(context)
+        name, is_current = _name_peer(context), False
         try:
-            with self._lock:  # or the end of the stream before would be taken for this one's
-                self.sessions.connect(name)
-                before, self._streams[name] = self._streams.get(name), context
+            self.sessions.check_known(name)
         except HuscfError as error:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
-        if before is not None:
-            before.cancel()
         # A stream can end while its thread waits for something to happen.
         context.add_callback(lambda: self._end(name, context))
         with contextlib.suppress(grpc.RpcError):
             for data in frames:
+                is_current = is_current or self._take_over(name, context, data)
                 yield self.sessions.handle(name, data)
+
+    def _take_over(self, name: str, context: grpc.ServicerContext, data: bytes) -> bool:
+        """Let a stream be its site's, if the frame is of the site's newest process.
+
+        The stream before is that of a process that is displaced, which hears so as its next
+        answer, or a broken one of the same process, which is ended.
+        """
+        whose = self.sessions.tell_process(name, data)
+        if whose is None:
+            return False
+        with self._lock:  # or the end of the stream before would be taken for this one's
+            if whose == "present":
+                self.sessions.connect(name)
+            before, self._streams[name] = self._streams.get(name), context
+        if before is not None and whose == "present":
+            before.cancel()
+        return True
 
     def _end(self, name: str, context: grpc.ServicerContext) -> None:
         with self._lock:

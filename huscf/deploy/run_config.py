@@ -106,6 +106,7 @@ class RunConfig:
         writes_page: Whether the run ends with report.html.
         root: Folder of runs.
         name: Of the run.
+        shares_generator: Whether sites get a whole generator at the run's end.
         num_threads: Inside torch's operators; 0 leaves torch's choice.
         values: The whole configuration as plain values.
     """
@@ -128,6 +129,7 @@ class RunConfig:
     writes_page: bool = True
     root: Path = Path("runs")
     name: str = "run"
+    shares_generator: bool = False
     num_threads: int = 0
     values: dict[str, Any] = field(default_factory=dict)
 
@@ -183,7 +185,7 @@ def read_run_config(arguments: Sequence[str], trust: Trust | None = None) -> Run
     return RunConfig(
         method=made.model.method,
         method_values=plain["model"]["method"],
-        plan=made.model.plan,
+        plan=made.model.plan or UniformPlan(),
         wire=made.model.wire,
         federation=made.federation,
         sites=sites,
@@ -196,9 +198,10 @@ def read_run_config(arguments: Sequence[str], trust: Trust | None = None) -> Run
         attendance=_read_attendance(data),
         evaluate_every_n_rounds=_read_count(sections["evaluation"], "every_n_rounds", 0),
         num_per_class=_read_count(sections["evaluation"], "num_per_class", 500),
-        writes_page=str(sections["report"].get("enabled", True)).lower() != "false",
+        writes_page=_read_flag(sections["report"], "enabled", True),
         root=Path(trainer.get("default_root_dir") or "runs"),
         name=str(sections["run"].get("name") or "run"),
+        shares_generator=_read_flag(sections["run"], "share_generator", False),
         num_threads=_read_count(sections["training"], "num_threads", 0),
         values=plain,
     )
@@ -227,7 +230,7 @@ def build_method(values: Mapping[str, Any], trust: Trust) -> Method:
 
 
 def check_method(method: Method) -> None:
-    """Refuse what clients at sites do not do yet.
+    """Refuse what clients at sites do not do, or not yet; sites ask too, before they begin.
 
     Raises:
         HuscfError: Naming the method and what it needs.
@@ -240,11 +243,12 @@ def check_method(method: Method) -> None:
         "blocks that are swapped or kept at a round's end": any(
             method.mixing(network, 1) != "average" for network in networks
         ),
+        "clients to send samples, labels or noise": "inputs" in method.kinds,
     }
     for need, is_needed in needs.items():
         if is_needed:
             raise HuscfError(
-                f"{type(method).__name__} needs {need}, which sites cannot: use huscf fit"
+                f"{type(method).__name__} needs {need}, which sites do not do: use huscf fit"
             )
 
 
@@ -253,7 +257,9 @@ def _make_parser() -> OneLineParser:
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_argument("--seed_everything", type=int, default=0)
     parser.add_argument("--model.method", type=Method, default={"class_path": _name(HuscfGan)})
-    parser.add_argument("--model.plan", type=PlanSource, default={"class_path": _name(UniformPlan)})
+    parser.add_argument(
+        "--model.plan", type=PlanSource | None, default={"class_path": _name(UniformPlan)}
+    )
     parser.add_argument("--model.server_gradient", type=ServerGradient, default="uniform")
     parser.add_argument("--model.on_nonfinite", type=OnNonFinite, default="stop")
     parser.add_argument("--model.wire", type=Wire | None, default=None)
@@ -311,6 +317,13 @@ def _read_attendance(data: Mapping[str, Any]) -> Attendance:
         return parser.instantiate_classes(parser.parse_object({"data": given})).data
     except ArgumentError as error:
         raise HuscfError(" ".join(str(error).split())) from error
+
+
+def _read_flag(section: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = str(default if section.get(key) is None else section[key]).lower()
+    if value not in ("true", "false"):
+        raise HuscfError(f"{key} is {value:.40}, must be true or false")
+    return value == "true"
 
 
 def _read_count(section: Mapping[str, Any], key: str, default: int) -> int:

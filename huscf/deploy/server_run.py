@@ -9,7 +9,7 @@ from typing import Any
 
 from ..callbacks.run_folder import write_yaml
 from ..engines import StepResult
-from ..engines.remote import RemoteEngine, Sessions
+from ..engines.remote import RemoteEngine, Sessions, hand_out
 from ..errors import HuscfError
 from ..methods import Method, build_networks, request_plan
 from ..models import SampleShape
@@ -237,6 +237,8 @@ class ServerRun:
             if federation.should_federate(self.epoch - 1) or self._is_over():
                 self._end_round()
         self._let_draw()
+        if self.config.shares_generator:
+            self._hand_out()
         if self.config.writes_page:
             self.say(f"page: {self.report.write_page()}")
         self.say(f"{self.num_rounds} rounds, {self.step} steps; run folder: {self.folder}")
@@ -301,6 +303,12 @@ class ServerRun:
         """Let the sites that want samples of the finished run draw them."""
         command = {"kind": "sample", "clusters": sorted(self.engine.clusters.items())}
         self.engine.let_sites_draw(command, self.config.sites.evaluation_timeout_s)
+
+    def _hand_out(self) -> None:
+        """Let the sites that are there have a whole generator."""
+        said = {"rounds": self.num_rounds, "step": self.step}
+        keepers = hand_out(self.engine, said, self.config.sites.evaluation_timeout_s)
+        self.say(f"a whole generator is at {', '.join(keepers) or 'no site'}")
 
     # Saving
 

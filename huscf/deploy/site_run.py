@@ -18,6 +18,7 @@ from ..engines.remote import (
     Rejoin,
     SiteHalf,
     SiteMembers,
+    fetch_generators,
     read_cuts,
 )
 from ..errors import CheckpointError, HuscfError
@@ -31,8 +32,9 @@ from ..wire import DefendedWire
 from ..wire.frames import find_zstd
 from .halves import Folder
 from .joining import digest_weights
-from .run_config import build_method
+from .run_config import build_method, check_method
 from .site_device import SiteDevice
+from .site_generator import write_generator
 from .site_samples import SiteData, SiteSampler, evaluate_site, write_site_samples
 
 #: What a half has of the clients beside their tensors.
@@ -117,6 +119,7 @@ class SiteRun:
         """Make the own half as the server says, and go on from where the run stands."""
         try:
             method = build_method(welcome["method"], self.trust)
+            check_method(method)
             shape = SampleShape(*welcome["shape"])
             blocks = tuple((str(name), int(count)) for name, count in welcome["blocks"])
             entries = read_cuts(welcome["cuts"], [name for name, _ in blocks])
@@ -149,6 +152,7 @@ class SiteRun:
             changes = ", ".join(f"{name} {value}" for name, value in wire.items() if value)
             self.say(f"what crosses is changed: {changes}")
         self.members = SiteMembers(self.half)
+        self._run_values = {"method": welcome["method"], "seed": seed}
         if not run_id.isalnum():
             raise HuscfError(f"the server names the run {run_id!r:.40}")
         self.kept = Folder(self.folder / run_id)
@@ -196,32 +200,34 @@ class SiteRun:
                 self.say(f"{command['kind']}: too late, going on with the next")
 
     def _do(self, command: Mapping[str, Any]) -> dict[str, Any]:
-        kind = command["kind"]
-        if kind == "step":
-            self._run_step(command)
-        elif kind == "close":
-            return {"diverged": self.half.list_diverged()}
-        elif kind == "give" or kind in SUM_COMMANDS:
-            return self._give(command)
-        elif kind == "take":
-            self.half.take(command, self.caller.ask)
-        elif kind == "measure":
-            return {"device": self._measure()}
-        elif kind == "move":
-            self.half.move(command["cuts"], self.caller.ask)
-            cuts = ", ".join(f"client {c}: {own}" for c, own in command["cuts"])
-            self.say(f"new cuts: {cuts}")
-        elif kind == "save":
-            self._save(int(command["step"]))
-        elif kind == "evaluate":
-            sampler = SiteSampler(self.half, self.caller.ask, self.noise_seed)
-            count, full = int(command["num_per_class"]), bool(command["full"])
-            return {"figures": evaluate_site(sampler, self._own_data(), count, full, self.say)}
-        elif kind == "sample":
-            self._draw(command)
-        else:
+        ask = self.caller.ask
+        tasks: dict[str, Callable[[Mapping[str, Any]], dict[str, Any] | None]] = {
+            "step": self._run_step,
+            "close": lambda _: {"diverged": self.half.list_diverged()},
+            "give": self._give,
+            "take": lambda command: self.half.take(command, ask),
+            "measure": lambda _: {"device": self._measure()},
+            "move": self._move,
+            "save": self._save,
+            "evaluate": self._evaluate,
+            "sample": self._draw,
+            "keep": self._keep,
+            **dict.fromkeys(SUM_COMMANDS, self._give),
+        }
+        task = tasks.get(kind := command["kind"])
+        if task is None:
             raise HuscfError(f"the server asks for {kind!r:.40}, which this version does not know")
-        return {}
+        return task(command) or {}
+
+    def _move(self, command: Mapping[str, Any]) -> None:
+        self.half.move(command["cuts"], self.caller.ask)
+        cuts = ", ".join(f"client {c}: {own}" for c, own in command["cuts"])
+        self.say(f"new cuts: {cuts}")
+
+    def _evaluate(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        sampler, count = self._make_sampler(), int(command["num_per_class"])
+        full = bool(command["full"])
+        return {"figures": evaluate_site(sampler, self._own_data(), count, full, self.say)}
 
     def _give(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Give blocks, in the clear or as the member of a sum, as the run was said to be."""
@@ -239,19 +245,32 @@ class SiteRun:
     def _own_data(self) -> SiteData:
         return SiteData(list(self.clients.values()), self.data)
 
+    def _make_sampler(self) -> SiteSampler:
+        return SiteSampler(self.half, self.caller.ask, self.noise_seed)
+
     def _draw(self, command: Mapping[str, Any]) -> None:
         """Draw the samples that this site wants of the run."""
         if not self.num_samples:
             return
-        clusters = {int(c): int(cluster) for c, cluster in command["clusters"]}
-        sampler = SiteSampler(self.half, self.caller.ask, self.noise_seed)
-        own, path = self._own_data(), self.kept.path
+        sampler, own, clusters = self._make_sampler(), self._own_data(), _read_clusters(command)
         try:
-            folder = write_site_samples(sampler, own, self.num_samples, clusters, path)
+            folder = write_site_samples(sampler, own, self.num_samples, clusters, self.kept.path)
         except (HuscfError, OSError) as error:
             self.say(f"no samples: {error}")
         else:
             self.say(f"samples: {folder}")
+
+    def _keep(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Write a whole generator, of own blocks and those that the server hands out."""
+        said = {**command, **self._run_values}
+        try:
+            engine = fetch_generators(self.half, _read_clusters(command), self.caller.ask)
+            path = write_generator(engine, self._own_data(), said, self.kept.path)
+        except (HuscfError, OSError) as error:
+            self.say(f"no whole generator: {error}")
+            return {}
+        self.say(f"a whole generator, for huscf generate: {path}")
+        return {"has_kept": True}
 
     def _run_step(self, command: Mapping[str, Any]) -> None:
         step = int(command["step"])
@@ -275,8 +294,8 @@ class SiteRun:
             sent, got = (count / 1e6 for count in self.caller.num_bytes)
             self.say(f"step {step + 1}: {figures}; sent {sent:.1f} MB, got {got:.1f} MB")
 
-    def _save(self, step: int) -> None:
-        state = self.half.get_state()
+    def _save(self, command: Mapping[str, Any]) -> None:
+        step, state = int(command["step"]), self.half.get_state()
         own = _pick(state, _BESIDE_TENSORS)
         site = {"step": step, "digests": self._digests(), **own}
         huscf = {"format": FORMAT, "site": site}
@@ -291,6 +310,10 @@ class SiteRun:
 def seed_of(secret: str | None, client_id: int, shared: int) -> int:
     """Return the seed of what a client draws: from the site's secret, or the run's seed."""
     return shared if secret is None else derive_seed(shared, f"secret {secret}", client_id)
+
+
+def _read_clusters(command: Mapping[str, Any]) -> dict[int, int]:
+    return {int(client_id): int(cluster) for client_id, cluster in command["clusters"]}
 
 
 def _pick(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

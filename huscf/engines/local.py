@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import PlanError
 from ..federation import ActivationStatistics, ActivationSummary
-from ..methods import Forward, Method, trace_inputs
+from ..methods import Forward, Method, find_drawn, trace_inputs
 from ..models import Carry, Network, SampleShape, run_to_draw
 from ..parties import (
     Client,
@@ -312,6 +313,16 @@ class LocalEngine(Engine):
             return run_to_draw(self.sampling_network(name, client_id), inputs, device)
 
         return run
+
+    def list_drawn(self) -> list[str]:
+        """Return the names, in a checkpoint, of the parties' tensors through which clients draw."""
+        starts = []
+        for network in find_drawn(self.method, self.networks):
+            holding = self.sampling_holding(network)
+            starts.append(f"server.{holding}.{network}.")
+            for end, client_id in product(("head", "tail"), self.plan.client_ids):
+                starts.append(f"clients.{client_id}.{holding}.{network}_{end}.")
+        return [name for name in self.parties.state_dict() if name.startswith(tuple(starts))]
 
     # Checkpoints
 

@@ -2,7 +2,7 @@
 
 from .augmentation import DiscriminatorAugmentation
 from .averages import Average
-from .base import Forward, Method, Mixing, Streams, run_whole, trace_inputs
+from .base import Forward, Method, Mixing, Streams, find_drawn, run_whole, trace_inputs
 from .fedgan import FedGan, FeGan
 from .flow_matching import FlowMatching
 from .hfl_gan import HflGan
@@ -44,6 +44,7 @@ __all__ = [
     "Streams",
     "Vae",
     "build_networks",
+    "find_drawn",
     "mean_discrepancy",
     "request_plan",
     "run_whole",

@@ -238,6 +238,19 @@ def trace_inputs(
     return found
 
 
+def find_drawn(method: Method, networks: Mapping[str, Network]) -> list[str]:
+    """Return the networks through which a method draws samples; changes nothing."""
+    made: dict[str, Carry] = {}
+
+    def run(network: str, inputs: Carry) -> Carry:
+        if network not in made:
+            made[network] = run_whole(networks[network], inputs)
+        return made[network]
+
+    method.sample(run, torch.zeros(1, dtype=torch.int64), torch.Generator())
+    return list(made)
+
+
 def run_whole(network: Network, inputs: Carry) -> Carry:
     """Run an uncut network in evaluation mode, without gradients; its modes stay as they were."""
     with evaluating(network):

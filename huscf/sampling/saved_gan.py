@@ -123,7 +123,7 @@ def load_gan(
     checkpoint = read_checkpoint(path)
     config, data = checkpoint.get("huscf_config"), checkpoint.get("huscf_data")
     if config is None or data is None:
-        raise CheckpointError(f"checkpoint {path}: was not made by huscf fit")
+        raise CheckpointError(f"checkpoint {path}: {_tell_half(checkpoint['huscf'])}")
     check_trained(checkpoint, path)
     trust = Trust(tuple(trusted))
     # Nothing else of the configuration is made.
@@ -133,7 +133,7 @@ def load_gan(
     try:
         with parsing(trust):
             shape = SampleShape(**data["sample_shape"])
-            module = _build_module({**model, **named}, shape, checkpoint, engine or "stacked")
+            module = _build_module({**model, **named}, shape, checkpoint, engine)
         spectrogram = data["spectrogram"] and LogMel(**data["spectrogram"])
         names = tuple(data["class_names"])
     except _MALFORMED as error:
@@ -168,6 +168,22 @@ def check_known(wanted: Sequence[int], known: Sequence[int], kind: str) -> None:
             raise HuscfError(f"there is no {kind} {number}; there are {_join(known)}")
 
 
+def _tell_half(saved: Mapping[str, Any]) -> str:
+    """Return what somebody can do who has half of a run, or none."""
+    if "site" in saved:
+        return (
+            "is a site's half, the server has the other blocks: draw with huscf join --samples "
+            "100, or let the server's run.yaml say run.share_generator: true, by which sites get "
+            "a generator.ckpt at the run's end"
+        )
+    if "server" in saved:
+        return (
+            "is the server's half, the sites have heads and tails: they draw, with huscf join "
+            "--samples 100"
+        )
+    return "was not made by huscf fit"
+
+
 class _CheckpointPlan(PlanSource):
     """The plan that a checkpoint holds."""
 
@@ -180,7 +196,10 @@ class _CheckpointPlan(PlanSource):
 
 
 def _build_module(
-    model: dict[str, Any], shape: SampleShape, checkpoint: dict[str, Any], engine: EngineName
+    model: dict[str, Any],
+    shape: SampleShape,
+    checkpoint: dict[str, Any],
+    engine: EngineName | None,
 ) -> SplitModule:
     plan = CutPlan.from_dict(checkpoint["huscf"]["engine"]["plan"])
     # Batches and sizes matter in training only.
@@ -193,9 +212,10 @@ def _build_module(
             _build(Method, model["method"]),
             plan=_CheckpointPlan(plan),
             wire=model["wire"] and _build(Wire, model["wire"]),
-            engine=engine,
+            engine=engine or "stacked",
             seed=model["seed"],
         )
+        module.only_draws = engine is None
         module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
     return module.eval()

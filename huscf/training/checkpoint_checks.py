@@ -25,9 +25,20 @@ def check_format(saved: Mapping[str, Any], owner: str) -> None:
         )
 
 
-def check_run(saved: Mapping[str, Any], method: Method) -> None:
-    """Raise a CheckpointError unless what a checkpoint holds of huscf is whole and of a method."""
+def check_run(saved: Mapping[str, Any], method: Method, only_draws: bool = False) -> None:
+    """Raise a CheckpointError unless what a checkpoint holds of huscf is whole and of a method.
+
+    Args:
+        saved: What it holds.
+        method: The run's.
+        only_draws: Whether a generator is enough.
+    """
     check_format(saved, "the checkpoint")
+    if saved.get("is_generator") and not only_draws:
+        raise CheckpointError(
+            "the checkpoint is a site's whole generator and no run: huscf generate and export "
+            "draw from it, and nothing else can"
+        )
     check_complete(saved, ("engine", "method", "num_rounds", "torch_rng"))
     if saved["method"] != type(method).__name__:
         raise CheckpointError(

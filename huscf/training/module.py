@@ -87,6 +87,10 @@ class SplitModule(EvaluatedModule):
             comparison with the paper's scores (docs/evaluation.md).
         inception: Weights with which test measures FID and KID too; None leaves them out.
         seed: Seed of initial weights, noise and sampling; linked to seed_everything.
+
+    Attributes:
+        only_draws: Whether it may be loaded from a whole generator and nothing else, as a site
+            of a run over a network has it.
     """
 
     def __init__(
@@ -126,6 +130,7 @@ class SplitModule(EvaluatedModule):
         self.num_rounds = 0
         self.last_losses: dict[str, float] = {}
         self._saved_optimizers: dict[str, Any] = {}
+        self.only_draws = False
         self.plan_source = plan or UniformPlan()
         options = (wire, server_gradient, on_nonfinite, self.seed)
         self.engine = self._build_engine(engine, batch_sizes, options, privacy)
@@ -247,12 +252,14 @@ class SplitModule(EvaluatedModule):
             CheckpointError: Where it is of another version, method, network or client list.
         """
         saved = checkpoint.get("huscf", {})
-        check_run(saved, self.method)
+        check_run(saved, self.method, self.only_draws)
         is_resumed = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
         new = self.engine.set_structure(saved["engine"], may_join=is_resumed)
-        fresh = tuple(f"parties.{name}" for name in new)
-        checkpoint["state_dict"] = add_fresh(checkpoint["state_dict"], self.state_dict(), fresh)
-        check_same_network(checkpoint["state_dict"], self.state_dict())
+        fresh, own = tuple(f"parties.{name}" for name in new), self.state_dict()
+        if saved.get("is_generator"):
+            fresh = tuple(own.keys() - {f"parties.{name}" for name in self.engine.list_drawn()})
+        checkpoint["state_dict"] = add_fresh(checkpoint["state_dict"], own, fresh)
+        check_same_network(checkpoint["state_dict"], own)
         self._saved_optimizers = saved["engine"]["optimizers"]
         self.num_rounds = saved["num_rounds"]
         torch.set_rng_state(saved["torch_rng"].cpu())

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ from .wire import MemoryWire
 #: Kinds whose tensors have a row for every sample, and what else can be defended.
 PER_SAMPLE = ("activations", "gradients")
 DEFENDED = (*PER_SAMPLE, "blocks")
+
+#: In place of bits of a number: as bfloat16, 16 bits with float32's range and no range beside it.
+BF16: Literal["bf16"] = "bf16"
+Bits = int | Literal["bf16"]
 
 #: What is sent beside a row of rounded numbers: its smallest and its step, as float32.
 _BYTES_PER_ROW = 8
@@ -44,14 +49,15 @@ class DefendedWire(MemoryWire):
             sample; else of the sample's own root mean square, or for blocks that of the tensor.
         bits: By kind (activations, gradients, blocks), bits of a number, 2 to 16, in both
             directions: each sample's numbers, or for blocks each tensor's, are rounded to evenly
-            spaced ones, and count so many bytes.
+            spaced ones, and count so many bytes. bf16 casts them to bfloat16, which keeps 8 bits
+            of precision at any size: half the bytes of float32.
     """
 
     def __init__(
         self,
         clip: dict[str, float] | None = None,
         noise: dict[str, float] | None = None,
-        bits: dict[str, int] | None = None,
+        bits: dict[str, Bits] | None = None,
     ) -> None:
         super().__init__()
         self.clip, self.noise, self.bits = dict(clip or {}), dict(noise or {}), dict(bits or {})
@@ -63,7 +69,10 @@ class DefendedWire(MemoryWire):
         for kind, strength in self.noise.items():
             check_number(f"wire.noise of {kind}", strength)
         for kind, count in self.bits.items():
-            check_count(f"wire.bits of {kind}", count, 2, 16)
+            if isinstance(count, str) and count != BF16:
+                raise HuscfError(f"wire.bits of {kind} is {count!r:.20}, must be bf16 or 2 to 16")
+            if count != BF16:
+                check_count(f"wire.bits of {kind}", count, 2, 16)
 
     def transmit(self, message: Message) -> Mapping[str, Tensor]:
         """Return the tensors as they arrive."""
@@ -78,7 +87,7 @@ class DefendedWire(MemoryWire):
         }
 
     def encode(self, message: Message) -> Mapping[str, Tensor]:
-        """Return what a network carries: of numbers that are rounded, their bits and range."""
+        """Return what a network carries: of numbers that are rounded, what is left of them."""
         bits = self.bits.get(message.kind)
         if not bits:
             return self.transmit(message)
@@ -89,6 +98,9 @@ class DefendedWire(MemoryWire):
                 carried[name] = tensor
                 continue
             rows = self._take_rows(message, tensor, stream)
+            if bits == BF16:
+                carried[name] = rows.reshape(tensor.shape).bfloat16()
+                continue
             low, step, levels = find_levels(rows, bits)
             carried[name] = pack_levels(levels, bits)
             carried[name + _SCALE] = torch.cat([low, step], 1)
@@ -103,6 +115,9 @@ class DefendedWire(MemoryWire):
             return found
         for name, spec in specs.items():
             if name not in found or not _is_defended(spec):
+                continue
+            if bits == BF16:
+                found[name] = found[name].to(spec.dtype)
                 continue
             if name + _SCALE not in found:
                 raise HuscfError(f"tensor {name} has no range")
@@ -122,11 +137,15 @@ class DefendedWire(MemoryWire):
         carried: dict[str, TensorSpec] = {}
         for name, spec in specs.items():
             carried[name] = spec
-            if _is_defended(spec):
-                count = spec.shape[0] if kind in PER_SAMPLE else 1
-                size = math.prod(spec.shape) // count
-                carried[name] = TensorSpec(torch.uint8, (count, math.ceil(size * bits / 8)))
-                carried[name + _SCALE] = TensorSpec(_dtype_of_rows(spec.dtype), (count, 2))
+            if not _is_defended(spec):
+                continue
+            if bits == BF16:
+                carried[name] = TensorSpec(torch.bfloat16, spec.shape)
+                continue
+            count = spec.shape[0] if kind in PER_SAMPLE else 1
+            size = math.prod(spec.shape) // count
+            carried[name] = TensorSpec(torch.uint8, (count, math.ceil(size * bits / 8)))
+            carried[name + _SCALE] = TensorSpec(_dtype_of_rows(spec.dtype), (count, 2))
         return carried
 
     def prepare(self, message: Message) -> Mapping[str, Tensor]:
@@ -143,6 +162,9 @@ class DefendedWire(MemoryWire):
             if not _is_defended(tensor):
                 total += tensor.nbytes
                 continue
+            if bits == BF16:
+                total += 2 * tensor.numel()
+                continue
             count = _count_rows(message, tensor)
             total += count * (math.ceil(tensor.numel() // count * bits / 8) + _BYTES_PER_ROW)
         return total
@@ -150,7 +172,7 @@ class DefendedWire(MemoryWire):
     def _change(self, message: Message, tensor: Tensor, stream: torch.Generator) -> Tensor:
         rows = self._take_rows(message, tensor, stream)
         if bits := self.bits.get(message.kind):
-            rows = round_rows(rows, bits)
+            rows = rows.bfloat16() if bits == BF16 else round_rows(rows, bits)
         return rows.reshape(tensor.shape).to(tensor.dtype)
 
     def _take_rows(self, message: Message, tensor: Tensor, stream: torch.Generator) -> Tensor:

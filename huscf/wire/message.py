@@ -16,7 +16,8 @@ PartyId = int | Literal["server"]
 #: What a message holds. A method declares which of them may cross in its runs.
 #: inputs: what enters a network: noise, labels, real samples. outputs: what leaves it: synthetic
 #: samples, logits. activations and gradients: at a cut. blocks: parameters and buffers that are
-#: averaged. moved_blocks: those that change hands for good, with their optimiser state.
+#: averaged. moved_blocks: those that change hands for good, with their optimiser state, and those
+#: of a generator that a site may have a whole.
 #: label_counts: how many samples of each class a client has. figures: other numbers that a client
 #: computes from its data. norms: of single samples' gradients, and by what these are clipped.
 #: statistics: sums over its activations, by which clients are compared.

@@ -21,11 +21,34 @@ from huscf.engines.remote import Caller
 from huscf.methods import build_networks
 
 ROSTER = {"site-a": (0,), "site-b": (1,)}
+WIDTH = {"init_args": {"width": 4, "depth": 4}}
+PAIR = {
+    "generator": {"class_path": "huscf.models.ConditionalGenerator", **WIDTH},
+    "discriminator": {"class_path": "huscf.models.ConditionalDiscriminator", **WIDTH},
+    "latent_dim": 8,
+}
+#: Arguments of tiny networks, by method.
+METHODS = {
+    "HuscfGan": PAIR,
+    "FedGan": PAIR,
+    "Vae": {
+        "encoder": {"class_path": "huscf.models.ConditionalEncoder", **WIDTH},
+        "decoder": {"class_path": "huscf.models.ConditionalGenerator", **WIDTH},
+    },
+    "FlowMatching": {
+        "denoiser": {"class_path": "huscf.models.UNet", "init_args": {"width": 8}},
+        "num_steps": 3,
+    },
+}
+
+
+def name_method(name):
+    """The section of a configuration that says which method is trained."""
+    return {"class_path": f"huscf.methods.{name}", "init_args": METHODS[name]}
 
 
 def write_config(path, data=None, model=None, **trainer):
     """Two clients, two rounds of two steps."""
-    width = {"init_args": {"width": 4, "depth": 4}}
     config = {
         "data": {
             "class_path": "huscf.datamodules.DigitsDataModule",
@@ -38,17 +61,7 @@ def write_config(path, data=None, model=None, **trainer):
             },
         },
         "model": {
-            "method": {
-                "class_path": "huscf.methods.HuscfGan",
-                "init_args": {
-                    "generator": {"class_path": "huscf.models.ConditionalGenerator", **width},
-                    "discriminator": {
-                        "class_path": "huscf.models.ConditionalDiscriminator",
-                        **width,
-                    },
-                    "latent_dim": 8,
-                },
-            },
+            "method": name_method("HuscfGan"),
             **(model or {}),
         },
         "federation": {

@@ -49,6 +49,9 @@ def test_a_device_that_becomes_slow_gives_its_blocks_to_the_server(deployment):
     assert all(float(row["plan/latency_s"]) > 0 for row in rows)
     assert CutPlan.load(folder / "plan.yaml") == first
     assert CutPlan.load(folder / "plan-round-0001.yaml") == last
+    listed = yaml.safe_load((folder / "plan-round-0001.yaml").read_text())["moved"]
+    assert {move["direction"] for move in listed} == {"uplink"}
+    assert sum(move["num_bytes"] for move in listed) == pytest.approx(moved[0] * 1e6)
     # Bytes that the traffic counter has of it are those of the table.
     sent = server.engine.wire.traffic.total(kinds=["moved_blocks"])
     assert sent == pytest.approx(moved[0] * 1e6)

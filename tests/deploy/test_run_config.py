@@ -38,6 +38,10 @@ AUGMENTATION = ("--model.method.augmentation", "huscf.methods.DiscriminatorAugme
             ("--federation.privacy.delta", "1e-3"),
             r"federation\.privacy: .*not have it yet",
         ),
+        (
+            ("--model.method", "huscf.methods.PooledGan"),
+            "PooledGan needs clients to send samples, labels or noise, which sites do not do",
+        ),
         (("--budget.max_mbytes", "5"), r"budget\.max_mbytes: sites train until trainer"),
         (("--trainer.max_epochs", "["), r"max_epochs is '\[', must be a whole number"),
     ],

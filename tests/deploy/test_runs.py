@@ -5,6 +5,7 @@ import csv
 import re
 import shutil
 import threading
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import numpy as np
@@ -20,13 +21,13 @@ from huscf.deploy.kits import add_kits
 from huscf.deploy.metrics_endpoint import MetricsEndpoint
 from huscf.deploy.server_report import read_figures
 from huscf.deploy.server_run import Stopped
-from huscf.deploy.site_run import seed_of
+from huscf.deploy.site_run import SiteRun, seed_of
 from huscf.engines.remote import PROTOCOL
 from huscf.errors import CheckpointError, HuscfError
 from huscf.provenance import read_provenance
 from huscf.wire.frames import Frame, FrameError, pack
 from tests.deploy import cases
-from tests.deploy.cases import ROSTER, Deployment, fit, write_config
+from tests.deploy.cases import ROSTER, Deployment, fit, name_method, write_config
 
 
 @pytest.fixture
@@ -118,6 +119,20 @@ def test_prometheus_finds_the_figures_of_a_run(deployment):
         assert found["huscf_site_present", row["site"]] == 0
         assert found["huscf_refused_frames_total", row["site"]] == 0
     assert {key[1] for key in found if key[0] == "huscf_loss"} == {"discriminator", "generator"}
+
+
+@pytest.mark.parametrize("method", ["FlowMatching", "Vae", "FedGan"])
+def test_other_methods_give_what_one_process_gives(method, tmp_path, monkeypatch):
+    options = {"model": {"method": name_method(method), "plan": None}}
+    (tmp_path / "one").mkdir()
+    one = fit(tmp_path / "one", **options)
+    deployment = Deployment(tmp_path, monkeypatch, **options)
+    server = deployment.start_server()
+    sites = [deployment.start_site(name) for name in ROSTER]
+    deployment.finish(*sites)
+    assert deployment.errors == []
+    assert_bit_equal(one["state_dict"], deployment.tensors(*sites))
+    assert server.engine.wire.traffic.state_dict() == one["huscf"]["engine"]["traffic"]
 
 
 def test_eight_sites_of_four_profiles_equal_one_process_over_a_smaller_wire(tmp_path, monkeypatch):
@@ -259,6 +274,41 @@ def test_sites_measure_and_draw_what_one_process_would(deployment, evaluated):
     with pytest.raises(FrameError, match="nobody was asked to draw"):
         frame = pack({"kind": "draw", "client": 0, "network": "generator", "count": 1})
         server.engine.answer("site-a", Frame(frame))
+
+
+@pytest.mark.parametrize(
+    ("method", "line"),
+    [
+        ("PooledGan", "PooledGan needs clients to send samples, labels or noise, which sites do"),
+        ("FedGan", "the server's welcome is malformed: KeyError('shape')"),
+    ],
+)
+def test_a_site_refuses_a_method_that_would_send_its_samples(tmp_path, method, line):
+    """Whatever the server says: it is looked at before anything is made or sent."""
+    config = write_config(tmp_path / "run.yaml")
+    said = {"class_path": f"huscf.methods.{method}", "init_args": {}}
+    caller = SimpleNamespace(join=lambda description: {"method": said}, probe=None)
+    site = SiteRun(read_datamodule([config], []), [0], None, tmp_path, caller)
+    with pytest.raises(HuscfError, match=re.escape(line)):
+        site.run()
+
+
+def test_a_newer_process_takes_over_and_the_older_ends_with_one_line(deployment):
+    """While the run is set up, and while it goes on."""
+    server = deployment.start_server("--trainer.max_epochs=8", "--sites.step_timeout_s=1")
+    first = deployment.start_site("site-a")
+    assert server.sessions.wait_for(lambda: "site-a" in server.roll.joined, 10)
+    second = deployment.start_site("site-a")
+    first.thread.join(10)
+    assert not first.thread.is_alive() and second.thread.is_alive()
+    other = deployment.start_site("site-b")
+    assert server.sessions.wait_for(lambda: len(server.have_saved) == 2, 20)
+    third = deployment.start_site("site-a")
+    deployment.finish(first, second, third, other, timeout_s=60)
+    ends = [str(error) for error in deployment.errors]
+    assert ends == ["another process has joined under this site's name; this one ends"] * 2
+    assert not any("no connection" in line for line in deployment.lines)
+    assert server.sessions.refused.total() == 0 and server.step == 16
 
 
 def test_a_site_that_dies_while_it_measures_is_not_waited_for(deployment, monkeypatch):

@@ -8,6 +8,17 @@ from huscf.deploy import grpc_wire
 from huscf.deploy.grpc_wire import GrpcServer
 
 
+def make_sessions(connect, disconnect):
+    """Sessions of one site whose present process dials again."""
+    return SimpleNamespace(
+        check_known=lambda name: None,
+        tell_process=lambda name, data: "present",
+        handle=lambda name, data: b"answer",
+        connect=connect,
+        disconnect=disconnect,
+    )
+
+
 def test_the_end_of_the_stream_before_does_not_end_the_presence_of_the_new_one(monkeypatch):
     monkeypatch.setattr(grpc_wire, "_name_peer", lambda context: "site")
     server = GrpcServer.__new__(GrpcServer)
@@ -19,11 +30,9 @@ def test_the_end_of_the_stream_before_does_not_end_the_presence_of_the_new_one(m
         threads[0].join(timeout=0.2)
         events.append("there")
 
-    server.sessions = SimpleNamespace(
-        connect=connect, disconnect=lambda name: events.append("lost")
-    )
+    server.sessions = make_sessions(connect, lambda name: events.append("lost"))
     server._lock, server._streams = threading.Lock(), {"site": old}
-    assert list(server._exchange(iter(()), new)) == []
+    assert list(server._exchange(iter([b"frame"]), new)) == [b"answer"]
     threads[0].join()
     assert events == ["there"]
     assert server._streams == {"site": new}
@@ -35,13 +44,13 @@ def test_a_stream_that_ends_first_leaves_the_new_one_there(monkeypatch):
     old, new, events, threads = MagicMock(), MagicMock(), [], []
 
     def disconnect(name):
-        threads.append(threading.Thread(target=list, args=(server._exchange(iter(()), new),)))
+        threads.append(threading.Thread(target=list, args=(server._exchange(iter([b""]), new),)))
         threads[0].start()
         threads[0].join(timeout=0.2)
         events.append("lost")
 
     connect = lambda name: events.append("there")  # noqa: E731
-    server.sessions = SimpleNamespace(connect=connect, disconnect=disconnect)
+    server.sessions = make_sessions(connect, disconnect)
     server._lock, server._streams = threading.Lock(), {"site": old}
     server._end("site", old)
     threads[0].join()

@@ -80,6 +80,10 @@ class Site:
                     answer = self.members.answer(command, ask)
         except Dismissed as goodbye:
             self.reason = str(goodbye)
+        except HuscfError as error:
+            if "another process" not in (reason := str(error)):
+                raise
+            self.reason = reason
 
 
 class Server:
@@ -208,8 +212,9 @@ def test_two_rounds_equal_those_of_one_process(roster, norm, moments):
     [
         {"bits": {"activations": 8, "gradients": 6, "blocks": 8}},
         {"clip": {"activations": 0.5}, "noise": dict.fromkeys(DEFENDED, 0.2)},
+        {"bits": {"activations": "bf16", "gradients": "bf16", "blocks": 16}},
     ],
-    ids=["bits", "noise"],
+    ids=["bits", "noise", "bf16"],
 )
 @pytest.mark.parametrize("moments", ["keep", "average"])
 def test_a_wire_that_changes_what_crosses_changes_it_as_in_one_process(options, moments):
@@ -610,9 +615,22 @@ def test_the_newest_process_of_a_site_displaces_the_one_before():
         site = server.sites["b"]
         liar = Liar(server, "b")
         assert liar.join()["kind"] == "welcome"
-        with pytest.raises(HuscfError, match="another process has joined"):
-            site.caller.ask("bye", {})
+        site.thread.join(10)
+        assert site.reason == "another process has joined under this site's name; this one ends"
         assert server.sessions.present() == ["a"]
+        # Nor does it come back as it was, while the newer one is there.
+        keys = {"old": site.caller._session, "new": liar.session, "newest": "e" * 32}
+        found = {
+            (age, kind): server.sessions.tell_process("b", pack({"kind": kind, "session": key}))
+            for age, key in keys.items()
+            for kind in ("join", "ready")
+        }
+        assert found == {
+            **dict.fromkeys([("old", "join"), ("old", "ready"), ("newest", "ready")]),
+            **dict.fromkeys([("new", "join"), ("new", "ready")], "present"),
+            ("newest", "join"): "new",
+        }
+        assert server.sessions.tell_process("b", b"nothing") is None
 
 
 def test_a_server_that_was_started_anew_asks_to_join_again():

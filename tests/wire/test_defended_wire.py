@@ -83,7 +83,7 @@ def test_rounded_numbers_count_their_bits_and_each_sample_s_range():
     assert arrived["step"] == 4 and arrived["count"] == 7
 
 
-@pytest.mark.parametrize("bits", [2, 3, 8, 11, 16])
+@pytest.mark.parametrize("bits", [2, 3, 8, 11, 16, "bf16"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["activations", "blocks"])
 def test_what_a_network_carries_becomes_what_arrives(kind, dtype, bits):
@@ -112,6 +112,23 @@ def test_what_a_network_carries_becomes_what_arrives(kind, dtype, bits):
     assert one.traffic.state_dict() == sender.traffic.state_dict()
     if dtype != torch.float64:  # whose ranges are float64, which is not counted
         assert sum(t.nbytes for t in carried.values()) == sender.measure(message)
+
+
+def test_bf16_rounds_to_the_nearest_of_8_bits_and_halves_the_bytes():
+    wire = DefendedWire(bits={"activations": "bf16", "gradients": "bf16"})
+    # Between 1 and 2 the step is 2 ** -7; a tie goes to the even one, and range is float32's.
+    given = torch.tensor([[1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-7], [3e38, -1e-38, 100.3]])
+    wanted = torch.tensor([[1.0, 1 + 2**-6, 1 + 2**-7], [3e38, -1e-38, 100.5]])
+    arrived = wire.pass_on(up(given))["x"]
+    assert arrived.dtype == torch.float32
+    torch.testing.assert_close(arrived, wanted, rtol=2**-9, atol=0)
+    assert torch.equal(arrived[0], wanted[0]) and arrived[1, 2] == 100.5
+    assert wire.traffic.total() == given.nbytes // 2
+    carried = wire.depart(up(given, "gradients"))
+    assert carried["x"].dtype == torch.bfloat16 and carried.keys() == {"x"}
+    broken = torch.tensor([[torch.nan, torch.inf]])
+    found = wire.pass_on(up(broken))["x"]
+    assert found[0, 0].isnan() and found[0, 1].isinf()  # which the server looks for
 
 
 def test_what_a_network_carries_of_no_number_is_no_number():
@@ -186,6 +203,7 @@ def test_half_precision_and_integers_pass():
         ({"noise": {"labels": 1.0}}, "wire.noise: there is no labels here"),
         ({"noise": {"blocks": -1.0}}, "wire.noise of blocks is -1.0, must be a finite number >= 0"),
         ({"clip": {"gradients": 0}}, "wire.clip of gradients is 0, must be > 0"),
+        ({"bits": {"activations": "fp16"}}, "wire.bits of activations is 'fp16', must be bf16 or"),
         ({"bits": {"activations": 1}}, "wire.bits of activations is 1, must be >= 2 and <= 16"),
     ],
 )

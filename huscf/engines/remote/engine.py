@@ -42,6 +42,7 @@ class RemoteEngine(LocalEngine):
         notes: What a user should hear of, until somebody has told it.
         waited_s: How long the server waited for sites since the last round, by what for.
         owed: Blocks that have moved to clients whose sites have not saved them yet.
+        lent: The server's own that clients may have now, to draw without it.
         is_drawing: Whether sites may draw now, since no step is running.
     """
 
@@ -69,6 +70,7 @@ class RemoteEngine(LocalEngine):
         self._diverged: frozenset[int] = frozenset()
         self._given: dict[BlockRef, State] = {}
         self.owed: dict[BlockRef, State] = {}
+        self.lent: dict[BlockRef, State] = {}
         self._wanted: dict[BlockRef, bool] = {}
         self._wanted_as: Kind = "blocks"
         self._taken: dict[BlockRef, State] = {}
@@ -338,7 +340,7 @@ class RemoteEngine(LocalEngine):
             return {"kind": "ok"}, {}
         if header["kind"] == "fetch":
             kind: Kind = "blocks" if ref in self._taken else "moved_blocks"
-            state = self._taken.get(ref, self.owed.get(ref))
+            state = self._taken.get(ref, self.lent.get(ref, self.owed.get(ref)))
             if state is None:
                 raise FrameError(f"fetch: nothing of block {ref.block} for client {ref.client_id}")
             message = Message(SERVER, ref.client_id, kind, topic, state)

@@ -18,6 +18,8 @@ no stream is idle for long.
                                          save      write the own half
                                          sum_*     secure sums (secure_sums.py): `block` for each
                                          evaluate  measure the own samples: `draw` for them
+                                         sample    draw samples of the finished run: `draw`
+                                         keep      keep a whole generator: `fetch` for its blocks
                                          bye       leave, with the reason
     observe, forward, backward         ok, with tensors; or dropped: out of this step
     finish (losses of a phase)         commit: step your networks; wait; or dropped
@@ -36,7 +38,7 @@ from ...wire.frames import FrameError
 ValueT = TypeVar("ValueT")
 
 #: Version of the frames; both ends have the same.
-PROTOCOL = 3
+PROTOCOL = 4
 #: The largest content of a probe, in bytes.
 MAX_PROBE = 4 << 20
 

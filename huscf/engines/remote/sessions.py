@@ -2,10 +2,10 @@
 
 import secrets
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -76,6 +76,8 @@ class Sessions:
         self.poll_s = poll_s
         self._on_request, self._on_join, self._on_event = on_request, on_join, on_event
         self._sessions: dict[str, Session] = {}
+        # Keys of the latest: a site may join as often as it likes, and shall fill no memory by it.
+        self._displaced = {name: deque[str](maxlen=100) for name in roster}
         self._changed = threading.Condition()
         self._num_commands = 0
 
@@ -93,14 +95,40 @@ class Sessions:
         self.num_bytes[name, "down"] += len(reply)
         return reply
 
+    def check_known(self, name: str) -> None:
+        """Raise a HuscfError where the roster does not name a site."""
+        if name not in self.roster:
+            raise HuscfError(f"{name}: not in the roster of this server")
+
+    def tell_process(self, name: str, data: bytes) -> Literal["new", "present"] | None:
+        """Return of which process of a site a frame is.
+
+        Args:
+            name: Of the site.
+            data: The frame.
+
+        Returns:
+            "new" for one that joins, "present" for the one that is known, None for another: it has
+            been displaced, has not joined yet, or sends what is no frame.
+        """
+        try:
+            header = Frame(data).header
+        except FrameError:
+            return None
+        with self._changed:
+            session = self._sessions.get(name)
+            if session is not None and header.get("session") == session.key:
+                return "present"
+            is_displaced = header.get("session") in self._displaced[name]
+        return "new" if header.get("kind") == "join" and not is_displaced else None
+
     def connect(self, name: str) -> None:
         """Note that a site's stream has begun.
 
         Raises:
             HuscfError: Where the roster does not name it.
         """
-        if name not in self.roster:
-            raise HuscfError(f"{name}: not in the roster of this server")
+        self.check_known(name)
         with self._changed:
             if session := self._sessions.get(name):
                 session.is_connected = True
@@ -219,12 +247,16 @@ class Sessions:
         """Take a new process of a site for the site; the one before is displaced."""
         header, key = frame.header, frame.header["session"]
         with self._changed:
+            if key in self._displaced[name]:
+                return pack({"kind": "displaced", "seq": header["seq"]})
             known = self._sessions.get(name)
             if known is None or known.key != key:
                 # It draws its own key, so that a join that is repeated is the same one.
                 if len(key) != 32:
                     raise FrameError("join: a session has a key of 32 signs")
                 self._on_event(name, "joined" if known is None else "joined anew")
+                if known is not None:
+                    self._displaced[name].append(known.key)
                 known = self._sessions[name] = Session(key, description=header)
                 self._changed.notify_all()
         try:
@@ -292,8 +324,15 @@ class Sessions:
             session.is_ready = True
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: session.command is not None or self.closed is not None, self.poll_s
+                lambda: (
+                    session.command is not None
+                    or self.closed is not None
+                    or self._sessions.get(name) is not session
+                ),
+                self.poll_s,
             )
+            if self._sessions.get(name) is not session:
+                return {"kind": "displaced"}, {}
             if self.closed is not None:
                 return self._say_bye(name, session)
             if session.command is None:
