@@ -104,6 +104,31 @@ def test_what_is_no_guarantee_is_refused_before_anything_is_trained(work, capsys
     assert not list(work.glob("runs/*/metrics.csv"))
 
 
+@pytest.mark.parametrize(
+    ("changed", "option", "reason"),
+    [
+        (
+            "--model.privacy.noise_multiplier=8",
+            "model.privacy.noise_multiplier",
+            "model.privacy.noise_multiplier is 8, and the checkpoint's steps had 1: keep that",
+        ),
+        (
+            "--data.batch_size=2",
+            "data.batch_size",
+            "batches of client 0 have 2 records, and those of the checkpoint's steps, which "
+            "model.privacy has counted, had 4: keep that",
+        ),
+    ],
+)
+def test_steps_are_not_counted_by_noise_or_batches_that_they_did_not_have(
+    work, capsys, changed, option, reason
+):
+    assert main(command("--trainer.max_epochs", "1")) == 0
+    again = command("--ckpt_path", "runs/run-1/checkpoints/last.ckpt", changed)
+    assert reason in refuse([*again, "--allow_changed", option], capsys)
+    assert [row["round"] for row in read_rows("run-1")] == ["1"]
+
+
 def test_without_the_extra_it_says_what_to_install(work, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
     assert "pip install 'huscf[privacy]'" in refuse(command(), capsys)
