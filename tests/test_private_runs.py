@@ -64,7 +64,8 @@ def test_a_run_says_epsilon_every_round_and_goes_on_bit_for_bit(work, capsys):
     assert [float(row["privacy/epsilon"]) for row in read_rows("half-1")] == epsilons
     drawn = ["generate", "--ckpt_path=runs/whole-1", "--output=drawn", "--num_samples=10"]
     assert main(drawn) == 0
-    assert "| seed | kept back" in Path("drawn/README.md").read_text()
+    card = Path("drawn/README.md").read_text()
+    assert "| seed | kept back" in card and "privacy covers what was trained, not the fig" in card
 
 
 def test_training_ends_with_the_budget_and_a_round_and_cannot_go_on(work, capsys):
