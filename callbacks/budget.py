@@ -1,18 +1,20 @@
 """Ends training at equal cost: after so many bytes, or so many seconds of given devices."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from ..errors import HuscfError, check_number
 from ..methods import request_plan
 from ..named_configs import find_config
 from ..planning import DevicesFile, PlanOptions, PlanSubject, measure_latency
 from ..training import SplitModule
+from .base import RoundCallback
 from .clustered_federation import ClusteredFederation
 
 
-class Budget(Callback):
+class Budget(RoundCallback):
     """Ends training where its cost is spent, so that runs of several methods end alike.
 
     The round that is under way is closed, evaluated and saved.
@@ -46,6 +48,21 @@ class Budget(Callback):
         self.max_simulated_s = max_simulated_s
         self.devices = None if devices is None else _load_devices(devices)
         self.step_s = 0.0
+        self._spent = {"mbytes": 0.0, "next_s": 0.0}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the bytes as the last step ended, and the seconds that the next would lead to."""
+        return dict(self._spent)
+
+    def explain_stop(self, state_dict: Mapping[str, Any]) -> str:
+        """Return the budget that a run in this state has spent."""
+        mbytes, next_s = (float(state_dict.get(name, 0)) for name in self._spent)
+        if self.max_mbytes is not None and mbytes >= self.max_mbytes:
+            return f"budget.max_mbytes {self.max_mbytes:g}: {mbytes:.4g} are spent"
+        if self.max_simulated_s is not None and next_s > self.max_simulated_s:
+            limit = f"budget.max_simulated_s {self.max_simulated_s:g}"
+            return f"{limit}: another step would lead to {next_s:.4g} s"
+        return ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Work out what a step takes on the devices; refuse what cannot be counted."""
@@ -71,11 +88,9 @@ class Budget(Callback):
     ) -> None:
         """Let training end where the budget is spent, or another step would exceed it."""
         assert isinstance(pl_module, SplitModule)
-        if self.max_mbytes is not None:
-            trainer.should_stop |= pl_module.wire.traffic.total() >= 1e6 * self.max_mbytes
-        if self.max_simulated_s is not None:
-            next_s = (trainer.global_step + 1) * self.step_s
-            trainer.should_stop |= next_s > self.max_simulated_s
+        self._spent["mbytes"] = pl_module.wire.traffic.total() / 1e6
+        self._spent["next_s"] = (trainer.global_step + 1) * self.step_s
+        trainer.should_stop |= bool(self.explain_stop(self._spent))
 
 
 def _load_devices(path: str) -> DevicesFile:

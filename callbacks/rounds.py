@@ -62,7 +62,8 @@ class RoundEarlyStopping(EarlyStopping, RoundCallback):
         """Return the patience where it is used up."""
         num_worse = state_dict.get("wait_count")
         is_over = type(num_worse) is int and self.patience <= num_worse
-        return f"patience {self.patience} of RoundEarlyStopping" if is_over else ""
+        reason = f"patience {self.patience} of RoundEarlyStopping, as no round was better"
+        return reason if is_over else ""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn where there was nothing to look at."""

@@ -265,8 +265,7 @@ class HuscfCLI(LightningCLI):
             check_unfinished(checkpoint, self.trainer, path, is_unclosed)
             if option := find_stop(self.trainer, checkpoint):
                 raise NothingLeft(
-                    f"nothing is left to do: {path} was ended by {option}, as no round was better; "
-                    "raise that to go on"
+                    f"nothing is left to do: {path} was ended by {option}; raise that to go on"
                 )
 
     def before_validate(self) -> None:

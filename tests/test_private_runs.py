@@ -64,7 +64,8 @@ def test_a_run_says_epsilon_every_round_and_goes_on_bit_for_bit(work, capsys):
     assert [float(row["privacy/epsilon"]) for row in read_rows("half-1")] == epsilons
     drawn = ["generate", "--ckpt_path=runs/whole-1", "--output=drawn", "--num_samples=10"]
     assert main(drawn) == 0
-    assert "| seed | kept back" in Path("drawn/README.md").read_text()
+    card = Path("drawn/README.md").read_text()
+    assert "| seed | kept back" in card and "privacy covers what was trained, not the fig" in card
 
 
 def test_training_ends_with_the_budget_and_a_round_and_cannot_go_on(work, capsys):
@@ -102,6 +103,31 @@ def test_training_ends_with_the_budget_and_a_round_and_cannot_go_on(work, capsys
 def test_what_is_no_guarantee_is_refused_before_anything_is_trained(work, capsys, options, message):
     assert message in refuse(command(*options), capsys)
     assert not list(work.glob("runs/*/metrics.csv"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "option", "reason"),
+    [
+        (
+            "--model.privacy.noise_multiplier=8",
+            "model.privacy.noise_multiplier",
+            "model.privacy.noise_multiplier is 8, and the checkpoint's steps had 1: keep that",
+        ),
+        (
+            "--data.batch_size=2",
+            "data.batch_size",
+            "batches of client 0 have 2 records, and those of the checkpoint's steps, which "
+            "model.privacy has counted, had 4: keep that",
+        ),
+    ],
+)
+def test_steps_are_not_counted_by_noise_or_batches_that_they_did_not_have(
+    work, capsys, changed, option, reason
+):
+    assert main(command("--trainer.max_epochs", "1")) == 0
+    again = command("--ckpt_path", "runs/run-1/checkpoints/last.ckpt", changed)
+    assert reason in refuse([*again, "--allow_changed", option], capsys)
+    assert [row["round"] for row in read_rows("run-1")] == ["1"]
 
 
 def test_without_the_extra_it_says_what_to_install(work, capsys, monkeypatch):

@@ -33,6 +33,10 @@ LIMITS = """\
 - Not for decisions about single people, such as diagnoses.
 - Nothing here is a proof of privacy. The figures above say what was checked, and no more."""
 
+PRIVATE_LIMIT = """
+- Differential privacy covers what was trained, not the figures here, which records give as well:
+  take them out before this file is given away, where that matters."""
+
 USES = {
     "samples": "Trying out methods and pipelines, teaching, and adding to real training data where "
     "a check on real test data shows that it helps.",
@@ -61,7 +65,7 @@ def render_card(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str
         ("Memorisation check", _describe_memorisation(facts, saved, run)),
         ("Audit", _describe_audit(run)),
         ("Intended use", USES[facts.kind]),
-        ("Limits", LIMITS),
+        ("Limits", LIMITS + (PRIVATE_LIMIT if _is_private(saved) else "")),
         ("Licence", _describe_licence(facts.licence)),
         ("How it was made", _describe_making(saved, run)),
     ]
@@ -206,8 +210,7 @@ def _describe_making(saved: SavedGAN, run: RunRecord | None) -> str:
     entries = run.provenance if run is not None else []
     rows = [] if run is None else [("run", run.name)]
     seed = str(saved.config.get("seed_everything", "-"))
-    sections = (saved.config["model"], saved.config.get("federation") or {})
-    if any(section.get("privacy") is not None for section in sections):
+    if _is_private(saved):
         seed = "kept back: the noise of differential privacy follows from it"
     rows.append(("seed", seed))
     rows += [(f"training, {key.replace('_', ' ')}", text) for key, text in _merge(entries).items()]
@@ -215,6 +218,12 @@ def _describe_making(saved: SavedGAN, run: RunRecord | None) -> str:
     written = ", ".join(f"{key} {now[key]}" for key in ("huscf", "torch"))
     rows.append(("written by", f"{written}, commit {now['commit']}" if now["commit"] else written))
     return make_markdown_table(("", ""), rows)
+
+
+def _is_private(saved: SavedGAN) -> bool:
+    """Return whether records, or whole clients, were kept private."""
+    sections = (saved.config["model"], saved.config.get("federation") or {})
+    return any(section.get("privacy") is not None for section in sections)
 
 
 def _merge(entries: Sequence[Entry]) -> Entry:

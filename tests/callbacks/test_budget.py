@@ -30,7 +30,7 @@ def devices(tmp_path):
     return str(path)
 
 
-def test_a_run_ends_with_the_step_that_spends_its_bytes(tmp_path):
+def test_a_run_ends_with_the_step_that_spends_its_bytes(tmp_path, capsys):
     """A step of a client: two batches of 4 samples of 64 floats down with labels, one up."""
     step = 8 * (3 * 4 * 64 * 4 + 2 * 4 * 8)
     tiny = ["--trainer.max_epochs=3", "--data.init_args.batch_size=4", "--samples.every_n_rounds=0"]
@@ -39,11 +39,22 @@ def test_a_run_ends_with_the_step_that_spends_its_bytes(tmp_path):
     tiny += [f"--model.method.init_args.{n}.init_args.width=4" for n in NETWORKS]
     tiny += [f"--trainer.default_root_dir={tmp_path / 'runs'}"]
     budget = f"--budget.max_mbytes={2.5 * step / 1e6}"
-    assert main(["fit", "--config", QUICKSTART, "--config", MDGAN, *tiny, budget]) == 0
+    fit = ["fit", "--config", QUICKSTART, "--config", MDGAN, *tiny]
+    assert main([*fit, budget]) == 0
     (path,) = tmp_path.glob("runs/*/metrics.csv")
     (row,) = csv.DictReader(path.read_text().splitlines())
     assert row["step"] == "3"
     assert float(row["traffic/mbytes"]) > 3 * step / 1e6, "its round was closed"
+    again = [*fit, f"--ckpt_path={path.parent}"]
+    before = path.read_text()
+    capsys.readouterr()
+    assert main([*again, budget]) == 0
+    spent = f"was ended by budget.max_mbytes {2.5 * step / 1e6:g}: {3 * step / 1e6:.4g} are spent"
+    assert f"{spent}; raise that to go on" in " ".join(capsys.readouterr().out.split())
+    assert path.read_text() == before
+    more = f"--budget.max_mbytes={2 * float(row['traffic/mbytes'])}"
+    assert main([*again, more, "--trainer.max_steps=5"]) == 0
+    assert [row["step"] for row in csv.DictReader(path.read_text().splitlines())] == ["3", "5"]
 
 
 class PretendTrainer:
@@ -73,6 +84,9 @@ def test_a_run_ends_where_another_step_would_take_the_devices_too_long(devices):
         budget.on_train_batch_end(trainer, module)
         ends.append(trainer.should_stop)
     assert ends == [False, False, True, True], "three steps fit"
+    reason = budget.explain_stop(budget.state_dict())
+    assert reason.endswith(f"another step would lead to {5 * step_s:.4g} s")
+    assert not Budget(max_simulated_s=6 * step_s, devices=devices).explain_stop(budget.state_dict())
     with pytest.raises(HuscfError, match="a single step takes"):
         Budget(max_simulated_s=step_s / 2, devices=devices).on_train_start(trainer, module)
 

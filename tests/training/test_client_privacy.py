@@ -76,7 +76,8 @@ def test_a_run_says_epsilon_every_round_and_goes_on_bit_for_bit(work, capsys):
     names = [name for name in one if name.startswith("parties.clients.0.")]
     assert all(torch.equal(one[n], one[n.replace("clients.0", "clients.3")]) for n in names)
     assert main(["generate", "--ckpt_path=runs/whole-1", "--output=drawn", "--num_samples=10"]) == 0
-    assert "| seed | kept back" in Path("drawn/README.md").read_text()
+    card = Path("drawn/README.md").read_text()
+    assert "| seed | kept back" in card and "privacy covers what was trained, not the fig" in card
 
 
 def test_training_ends_with_the_last_round_of_the_budget_and_cannot_go_on(work, capsys):

@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import is_parametrized
 
-from ...errors import HuscfError
+from ...errors import CheckpointError, HuscfError
 from ...methods import Method, Phase
 from ...models import Carry, Network, SampleShape, run_blocks
 from ...parties.sample_gradients import note_layers, sum_weighted
@@ -206,3 +207,31 @@ def _measure(phase: Phase, networks: Mapping[str, Network], private: Carry) -> T
 
 def _flatten(gradient: Tensor | None, parameter: Tensor) -> Tensor:
     return torch.zeros(parameter.numel()) if gradient is None else gradient.flatten()
+
+
+def check_same_noise(
+    state: Mapping[str, Any], noise_multiplier: float, batch_sizes: Mapping[int, int]
+) -> None:
+    """Refuse to count a checkpoint's steps by other noise or batches than they had.
+
+    Args:
+        state: Of the engine; older ones do not tell.
+        noise_multiplier: The present one.
+        batch_sizes: Expected records of a batch, by client, now.
+
+    Raises:
+        CheckpointError: Naming the option.
+    """
+    had = state.get("private_noise", noise_multiplier)
+    if had != noise_multiplier:
+        raise CheckpointError(
+            f"model.privacy.noise_multiplier is {noise_multiplier:g}, and the checkpoint's steps "
+            f"had {had:g}: keep that, or train anew"
+        )
+    for client_id, size in state.get("private_batches", {}).items():
+        if batch_sizes.get(client_id, size) != size:
+            raise CheckpointError(
+                f"data.batch_size: batches of client {client_id} have {batch_sizes[client_id]} "
+                f"records, and those of the checkpoint's steps, which model.privacy has counted, "
+                f"had {size}: keep that, or train anew"
+            )

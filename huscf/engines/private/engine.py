@@ -34,6 +34,7 @@ from ..serial import Gradients, SerialEngine
 from .accounting import Accountant, Exposure
 from .checks import (
     check_data,
+    check_same_noise,
     check_samplewise,
     find_free_passes,
     find_private_phase,
@@ -246,16 +247,23 @@ class PrivateEngine(SerialEngine):
     # Checkpoints
 
     def get_state(self) -> dict[str, Any]:
-        """Return what is not in the parties' parameters, and how many steps were taken."""
-        return {**super().get_state(), "private_steps": dict(self.num_steps)}
+        """Return what is not in the parties' parameters, and how many steps of what were taken."""
+        return {
+            **super().get_state(),
+            "private_steps": dict(self.num_steps),
+            "private_noise": self.privacy.noise_multiplier,
+            "private_batches": dict(self.batch_sizes),
+        }
 
     def set_structure(self, state: Mapping[str, Any], may_join: bool = False) -> tuple[str, ...]:
         """Take over plan, clusters, counters, and the steps that were taken.
 
         Raises:
-            CheckpointError: Where the checkpoint's steps were not counted.
+            CheckpointError: Where the checkpoint's steps were not counted, or had other noise or
+                batches, so that they would be counted as if they had these.
         """
         check_complete(state, ["private_steps"])
+        check_same_noise(state, self.privacy.noise_multiplier, self.batch_sizes)
         fresh = super().set_structure(state, may_join)
         self.num_steps |= {int(c): int(count) for c, count in state["private_steps"].items()}
         return fresh
