@@ -22,6 +22,7 @@ LAYERS = [
     "bounded_files",
     "provenance",
     "run_lock",
+    "signals",
     "trust",
     "models",
     "split",

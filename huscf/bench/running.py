@@ -28,8 +28,10 @@ from .grid import Cell
 #: Longest line of a run that failed.
 _MAX_REASON = 300
 
-#: Seconds that an interrupted run has to save what it has.
-END_WITHIN_S = 5.0
+#: Seconds after which an interrupted run is told to end, if Ctrl-C has not reached it too.
+TELL_AFTER_S = 5.0
+#: Seconds that it then has to save what it has.
+END_WITHIN_S = 60.0
 
 Report = Callable[[str], None]
 
@@ -226,9 +228,12 @@ class Children:
         with self._lock:
             self._is_ended = True
         for child in self._all:
-            for hurry in (child.terminate, child.kill):
+            for hurry, patience_s in (
+                (child.terminate, TELL_AFTER_S),
+                (child.kill, END_WITHIN_S),
+            ):
                 try:
-                    child.wait(END_WITHIN_S)
+                    child.wait(patience_s)
                     break
                 except subprocess.TimeoutExpired:
                     hurry()

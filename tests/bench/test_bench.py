@@ -329,7 +329,7 @@ def test_a_stop_ends_the_runs_and_begins_no_other(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(running, "_run", run)
-    monkeypatch.setattr(running, "END_WITHIN_S", 0.1)
+    monkeypatch.setattr(running, "TELL_AFTER_S", 0.1)
     cells = Grid.load([write(tmp_path / "b.yaml")], seeds=list(range(5))).list_cells()
     with pytest.raises(KeyboardInterrupt):
         run_cells(cells, tmp_path, stop, jobs=2)
