@@ -19,6 +19,7 @@ from ..check_data import read_datamodule
 from ..engines.remote import Caller
 from ..errors import HuscfError, make_printable
 from ..trust import Trust
+from .halves import Folder
 from .join_options import JoinOptions
 from .kits import check_roster
 from .nvflare_wire import NvflareExchange, NvflareServer
@@ -34,7 +35,7 @@ TASK, CELL = "huscf", "cell"
 REASON = "huscf_reason"
 #: Folder of the run in the job's at the server, and of halves in a site's workspace.
 FOLDER = "huscf"
-#: Seconds in which the server's part ends once no site is left.
+#: Seconds in which the server's part ends once no site is left, or the run has ended.
 _END_S = 30.0
 
 
@@ -76,18 +77,19 @@ class ServerPart(Controller):
         except HuscfError as error:
             self.system_panic(str(error), fl_ctx)
             return
-        leader = threading.Thread(target=self._lead, args=(self._run,), daemon=True)
-        leader.start()
         task = Task(
             TASK,
             Shareable({CELL: fl_ctx.get_engine().get_cell().get_fqcn()}),
             result_received_cb=self._note_result,
         )
+        leader = threading.Thread(target=self._lead, args=(self._run, task), daemon=True)
+        leader.start()
         names = list(self._roster)
         self.broadcast_and_wait(
             task, fl_ctx, names, min_responses=len(names), abort_signal=abort_signal
         )
         if abort_signal.triggered:
+            self._run.say(describe_end(self._run))
             return
         if not self._fault:
             leader.join(_END_S)
@@ -113,7 +115,8 @@ class ServerPart(Controller):
         NvflareServer(run.sessions, engine.get_cell(), cells)
         return run
 
-    def _lead(self, run: ServerRun) -> None:
+    def _lead(self, run: ServerRun, task: Task) -> None:
+        """Run, and then wait no longer for sites that are lost, which return no result."""
         if run.config.num_threads:
             torch.set_num_threads(run.config.num_threads)
         try:
@@ -123,6 +126,10 @@ class ServerPart(Controller):
         except BaseException as error:
             self.logger.exception("the server's part has failed")
             self._fault = repr(error)
+        finally:
+            end = threading.Timer(_END_S, self.cancel_task, [task])
+            end.daemon = True
+            end.start()
 
     def _note_result(self, client_task: Any, fl_ctx: FLContext) -> None:
         """Go on without a site that has left; without one that has never joined, nothing begins."""
@@ -137,6 +144,16 @@ class ServerPart(Controller):
         if name not in run.roll.joined and not self._fault:
             self._fault = f"{name} could not join: {reason}"
             run.sessions.close(self._fault)
+
+
+def describe_end(run: ServerRun) -> str:
+    """Return what NVFlare has ended, and what is kept of it."""
+    saved = Folder(run.folder / "checkpoints").steps()
+    kept = f"step {saved[-1]} is saved" if saved else "nothing is saved"
+    return (
+        f"NVFlare has ended the job at step {run.step}, before the run's end: somebody has aborted "
+        f"it, or a site's process has died; {kept}"
+    )
 
 
 class SitePart(Executor):

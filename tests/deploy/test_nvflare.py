@@ -24,7 +24,8 @@ pytest.importorskip("nvflare", reason="an extra")
 from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
 from nvflare.fuel.f3.message import Message
 
-from huscf.deploy import nvflare_wire
+from huscf.deploy import nvflare_parts, nvflare_wire
+from huscf.deploy.halves import Folder
 from huscf.deploy.nvflare_parts import ServerPart
 from huscf.deploy.nvflare_wire import CHANNEL, TOPIC
 from tests.deploy.nvflare_cells import NvflareNetwork
@@ -180,6 +181,26 @@ def test_a_site_that_cannot_join_ends_the_job_and_one_that_is_lost_later_does_no
     assert part._fault == ""
     part._note_result(returned("b", "EXECUTION_EXCEPTION", "no local/b.yaml"), None)
     assert closed == [part._fault] == ["b could not join: no local/b.yaml"]
+
+
+def test_a_run_that_has_ended_waits_no_longer_for_a_site_that_is_lost(monkeypatch):
+    monkeypatch.setattr(nvflare_parts, "_END_S", 0.05)
+    cancelled, has_cancelled = [], threading.Event()
+    part = ServerPart({"a": [0], "b": [1]})
+    part.cancel_task = lambda task: (cancelled.append(task), has_cancelled.set())
+    run = SimpleNamespace(config=SimpleNamespace(num_threads=None), run=lambda: None)
+    part._lead(run, "task")
+    assert has_cancelled.wait(10) and (cancelled, part._fault) == (["task"], "")
+
+
+def test_an_ended_job_says_where_it_stood_and_what_is_kept(tmp_path):
+    run = SimpleNamespace(step=7, folder=tmp_path)
+    assert nvflare_parts.describe_end(run).endswith("died; nothing is saved")
+    Folder(tmp_path / "checkpoints").write(6, {"huscf": {}}, last=True)
+    line = nvflare_parts.describe_end(run)
+    assert line.startswith("NVFlare has ended the job at step 7") and line.endswith(
+        "step 6 is saved"
+    )
 
 
 def test_a_job_in_the_simulator_equals_one_process(tmp_path, monkeypatch):
