@@ -35,7 +35,7 @@ def write_generator(
         "engine": engine.get_state(),
         "num_rounds": int(said["rounds"]),
         "torch_rng": torch.Generator().get_state(),  # of none of the site's streams
-        "is_generator": True,
+        "draws_only": True,
     }
     seed = int(said["seed"])
     config = {

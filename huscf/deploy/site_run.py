@@ -18,7 +18,7 @@ from ..engines.remote import (
     Rejoin,
     SiteHalf,
     SiteMembers,
-    fetch_generators,
+    fetch_drawn,
     read_cuts,
 )
 from ..errors import CheckpointError, HuscfError
@@ -264,7 +264,7 @@ class SiteRun:
         """Write a whole generator, of own blocks and those that the server hands out."""
         said = {**command, **self._run_values}
         try:
-            engine = fetch_generators(self.half, _read_clusters(command), self.caller.ask)
+            engine = fetch_drawn(self.half, _read_clusters(command), self.caller.ask)
             path = write_generator(engine, self._own_data(), said, self.kept.path)
         except (HuscfError, OSError) as error:
             self.say(f"no whole generator: {error}")

@@ -31,12 +31,12 @@ def check_run(saved: Mapping[str, Any], method: Method, only_draws: bool = False
     Args:
         saved: What it holds.
         method: The run's.
-        only_draws: Whether a generator is enough.
+        only_draws: Whether the networks that are drawn with are enough.
     """
     check_format(saved, "the checkpoint")
-    if saved.get("is_generator") and not only_draws:
+    if saved.get("draws_only") and not only_draws:
         raise CheckpointError(
-            "the checkpoint is a site's whole generator and no run: huscf generate and export "
+            "the checkpoint holds what a site draws with, and no run: huscf generate and export "
             "draw from it, and nothing else can"
         )
     check_complete(saved, ("engine", "method", "num_rounds", "torch_rng"))

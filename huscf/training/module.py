@@ -256,7 +256,7 @@ class SplitModule(EvaluatedModule):
         is_resumed = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
         new = self.engine.set_structure(saved["engine"], may_join=is_resumed)
         fresh, own = tuple(f"parties.{name}" for name in new), self.state_dict()
-        if saved.get("is_generator"):
+        if saved.get("draws_only"):
             fresh = tuple(own.keys() - {f"parties.{name}" for name in self.engine.list_drawn()})
         checkpoint["state_dict"] = add_fresh(checkpoint["state_dict"], own, fresh)
         check_same_network(checkpoint["state_dict"], own)

@@ -7,7 +7,7 @@ import torch
 from huscf.__main__ import main
 from huscf.checkpoint_io import read_checkpoint
 from huscf.deploy.run_config import read_run_config
-from huscf.engines.remote import fetch_generators
+from huscf.engines.remote import fetch_drawn
 from huscf.errors import CheckpointError, HuscfError
 from huscf.randomness import make_generator
 from huscf.sampling import load_gan
@@ -91,7 +91,7 @@ def test_it_is_a_generator_for_generate_and_export_and_no_run(shared, tmp_path, 
     exported = torch.load(tmp_path / "g.state_dict.pt", weights_only=True)
     assert network.keys() == exported.keys()
     assert all(torch.equal(network[name], exported[name]) for name in network)
-    with pytest.raises(CheckpointError, match="a site's whole generator and no run"):
+    with pytest.raises(CheckpointError, match="what a site draws with, and no run"):
         load_gan(path, engine="serial")
     capsys.readouterr()
     content = torch.load(path, weights_only=True)
@@ -137,7 +137,7 @@ def test_a_server_hands_out_nothing_until_its_configuration_says_so(tmp_path, mo
 
 def test_a_server_that_names_no_cluster_of_a_client_is_one_line(shared):
     with pytest.raises(HuscfError, match="the server names no cluster of client 0"):
-        fetch_generators(shared[1][0].half, {1: 0}, None)
+        fetch_drawn(shared[1][0].half, {1: 0}, None)
 
 
 def test_a_flag_that_is_none_is_one_line(tmp_path):

@@ -4,7 +4,7 @@ from .caller import Caller, Rejoin
 from .drawing import forward_through
 from .engine import RemoteEngine
 from .expected import Crossings
-from .handing_out import fetch_generators, hand_out
+from .handing_out import fetch_drawn, hand_out
 from .mirror import BlockRef
 from .protocol import MAX_PROBE, PROTOCOL, check_request
 from .secure_sums import SUM_COMMANDS, SiteMembers
@@ -27,7 +27,7 @@ __all__ = [
     "SiteHalf",
     "SiteMembers",
     "check_request",
-    "fetch_generators",
+    "fetch_drawn",
     "forward_through",
     "hand_out",
     "read_cuts",

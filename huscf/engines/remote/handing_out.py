@@ -39,7 +39,7 @@ def hand_out(engine: "RemoteEngine", said: Mapping[str, Any], timeout_s: float) 
     return sorted(name for name, answer in answers.items() if answer.get("has_kept"))
 
 
-def fetch_generators(half: "SiteHalf", clusters: Mapping[int, int], ask: "Ask") -> SerialEngine:
+def fetch_drawn(half: "SiteHalf", clusters: Mapping[int, int], ask: "Ask") -> SerialEngine:
     """Return an engine whose clients draw as this site's do, its server's blocks being fetched.
 
     Blocks through which nobody draws are as they were before training.
