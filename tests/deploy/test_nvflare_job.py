@@ -125,11 +125,11 @@ def test_bad_input_is_one_line_and_writes_nothing(run, tmp_path, options, line, 
 
 
 def test_a_method_of_ones_own_is_refused_since_sites_would(run, tmp_path, monkeypatch, capsys):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "outside_huscf.py").write_text(
         "from huscf.methods import HuscfGan\nclass Mine(HuscfGan):\n    pass\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert run("--sites", "a", "--output", "job", "--model.method=mine.Mine") == 2
+    assert run("--sites", "a", "--output", "job", "--model.method=outside_huscf.Mine") == 2
     error = capsys.readouterr().err
     assert "names code outside huscf, which NVFlare's sites" in error and error.count("\n") == 1
     assert not (tmp_path / "job").exists()
