@@ -7,7 +7,7 @@ from huscf.__main__ import main
 from huscf.errors import HuscfError
 from huscf.nested_values import flatten
 from huscf.wire import SERVER, DefendedWire, Message, TensorSpec
-from huscf.wire.defended_wire import round_rows
+from huscf.wire.roundings import Levels
 from tests.conftest import make_batch, make_gan, run_step
 from tests.test_security import MINI
 
@@ -60,14 +60,14 @@ def test_each_kind_has_its_own_knobs_and_the_server_blurs_nothing():
 @pytest.mark.parametrize("bits", [2, 8, 16])
 def test_numbers_are_rounded_to_the_nearest_of_evenly_spaced_ones(bits):
     rows = draw(5, 1000).double()
-    rounded = round_rows(rows, bits)
+    rounded = Levels(bits).round(rows)
     step = (rows.amax(1) - rows.amin(1)) / (2**bits - 1)
     assert ((rounded - rows).abs().amax(1) <= step / 2 * (1 + 1e-9)).all()
     assert torch.allclose(rounded.amax(1), rows.amax(1)) and torch.equal(
         rounded.amin(1), rows.amin(1)
     )
     assert all(len(row.unique()) <= 2**bits for row in rounded)
-    assert torch.equal(round_rows(torch.full((2, 3), 0.7), bits), torch.full((2, 3), 0.7))
+    assert torch.equal(Levels(bits).round(torch.full((2, 3), 0.7)), torch.full((2, 3), 0.7))
 
 
 def test_rounded_numbers_count_their_bits_and_each_sample_s_range():
