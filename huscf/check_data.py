@@ -20,7 +20,7 @@ from .errors import HuscfError, find_refusal
 from .one_line_parser import OneLineParser
 from .randomness import make_generator
 from .text_files import read_text
-from .user_paths import check_folder, expand_path
+from .user_paths import check_folder, expand_path, writing
 from .whole_files import replacing
 
 DESCRIPTION = """\
@@ -246,11 +246,8 @@ def _write_sheet(data: FederatedDataModule, path: Path) -> None:
             picture = Image.fromarray(sample.expand(3, -1, -1).permute(1, 2, 0).numpy())
             shown = picture.resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
             sheet.paste(shown, (_MARGIN + column * (_SIDE + 2), top))
-    try:
-        with replacing(path) as partial:
-            sheet.save(partial, format="PNG")
-    except OSError as error:
-        raise HuscfError(f"output {path}: cannot be written ({error.strerror})") from error
+    with writing(path), replacing(path) as partial:
+        sheet.save(partial, format="PNG")
 
 
 def _draw_rows(data: FederatedDataModule) -> Iterator[tuple[str, torch.Tensor]]:

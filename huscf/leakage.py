@@ -10,7 +10,7 @@ import torch
 from .check_data import make_parser, read_parts
 from .commands import CommandParser
 from .datamodules import Domain, FederatedDataModule
-from .errors import DataError, HuscfError, check_count
+from .errors import DataError, check_count
 from .methods import Method, build_networks
 from .privacy.cut_leakage import (
     CutFigures,
@@ -20,7 +20,7 @@ from .privacy.cut_leakage import (
     measure_cuts,
 )
 from .randomness import make_rng
-from .user_paths import check_folder, expand_path
+from .user_paths import check_folder, expand_path, writing
 from .whole_files import write_text
 
 DESCRIPTION = """\
@@ -82,10 +82,8 @@ def main(arguments: Sequence[str]) -> int:
         "seed": seed,
         "num_samples": options.num_samples,
     }
-    try:
+    with writing(output):
         write_text(output, json.dumps(values, indent=1) + "\n")
-    except OSError as error:
-        raise HuscfError(f"output {output}: cannot be written ({error.strerror})") from error
     print(f"for huscf plan --leakage: {output}")
     return 0
 

@@ -1,6 +1,7 @@
 """Paths as people write them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import HuscfError
@@ -35,6 +36,19 @@ def check_folder(output: Path) -> None:
     """
     if not output.parent.is_dir():
         raise HuscfError(f"output {output}: the folder does not exist")
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """Name an output where writing it fails.
+
+    Raises:
+        HuscfError: Naming the file and the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise HuscfError(f"output {output}: cannot be written ({error.strerror})") from error
 
 
 def make_folder_name(text: str) -> str:

@@ -1,6 +1,5 @@
 """Differential privacy as users meet it: refusals before training, figures, the end of a budget."""
 
-import csv
 import sys
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import pytest
 import torch
 
 from huscf.__main__ import main
-from tests.test_security import MINI, refuse
+from tests.private_cases import command, enter, read_rows, read_tensors
+from tests.test_security import refuse
 
 #: On top of MINI; batches of 4 of 32 records, rounds of one epoch of three steps.
 PRIVATE = """
@@ -28,24 +28,7 @@ trainer: {max_epochs: 4}
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("mini.yaml").write_text(MINI)
-    Path("private.yaml").write_text(PRIVATE)
-    return tmp_path
-
-
-def command(*options):
-    return ["fit", "--config", "mini.yaml", "--config", "private.yaml", *options]
-
-
-def read_rows(run):
-    with (Path("runs") / run / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def read_tensors(run):
-    saved = torch.load(Path("runs") / run / "checkpoints" / "last.ckpt", weights_only=True)
-    return saved["state_dict"]
+    return enter(tmp_path, monkeypatch, PRIVATE)
 
 
 def test_a_run_says_epsilon_every_round_and_goes_on_bit_for_bit(work, capsys):

@@ -2,6 +2,7 @@
 
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from ..errors import HuscfError
@@ -18,7 +19,7 @@ class NoAnswer(Exception):
     """The server has not answered, for a reason in a few words; the frame may be sent again."""
 
 
-class PatientExchange:
+class PatientExchange(ABC):
     """Carries frames to the server; one that is not answered is sent again, with growing pauses.
 
     Args:
@@ -54,6 +55,7 @@ class PatientExchange:
             time.sleep(wait_s * random.uniform(0.8, 1.2))  # not all sites at once
             wait_s = min(2 * wait_s, BACKOFF_S[1])
 
+    @abstractmethod
     def exchange(self, data: bytes) -> bytes:
         """Carry a frame once.
 
@@ -61,7 +63,7 @@ class PatientExchange:
             NoAnswer: Where it may be sent again.
             HuscfError: Where the server does not let this site in.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Leave what may have been opened; the next frame opens it anew."""

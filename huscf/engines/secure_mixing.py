@@ -88,14 +88,15 @@ def plan_sums(plan: CutPlan, mixture: Mixture, averaged: Collection[str] = ()) -
         mixture: Clusters and weights.
         averaged: Networks of which there are moving averages too.
     """
-    least = 1 if mixture.private is not None else _least_members()
+    all_count = mixture.private is not None
+    least = 1 if all_count else _least_members()
     members: dict[int, list[int]] = {}
     for client_id in plan.client_ids:
         members.setdefault(mixture.clusters[client_id], []).append(client_id)
     parts: dict[SumRef, tuple[int, ...]] = {}
     apart: dict[SumRef, tuple[int, ...]] = {}
     for cluster, every in sorted(members.items()):
-        own = [c for c in every if least == 1 or mixture.weights.get(c, 0) > 0]
+        own = [c for c in every if all_count or mixture.weights.get(c, 0) > 0]
         for network, count in plan.blocks:
             for block in range(count) if network not in mixture.givers else ():
                 holds = [block in plan.by_client[c].cuts.held(network, count) for c in own]

@@ -32,6 +32,15 @@ PAPER_MIX = (15, 15, 14, 14, 14, 14, 14)
 
 NETWORKS = ("generator", "discriminator")
 
+#: One slow client and one fast, whose link has a delay.
+TWO_CLIENTS = Fleet(
+    (
+        ClientDevice(0, DeviceProfile("a", 1e9, 8e6, 4e6), 1),
+        ClientDevice(1, DeviceProfile("b", 2e9, 16e6, 8e6, round_trip_s=0.2), 1),
+    ),
+    ServerProfile(10e9, 32e6, 32e6),
+)
+
 
 def make_request(
     batch_sizes: Mapping[int, int],

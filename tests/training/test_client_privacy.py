@@ -1,6 +1,5 @@
 """The option federation.privacy of a run: what it says every round, and what is refused before."""
 
-import csv
 import sys
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from huscf.errors import CheckpointError, HuscfError
 from huscf.methods import FedGan
 from huscf.training import Federation
 from tests.conftest import make_gan
-from tests.test_security import MINI, refuse
+from tests.private_cases import command, enter, read_rows, read_tensors
+from tests.test_security import refuse
 
 #: On top of MINI: four clients that keep all blocks, rounds of one epoch of one step.
 PRIVATE = """
@@ -35,28 +35,11 @@ trainer: {max_epochs: 4}
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("mini.yaml").write_text(MINI)
-    Path("private.yaml").write_text(PRIVATE)
-    return tmp_path
-
-
-def command(*options):
-    return ["fit", "--config", "mini.yaml", "--config", "private.yaml", *options]
-
-
-def read_rows(run):
-    with (Path("runs") / run / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
+    return enter(tmp_path, monkeypatch, PRIVATE)
 
 
 def read_epsilons(run):
     return [float(row["privacy/client_epsilon"]) for row in read_rows(run)]
-
-
-def read_tensors(run):
-    saved = torch.load(Path("runs") / run / "checkpoints" / "last.ckpt", weights_only=True)
-    return saved["state_dict"]
 
 
 def test_a_run_says_epsilon_every_round_and_goes_on_bit_for_bit(work, capsys):

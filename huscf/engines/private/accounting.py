@@ -1,6 +1,6 @@
 """What so many steps cost, as dp-accounting says, and how many a budget allows."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -42,6 +42,42 @@ class Accountant:
         return self.options.max_epsilon is None or all(
             self._affords(each) for each in keep_worst(exposures)
         )
+
+    def check_next(
+        self,
+        now: Collection[Exposure],
+        then: Collection[Exposure],
+        option: str,
+        unit: str,
+        remedies: str,
+    ) -> None:
+        """Refuse a budget that is used up; a library that is missing is told of as well.
+
+        Args:
+            now: Exposures so far.
+            then: Those after the next step, or round.
+            option: How the options' names begin.
+            unit: Which of both.
+            remedies: What else can be done than to raise the budget.
+
+        Raises:
+            HuscfError: Naming the option.
+        """
+        spent, next_one = self.epsilon(now), self.epsilon(then)
+        if not self.allows(then):
+            raise HuscfError(
+                f"{option}.max_epsilon is {self.options.max_epsilon:g}, of which {spent:.4g} is "
+                f"spent, and the next {unit} would bring it to {next_one:.4g}: raise it, or "
+                f"{remedies}"
+            )
+
+    def check_room(self, then: Collection[Exposure], option: str, unit: str) -> None:
+        """Refuse a step, or round, that the budget has no room for; see `check_next`."""
+        if not self.allows(then):
+            raise HuscfError(
+                f"{option}.max_epsilon {self.options.max_epsilon}: another {unit} would exceed it; "
+                "trainer.min_epochs and min_steps must not ask for more"
+            )
 
     def _count(self, exposure: Exposure) -> float:
         if not exposure.num_steps:

@@ -79,23 +79,21 @@ class PrivateAverages:
                 f"federation.privacy.delta is {options.delta:g}, and must be far below "
                 f"{1 / count:.2g}, 1 / the {count} clients, one of which it would allow to publish"
             )
-        if not options.noise_multiplier:
-            return
-        spent, next_one = self.epsilon(0), self.epsilon(1)
-        if not self.allows(1):
-            raise HuscfError(
-                f"federation.privacy.max_epsilon is {options.max_epsilon:g}, of which {spent:.4g} "
-                f"is spent, and the next round would bring it to {next_one:.4g}: raise it, or "
-                "federation.privacy.noise_multiplier"
-            )
+        if options.noise_multiplier:
+            now, then = self._expose(0), self._expose(1)
+            remedy = "federation.privacy.noise_multiplier"
+            self.accountant.check_next(now, then, "federation.privacy", "round", remedy)
 
     def epsilon(self, more: int) -> float:
         """Return the epsilon of any client after so many more rounds."""
-        return self.accountant.epsilon([Exposure(1.0, self.num_rounds + more)])
+        return self.accountant.epsilon(self._expose(more))
 
     def allows(self, more: int) -> bool:
         """Return whether the budget has room for so many more rounds."""
-        return self.accountant.allows([Exposure(1.0, self.num_rounds + more)])
+        return self.accountant.allows(self._expose(more))
+
+    def _expose(self, more: int) -> list[Exposure]:
+        return [Exposure(1.0, self.num_rounds + more)]
 
     def figures(self) -> dict[str, float]:
         """Return norms, and what any client has been exposed to, by column of metrics.csv."""
@@ -142,11 +140,7 @@ class PrivateAverages:
         Raises:
             HuscfError: Where another round would exceed the budget.
         """
-        if not self.allows(1):
-            raise HuscfError(
-                f"federation.privacy.max_epsilon {self.options.max_epsilon}: another round would "
-                "exceed it; trainer.min_epochs and min_steps must not ask for more"
-            )
+        self.accountant.check_room(self._expose(1), "federation.privacy", "round")
         before = {(c, ref): self._read_received(c, ref, start) for c, ref in given}
         factors = self._find_factors(given, before)
         counts = Counter(mixture.clusters.values())

@@ -105,17 +105,11 @@ class PrivateEngine(SerialEngine):
         Raises:
             HuscfError: Naming the option.
         """
-        options = self.privacy
-        check_data(options, self.client_sizes)
-        if not options.noise_multiplier:
-            return
-        spent, first = (self.accountant.epsilon(self._expose(more)) for more in (0, 1))
-        if self.is_spent():
-            raise HuscfError(
-                f"privacy.max_epsilon is {options.max_epsilon:g}, of which {spent:.4g} is spent, "
-                f"and the next step would bring it to {first:.4g}: raise it, or "
-                "privacy.noise_multiplier, or take smaller batches"
-            )
+        check_data(self.privacy, self.client_sizes)
+        if self.privacy.noise_multiplier:
+            now, then = self._expose(0), self._expose(1)
+            remedies = "privacy.noise_multiplier, or take smaller batches"
+            self.accountant.check_next(now, then, "privacy", "step", remedies)
 
     def is_spent(self) -> bool:
         """Return whether another step of some client would exceed the budget."""
@@ -141,11 +135,7 @@ class PrivateEngine(SerialEngine):
         Raises:
             HuscfError: Where it would.
         """
-        if not self.accountant.allows(self._expose(1, batches)):
-            raise HuscfError(
-                f"privacy.max_epsilon {self.privacy.max_epsilon}: another step would exceed it; "
-                "trainer.min_epochs and min_steps must not ask for more"
-            )
+        self.accountant.check_room(self._expose(1, batches), "privacy", "step")
         for client_id in batches:
             self.num_steps[client_id] += 1
         return super().run_step(batches, step)

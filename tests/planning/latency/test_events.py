@@ -23,21 +23,14 @@ from huscf.planning import (
 )
 from huscf.planning.command import main
 from huscf.split import ClientCuts, ClientPlan, CutPlan, Placement, TracedPass, TracedPhase
-from tests.planning.planning_cases import DEVICES
+from tests.planning.planning_cases import DEVICES, TWO_CLIENTS
 
 BLOCK = BlockCost(1e9, 1e9, 1e9, 2e9, 1e6, 1e3, 0, 0)
-FLEET = Fleet(
-    (
-        ClientDevice(0, DeviceProfile("a", 1e9, 8e6, 4e6), 1),
-        ClientDevice(1, DeviceProfile("b", 2e9, 16e6, 8e6, round_trip_s=0.2), 1),
-    ),
-    ServerProfile(10e9, 32e6, 32e6),
-)
 HOME = Placement(min_server=0, max_server=0)
 SERVED = Placement(0, 0, max_client=0)
 
 
-def simulate(phases, fleet=FLEET, num_drawn=None, block=BLOCK, steps_per_round=0):
+def simulate(phases, fleet=TWO_CLIENTS, num_drawn=None, block=BLOCK, steps_per_round=0):
     """Networks of three blocks: "net" at the server, "own" at the clients."""
     phases = tuple(TracedPhase(trains, tuple(passes)) for trains, *passes in phases)
     every = [one for phase in phases for one in phase.passes]
@@ -98,7 +91,7 @@ def test_all_wait_where_a_phase_trains_blocks_of_the_server(trains, seconds):
     )
     cuts = ClientCuts((("own", 2, 1), ("net", 0, 0)))
     plan = CutPlan((("own", 3), ("net", 3)), tuple(ClientPlan(i, cuts) for i in (0, 1)))
-    simulated = simulate_step(PlanCosts(blocks, (), phases=phases), FLEET, plan)
+    simulated = simulate_step(PlanCosts(blocks, (), phases=phases), TWO_CLIENTS, plan)
     assert simulated == pytest.approx(seconds)
 
 

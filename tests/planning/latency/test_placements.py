@@ -7,12 +7,8 @@ from huscf.errors import PlanError
 from huscf.methods import FedGan, HuscfGan, MdGan, PflGan, PooledGan
 from huscf.planning import (
     BlockCost,
-    ClientDevice,
     CorrectedLatency,
-    DeviceProfile,
-    Fleet,
     PlanCosts,
-    ServerProfile,
     StepPass,
     make_problem,
 )
@@ -20,15 +16,9 @@ from huscf.planning.job import PlanJob
 from huscf.planning.latency.model import list_cuts
 from huscf.split import Placement
 from tests.conftest import REPOSITORY
+from tests.planning.planning_cases import TWO_CLIENTS
 
 BLOCK = BlockCost(1e9, 1e9, 1e9, 2e9, 1e6, 1e3, 4, 1)
-FLEET = Fleet(
-    (
-        ClientDevice(0, DeviceProfile("a", 1e9, 8e6, 4e6), 1),
-        ClientDevice(1, DeviceProfile("b", 2e9, 16e6, 8e6, round_trip_s=0.2), 1),
-    ),
-    ServerProfile(10e9, 32e6, 32e6),
-)
 PASSES = {"forward": 1, "backward": 1}
 
 
@@ -36,7 +26,7 @@ def plan_alone(placement, is_drawn=False, num_drawn=None, entering=5e5):
     """The only cuts that a placement allows, for a network of three blocks."""
     passes = tuple(StepPass("net", kind, is_drawn=is_drawn, num_drawn=num_drawn) for kind in PASSES)
     costs = PlanCosts({"net": (BLOCK,) * 3}, passes, {"net": placement}, {"net": entering})
-    problem = make_problem(FLEET, costs, CorrectedLatency(costs))
+    problem = make_problem(TWO_CLIENTS, costs, CorrectedLatency(costs))
     solution = np.zeros((1, 2, 1), dtype=np.int64)
     return problem.stages(solution[0]), problem.traffic_bytes(solution)[0]
 
