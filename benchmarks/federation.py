@@ -237,7 +237,7 @@ def main() -> None:
         run_missing(arguments)
     found = read(arguments.output)
     if arguments.json:
-        print(json.dumps({f"{name(f)} {f['skew']} {f['seed']}": f for f in found}))
+        print(json.dumps({f"{name_row(f)} {f['skew']} {f['seed']}": f for f in found}))
     else:
         print_tables(found)
 
@@ -323,11 +323,11 @@ def train(
                 "weights": [round(weight, 3) for weight in decision.weights.values()],
                 "sizes": list(data.client_sizes.values()),
             }
-            yield {**figures, "scores": score(arguments, module, data, evaluators)}
+            yield {**figures, "scores": score_all(arguments, module, data, evaluators)}
             if isinstance(method, FlowMatching):
                 for guidance in arguments.guidances:
                     with drawn_with(method, guidance):
-                        scores = score(arguments, module, data, evaluators)
+                        scores = score_all(arguments, module, data, evaluators)
                     yield {**figures, "guidance": guidance, "scores": scores}
 
 
@@ -341,7 +341,7 @@ def drawn_with(method: FlowMatching, guidance: float) -> Iterator[None]:
         method.guidance = usual
 
 
-def score(
+def score_all(
     arguments: argparse.Namespace,
     module: SplitModule,
     data: FederatedDataModule,
@@ -433,7 +433,7 @@ def know_domains(domains: list[str]) -> Callable[[np.ndarray, int], np.ndarray]:
     return lambda features, seed: labels
 
 
-def name(figures: dict[str, Any]) -> str:
+def name_row(figures: dict[str, Any]) -> str:
     """Return the row, and the guidance where it is not the usual."""
     drawn = f", guidance {figures['guidance']:g}" if "guidance" in figures else ""
     return f"{figures['row']}{drawn}"
@@ -460,7 +460,7 @@ def print_table(found: list[dict[str, Any]]) -> None:
     groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
     order = list(ROWS)
     for figures in sorted(found, key=lambda f: (f["skew"], f["step"], order.index(f["row"]))):
-        groups.setdefault((figures["skew"], figures["step"], name(figures)), []).append(figures)
+        groups.setdefault((figures["skew"], figures["step"], name_row(figures)), []).append(figures)
     measured = {key for figures in found for key in next(iter(figures["scores"].values()))}
     columns = [(d, score) for d in found[0]["scores"] for score in SCORES if score in measured]
     titles = ["setting", "steps", "row", "seeds", "ARI by round", "s"]
