@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,12 @@ import yaml
 from ..bounded_files import MAX_YAML_BYTES, parse_yaml, read_bytes
 from ..errors import HuscfError
 from ..named_configs import find_config
+from ..privacy import AuditSettings
 
-_KEYS = ("base", "methods", "scenarios", "seeds", "set", "grid", "output", "devices")
+_KEYS = ("base", "methods", "scenarios", "seeds", "set", "grid", "output", "devices", "audit")
+
+#: Options of `huscf audit` that a bench file may set.
+_AUDIT_KEYS = frozenset(each.name for each in fields(AuditSettings))
 
 #: Sections of a run's configuration, by which one is told from a bench file.
 _RUN_KEYS = frozenset({"data", "model", "federation", "trainer", "seed_everything"})
@@ -53,6 +57,7 @@ class Cell:
         seed: Of the run.
         configs: Configuration files.
         keys: Dotted keys and their values, those of the point among them.
+        audit: Options of `huscf audit`, which follows the run; None where nothing does.
     """
 
     method: str
@@ -61,6 +66,7 @@ class Cell:
     seed: int
     configs: tuple[str, ...]
     keys: tuple[tuple[str, Any], ...]
+    audit: tuple[str, ...] | None = None
 
     @property
     def variant(self) -> str:
@@ -100,6 +106,7 @@ class Grid:
         output: Folder of runs, tables and page.
         devices: Devices file for simulated seconds, or None.
         options: Dotted keys and their values of every run, which win over all but points.
+        audit: Options of `huscf audit`, which follows every run; None where nothing does.
     """
 
     base: tuple[str, ...]
@@ -111,6 +118,7 @@ class Grid:
     output: Path = Path("runs/bench")
     devices: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    audit: tuple[str, ...] | None = None
 
     @classmethod
     def load(
@@ -170,6 +178,7 @@ class Grid:
             output or Path(values.get("output") or default),
             find_config(str(values["devices"])) if values.get("devices") else None,
             _read_keys(keys, "options"),
+            _read_audit(values["audit"], f"{owner}: audit") if "audit" in values else None,
         )
 
     def list_cells(self) -> list[Cell]:
@@ -181,7 +190,7 @@ class Grid:
                 keys = {**self.keys, **method.keys, **scenario.keys, **self.options, **point}
                 configs = (*self.base, *method.configs, *scenario.configs)
                 entry = method.name, scenario.name, tuple(point.items()), seed
-                found.append(Cell(*entry, configs, tuple(keys.items())))
+                found.append(Cell(*entry, configs, tuple(keys.items()), self.audit))
         names = [cell.name for cell in found]
         if repeated := [name for name in names if names.count(name) > 1]:
             raise HuscfError(f"bench: two runs would be called {repeated[0]}; name them apart")
@@ -240,6 +249,19 @@ def _read_keys(values: Any, owner: str) -> dict[str, Any]:
         if key in _OWN_KEYS:
             raise HuscfError(f"{owner}: {key} is the bench's own")
     return {str(key): value for key, value in values.items()}
+
+
+def _read_audit(values: Any, owner: str) -> tuple[str, ...]:
+    """Return options for the command line; {} stands for the defaults."""
+    if not isinstance(values, Mapping) or set(values) - _AUDIT_KEYS:
+        known = ", ".join(sorted(_AUDIT_KEYS))
+        options = "options of huscf audit to numbers, or be {}"
+        raise HuscfError(f"{owner}: must map {options}; known: {known}")
+    try:
+        AuditSettings(**values)
+    except HuscfError as error:
+        raise HuscfError(f"{owner}: {error}") from None
+    return tuple(f"--{key}={value}" for key, value in values.items())
 
 
 def _parse_point(text: str) -> tuple[str, list[Any]]:

@@ -137,13 +137,20 @@ def _run_cell(cell: Cell, output: Path, children: "Children", threads: int = 0) 
     """Run one cell, or go on with it; return what is kept of that."""
     options = cell.options(output)
     path = _record_path(cell, output)
-    checkpoint = None
-    if _read_record(path).get("options") == options and (folder := find_folder(cell, output)):
+    checkpoint, known = None, _read_record(path)
+    folder = find_folder(cell, output) if known.get("options") == options else None
+    if folder is not None:
         checkpoint = find_newest(folder)
-    record: dict[str, Any] = {"options": options, "status": "started"}
+    is_trained = folder is not None and known.get("is_trained", known.get("status") == "done")
+    record: dict[str, Any] = {"options": options, "status": "started", "is_trained": is_trained}
     _write_record(path, record)
     started = time.monotonic()
-    reason = _run(options, checkpoint, children, threads)
+    reason = "" if is_trained else _run(options, checkpoint, children, threads)
+    record["is_trained"] = not reason
+    if cell.audit is not None and not reason:
+        _write_record(path, record)
+        reason = _audit(cell, output, children, threads)
+        record["audit"] = list(cell.audit)
     seconds = time.monotonic() - started
     record |= {"status": "failed" if reason else "done", "seconds": seconds, "reason": reason}
     _write_record(path, record)
@@ -161,9 +168,11 @@ def find_folder(cell: Cell, output: Path) -> Path | None:
 
 
 def is_done(cell: Cell, output: Path) -> bool:
-    """Return whether a cell's run has ended well, as it is asked for now."""
+    """Return whether a cell's run has ended well, and its audit, as they are asked for now."""
     known = _read_record(_record_path(cell, output))
-    return known.get("status") == "done" and known.get("options") == cell.options(output)
+    is_audited = cell.audit is None or known.get("audit") == list(cell.audit)
+    is_run = known.get("status") == "done" and known.get("options") == cell.options(output)
+    return is_run and is_audited
 
 
 def find_reason(cell: Cell, output: Path) -> str:
@@ -183,9 +192,21 @@ def _run(
         children: Takes the process.
         threads: Of PyTorch, where the configuration leaves them to it; 0 leaves them to it too.
     """
-    command = [sys.executable, "-m", "huscf", "fit", *options]
-    command += [] if checkpoint is None else [f"--ckpt_path={checkpoint}"]
-    command.append("--trainer.enable_progress_bar=false")
+    goes_on = [] if checkpoint is None else [f"--ckpt_path={checkpoint}"]
+    words = ["fit", *options, *goes_on, "--trainer.enable_progress_bar=false"]
+    return _call(words, children, threads)
+
+
+def _audit(cell: Cell, output: Path, children: "Children", threads: int) -> str:
+    """Audit a cell's newest run; return the last line of what went wrong, "" where nothing did."""
+    words = ["audit", f"--ckpt_path={find_folder(cell, output)}", *(cell.audit or ())]
+    reason = _call(words, children, threads)
+    return f"audit: {reason}" if reason else ""
+
+
+def _call(words: Sequence[str], children: "Children", threads: int) -> str:
+    """Run `huscf` in a process of its own; return the last line of what went wrong, else ""."""
+    command = [sys.executable, "-m", "huscf", *words]
     environment = {**({"OMP_NUM_THREADS": str(threads)} if threads else {}), **os.environ}
     child = children.start(command, environment)
     try:

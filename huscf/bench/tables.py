@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ..reporting import RunRecord
+from ..reporting.audit_figures import is_more_better, read_findings, summarise_audit
 from ..reporting.figure_table import FigureRow, FigureTable, Spread
 from ..reporting.run_record import Row, write_table
 from ..whole_files import write_text
@@ -21,16 +22,19 @@ COLUMNS = (
     ("downstream", "eval/*/downstream_accuracy"),
     ("own real + generated", "eval/*/downstream_accuracy_mixed"),
     ("own real alone", "eval/*/downstream_accuracy_own"),
+    ("epsilon", "privacy/*epsilon"),
 )
 
 #: Whether more is better; what real data alone reach, and how long a run was, is no merit.
 DIRECTIONS = {
     **{"ARI": True, "score": True, "label accuracy": True, "Frechet": False, "downstream": True},
     "own real + generated": True,
+    "epsilon": False,
     "MB uplink per client": False,
     "MB downlink per client": False,
     "simulated s a step": False,
     "simulated s": False,
+    "ms a step, here": False,
 }
 
 #: Cluster rules under which the index says nothing.
@@ -79,6 +83,9 @@ def measure(cell: Cell, run: RunRecord, step_s: float | None = None) -> Measured
         if values and not (name == "ARI" and _is_fixed(run)):
             found[name] = statistics.fmean(values)
     found["steps"] = last.get("step", 0.0)
+    seconds = [row["seconds"] for row in run.rows if "seconds" in row]
+    if seconds and found["steps"]:
+        found["ms a step, here"] = 1000 * sum(seconds) / found["steps"]
     for direction in ("uplink", "downlink"):
         each = [float(c[f"{direction}_mbytes"]) for c in run.clients if f"{direction}_mbytes" in c]
         if each:
@@ -86,6 +93,7 @@ def measure(cell: Cell, run: RunRecord, step_s: float | None = None) -> Measured
     if step_s is not None:
         found["simulated s a step"] = step_s
         found["simulated s"] = step_s * found["steps"]
+    found |= summarise_audit(read_findings(run.folder) or [])
     return Measured(cell, run, step_s, found)
 
 
@@ -126,7 +134,10 @@ def make_figure_table(rows: Sequence[TableRow]) -> FigureTable:
         labels = (row.cell.method, *scenario, *point, count)
         lines.append(FigureRow(labels, row.figures, row.cell.scenario))
     headings = ("method", *(["scenario"] if len(scenarios) > 1 else []), *keys, "seeds")
-    return FigureTable(headings, tuple(lines), DIRECTIONS, [name for name, _ in COLUMNS])
+    names = dict.fromkeys(name for row in rows for name in row.figures)
+    audited = {name: more for name in names if (more := is_more_better(name)) is not None}
+    order = [name for name, _ in COLUMNS]
+    return FigureTable(headings, tuple(lines), DIRECTIONS | audited, order)
 
 
 def write_tables(rows: Sequence[TableRow], measured: Sequence[Measured], output: Path) -> None:

@@ -1,17 +1,15 @@
 """README.md beside samples or an exported model: what they are, of which run, how good they are."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..bounded_files import read_bytes
-from ..errors import HuscfError, make_printable
+from ..errors import make_printable
 from ..provenance import Entry, describe_process
 from ..sampling import SavedGAN
+from .audit_figures import read_findings
 from .card_facts import UNKNOWN_LICENCE, CardFacts
 from .markdown import escape_markdown, make_markdown_table
 from .run_record import RunRecord
@@ -19,7 +17,6 @@ from .score_columns import ScoreColumns, tabulate_scores
 
 #: Hubs sort data sets by these numbers of samples.
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-MAX_AUDIT_BYTES = 2**20
 MAX_AUDIT_ROWS = 60
 MAX_CLASSES = 100
 
@@ -162,7 +159,7 @@ def _describe_memorisation(facts: CardFacts, saved: SavedGAN, run: RunRecord | N
 
 def _describe_audit(run: RunRecord | None) -> str:
     """The findings of audit.json, a row each."""
-    found = None if run is None else _read_audit(run.folder / "audit.json")
+    found = None if run is None else read_findings(run.folder)
     if found is None:
         return "None was made."
     rows = [
@@ -174,23 +171,6 @@ def _describe_audit(run: RunRecord | None) -> str:
     ]
     headings = ("attack", "adversary", "where", "this run", "an untrained run", "chance")
     return make_markdown_table(headings, rows)
-
-
-def _read_audit(path: Path) -> list[Mapping[str, Any]] | None:
-    """Return the findings of an audit, None where there was none.
-
-    Raises:
-        HuscfError: Naming the file, where it is damaged.
-    """
-    try:
-        findings = json.loads(read_bytes(path, path.parent, MAX_AUDIT_BYTES))["attacks"]
-    except FileNotFoundError:
-        return None
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise HuscfError(f"{path}: damaged: {str(error).splitlines()[0]}") from error
-    if not isinstance(findings, list) or not all(isinstance(f, Mapping) for f in findings):
-        raise HuscfError(f"{path}: damaged: attacks must be a list of findings")
-    return findings
 
 
 def _brief(figures: Any) -> str:

@@ -102,6 +102,12 @@ def test_a_grid_is_every_method_scenario_value_and_seed(tmp_path):
         ({"grid": {"a": 1}}, "grid: a must be a list"),
         ({"set": {"run.name": "x"}}, "run.name is the bench's own"),
         ({"set": [1]}, "set: must map keys"),
+        (
+            {"audit": True},
+            "audit to numbers, or be {}; known: deco",
+        ),
+        ({"audit": {"steps": 1}}, "audit: must map options of huscf audit"),
+        ({"audit": {"num_judged": 3}}, "audit: --num_judged is 3"),
     ],
 )
 def test_what_is_no_bench_file_is_one_line(tmp_path, values, words):
@@ -186,7 +192,8 @@ def test_a_bench_runs_goes_on_after_a_failure_and_resumes(tmp_path, capsys, monk
     monkeypatch.setattr("huscf.bench.command.check_cells", lambda *_: [])
     monkeypatch.setattr("huscf.bench.command.write_page", lambda *_: "")
     record = tmp_path / "out" / "cells" / "mdgan-seed0.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "status": "started"}))
+    interrupted = {"status": "started", "is_trained": False}
+    record.write_text(json.dumps({**json.loads(record.read_text()), **interrupted}))
     calls.clear()
     assert main(command) == 1
     assert [c and c.name for _, c in calls] == [None, "last.ckpt"]
@@ -215,6 +222,60 @@ def test_other_settings_begin_anew_and_the_newest_folder_counts(tmp_path, monkey
     assert is_done(cell, tmp_path)
     (other,) = Grid.load([write(tmp_path / "c.yaml")]).list_cells()
     assert not is_done(other, tmp_path), "it was asked for otherwise"
+
+
+def test_an_audit_follows_every_run_and_is_asked_for_by_itself(tmp_path, monkeypatch):
+    calls = []
+    reasons = ["", "no data", "", ""]
+
+    def call(words, *_):
+        calls.append(words)
+        if words[0] == "fit":
+            make_run(tmp_path / "runs" / "huscf-seed0-1", 40)
+        return reasons[len(calls) - 1]
+
+    monkeypatch.setattr(running, "_call", call)
+    audit = {"inversion_steps": 20}
+    (cell,) = Grid.load([write(tmp_path / "b.yaml", audit=audit)]).list_cells()
+    assert run_cells([cell], tmp_path, lambda line: None) == 1
+    assert running.find_reason(cell, tmp_path) == "audit: no data"
+    assert run_cells([cell], tmp_path, lambda line: None) == 0
+    asked = ["audit", f"--ckpt_path={tmp_path / 'runs' / 'huscf-seed0-1'}", "--inversion_steps=20"]
+    assert [words[0] for words in calls] == ["fit", "audit", "audit"] and calls[1:] == [asked] * 2
+    assert is_done(cell, tmp_path)
+    # Who asks for another audit, or for none, does not train again.
+    (other,) = Grid.load([write(tmp_path / "c.yaml", audit={})]).list_cells()
+    (none,) = Grid.load([write(tmp_path / "d.yaml")]).list_cells()
+    assert is_done(none, tmp_path) and not is_done(other, tmp_path)
+    assert run_cells([other], tmp_path, lambda line: None) == 0
+    assert [words[0] for words in calls[3:]] == ["audit"]
+
+
+def test_an_audit_s_best_attacks_are_columns_with_a_direction(tmp_path):
+    (cell,) = Grid.load([write(tmp_path / "b.yaml")]).list_cells()
+    run = make_run(tmp_path / "one-1", 40, **{"seconds": 0.5, "privacy/epsilon": 3.0})
+    place = "discriminator_head 2, client 3"
+    attacks = [
+        ("inversion by optimisation", place, {"mse": 0.02, "ssim": 0.5, "accuracy": 0.75}),
+        ("inversion by a decoder", place, {"mse": 0.01, "ssim": 0.4}),
+        ("labels from gradients", place, {"accuracy": 0.25}),
+        ("inversion by a decoder", f"{place}, when compared", {"mse": 0.5, "ssim": 0.1}),
+        ("classes from averaged blocks", "generator", {"auroc": 0.9}),
+        ("membership by samples", "all domains", {"auroc": 0.6, "tpr_at_1_percent": 0.02}),
+    ]
+    found = [{"attack": a, "place": p, "trained": figures} for a, p, figures in attacks]
+    (run.folder / "audit.json").write_text(json.dumps({"attacks": found}))
+    measured = measure(cell, run)
+    audited = {
+        **{"MSE, head 2": 0.01, "SSIM, head 2": 0.4, "labels found, head 2": 0.75},
+        **{"MSE, head 2, compared": 0.5, "SSIM, head 2, compared": 0.1},
+        "AUROC, classes, generator": 0.9,
+        **{"AUROC, members, samples": 0.6, "TPR at 1 %, members, samples": 0.02},
+    }
+    known = {"epsilon": 3.0, "ms a step, here": 25.0, "steps": 40.0}
+    assert measured.figures.items() >= {**known, **audited}.items()
+    head = make_figure_table(make_rows([cell], [measured], lambda _: "")).to_markdown().splitlines()
+    assert "MSE, head 2 ↑" in head[0] and "SSIM, head 2 ↓" in head[0] and "epsilon ↓" in head[0]
 
 
 def test_a_run_that_fails_leaves_its_last_line():
