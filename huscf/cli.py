@@ -54,6 +54,7 @@ from .resuming import (
 from .run_lock import is_open
 from .saved_config import check_same_model, complete_command
 from .training import RankedStrategy, SplitModule, find_rank, silence_dependencies
+from .training.checkpoint_checks import check_is_run
 from .trust import parsing
 from .user_paths import expand_path
 
@@ -249,6 +250,7 @@ class HuscfCLI(LightningCLI):
         """Refuse a damaged or foreign checkpoint before anything is written."""
         if path := self.config_dump["ckpt_path"]:
             checkpoint = read_checkpoint(path)
+            check_is_run(checkpoint.get("huscf"))
             check_complete(checkpoint, RESUMED_KEYS)
             check_kept_files(checkpoint, path)
             saved, began_with = checkpoint.get("huscf_config"), read_digests(path)

@@ -34,15 +34,21 @@ def check_run(saved: Mapping[str, Any], method: Method, only_draws: bool = False
         only_draws: Whether the networks that are drawn with are enough.
     """
     check_format(saved, "the checkpoint")
-    if saved.get("draws_only") and not only_draws:
-        raise CheckpointError(
-            "the checkpoint holds what a site draws with, and no run: huscf generate and export "
-            "draw from it, and nothing else can"
-        )
+    if not only_draws:
+        check_is_run(saved)
     check_complete(saved, ("engine", "method", "num_rounds", "torch_rng"))
     if saved["method"] != type(method).__name__:
         raise CheckpointError(
             f"the checkpoint is of method {saved['method']}, here {type(method).__name__}"
+        )
+
+
+def check_is_run(saved: Any) -> None:
+    """Raise a CheckpointError where a checkpoint holds of huscf what a site draws with alone."""
+    if isinstance(saved, Mapping) and saved.get("draws_only"):
+        raise CheckpointError(
+            "the checkpoint holds what a site draws with, and no run: huscf generate and export "
+            "draw from it, and nothing else can"
         )
 
 

@@ -94,6 +94,10 @@ def test_it_is_a_generator_for_generate_and_export_and_no_run(shared, tmp_path, 
     with pytest.raises(CheckpointError, match="what a site draws with, and no run"):
         load_gan(path, engine="serial")
     capsys.readouterr()
+    config = ["--config=quickstart", f"--trainer.default_root_dir={tmp_path / 'runs'}"]
+    assert main(["fit", *config, ckpt]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "what a site draws with, and no run" in error
     content = torch.load(path, weights_only=True)
     gone = next(n for n in content["state_dict"] if n.startswith("parties.server."))
     del content["state_dict"][gone]
