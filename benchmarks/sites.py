@@ -143,6 +143,7 @@ class Run:
         limits = ["--sites.step_timeout_s=5", "--sites.min_clients=1"]
         root = f"--trainer.default_root_dir={self.folder / 'served'}"
         listen = ["--listen", f"127.0.0.1:{self.port}", "--tls", str(kit / "server")]
+        listen += ["--training.num_threads=1"]
         command = [*HUSCF, "serve", *self.configs, *listen, *limits, root, *options]
         server = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
         while not (port := re.search(r"listening on port (\d+)", Path(log.name).read_text())):

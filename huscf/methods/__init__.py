@@ -12,7 +12,7 @@ from .ifl_gan import IflGan
 from .md_gan import FslGan, MdGan
 from .mean_discrepancy import mean_discrepancy
 from .pfl_gan import PflGan
-from .phases import Backward, Change, Loss, Pass, Phase, trace_phases
+from .phases import Backward, Change, Direction, Loss, Pass, Phase, trace_phases
 from .pooled_gan import PooledGan
 from .preparing import build_networks, request_plan
 from .proximal_gan import ProximalGan
@@ -22,6 +22,7 @@ __all__ = [
     "Average",
     "Backward",
     "Change",
+    "Direction",
     "DiscriminatorAugmentation",
     "FeGan",
     "FedGan",

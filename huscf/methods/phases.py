@@ -17,6 +17,7 @@ Loss = Callable[[Carry, Mapping[str, Tensor]], Tensor]
 Learn = Callable[[Carry, Mapping[str, Tensor]], Carry]
 
 Backward = Literal["none", "inputs", "parameters", "both"]
+Direction = Literal["forward", "backward"]
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,13 @@ class Phase:
         """Return which gradients a pass gives in this phase."""
         return self._backward[item.name]
 
-    def steps(self) -> list[tuple[Literal["forward", "backward"], Pass]]:
+    def steps(self) -> list[tuple[Direction, Pass]]:
         """Return forward and backward passes in the order in which they run.
 
         A client goes back through a pass as soon as no later pass of the phase needs its output,
         so that it keeps few passes at a time.
         """
-        order: list[tuple[Literal["forward", "backward"], Pass]] = []
+        order: list[tuple[Direction, Pass]] = []
         readers = {
             item.name: {p.name for p in self.passes if item.name in self.sources(p)}
             for item in self.passes
@@ -150,6 +151,33 @@ class Phase:
                     if self.backward_of(each) != "none":
                         order.append(("backward", each))
         return order
+
+    def exchanges(self) -> list[tuple[Direction, tuple[Pass, ...]]]:
+        """Return the steps in groups of one direction whose members need nothing of each other.
+
+        So what they send can go together, and be waited for once. Forward passes are in the order
+        of `steps`, and backward passes too: sums over passes come out the same.
+        """
+        groups: list[tuple[Direction, list[Pass]]] = []
+        places: dict[tuple[Direction, str], int] = {}
+        latest: dict[Direction, int] = {"forward": 0, "backward": 0}
+        for direction, item in self.steps():
+            after = [places[need] + 1 for need in self._needs(direction, item) if need in places]
+            first = max([latest[direction], *after])
+            fitting = (n for n in range(first, len(groups)) if groups[n][0] == direction)
+            place = next(fitting, len(groups))
+            if place == len(groups):
+                groups.append((direction, []))
+            groups[place][1].append(item)
+            places[direction, item.name] = latest[direction] = place
+        return [(direction, tuple(items)) for direction, items in groups]
+
+    def _needs(self, direction: Direction, item: Pass) -> list[tuple[Direction, str]]:
+        """Return what has to be over before a forward or backward pass can run."""
+        if direction == "forward":
+            return [("forward", name) for name in self.sources(item)]
+        readers = [p.name for p in self.passes if item.name in self.trained_sources(p)]
+        return [("forward", item.name), *(("backward", name) for name in readers)]
 
     @cached_property
     def _backward(self) -> dict[str, Backward]:

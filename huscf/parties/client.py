@@ -110,6 +110,7 @@ class Client(Party):
         self._gradients: dict[str, dict[str, Tensor]] = {}
         self._losses: dict[str, Tensor] = {}
         self._head_losses: dict[str, Tensor] = {}
+        self._home: dict[str, dict[str, Tensor]] = {}
         self.forget_runs()
 
     def view(self, item: Pass) -> Carry:
@@ -184,12 +185,12 @@ class Client(Party):
         at_inputs, found = self.go_back(key, self._gradients.pop(item.name, {}), losses, parameters)
         self.add_gradients(found)
         crossing = self.crossings[item.network]
-        self._home = {name: at_inputs[name] for name in crossing.home if name in at_inputs}
+        self._home[item.name] = {n: at_inputs[n] for n in crossing.home if n in at_inputs}
         return {name: at_inputs[name] for name in crossing.down if name in at_inputs}
 
     def go_back_head(self, item: Pass, phase: Phase, arrived: Mapping[str, Tensor]) -> None:
         """Go back to the inputs; hand their gradients to the passes that they came from."""
-        gradients = dict(self._home)
+        gradients = self._home.pop(item.name)
         for name, gradient in arrived.items():
             gradients[name] = gradients[name] + gradient if name in gradients else gradient
         losses = [self._head_losses.pop(item.name)] if item.name in self._head_losses else []

@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from collections import Counter
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from huscf.engines.remote import (
     Sessions,
     SiteHalf,
     SiteMembers,
+    ways,
 )
 from huscf.engines.remote.expected import open_frame
 from huscf.engines.remote.step import RemoteStep
@@ -389,12 +391,15 @@ def spectral_gan(clients):
     return gan(clients, discriminator=discriminator)
 
 
-def test_layers_that_depend_on_the_order_of_clients_run_in_that_order():
-    module = spectral_gan(2)
-    with Server(spectral_gan(2), {"a": (1,), "b": (0,)}) as server:
+@pytest.mark.parametrize(
+    ("clients", "roster"), [(2, {"a": (1,), "b": (0,)}), (4, {"a": (0, 3), "b": (1, 2)})]
+)
+def test_layers_that_depend_on_the_order_of_clients_run_in_that_order(clients, roster):
+    module = spectral_gan(clients)
+    with Server(spectral_gan(clients), roster) as server:
         for step in range(3):
-            module.engine.run_step(make_batch(range(2), seed=step), step)
-            server.engine.run_step(range(2), step)
+            module.engine.run_step(make_batch(range(clients), seed=step), step)
+            server.engine.run_step(range(clients), step)
             assert server.engine._step.in_turn
         assert_bit_equal(whole_state(module), server.state())
 
@@ -412,7 +417,8 @@ def test_who_is_silent_is_dropped_at_the_deadline_and_returns_with_the_next_step
 
             def hold(data, where=where, silence=silence):
                 header = Frame(data).header
-                if (header["kind"], header.get("pass", header.get("phase"))) == where:
+                passes = [name for _, name in header.get("runs", [])]
+                if header["kind"] == where[0] and where[1] in (*passes, header.get("phase")):
                     silence.wait(20)
 
             late.on_frame = hold
@@ -431,6 +437,56 @@ def test_who_is_silent_is_dropped_at_the_deadline_and_returns_with_the_next_step
             result = server.engine.run_step([0, 1], 1)
             assert result.dropped == () and number >= 0
             assert all(map(torch.isfinite, map(torch.tensor, result.losses.values())))
+
+
+@pytest.mark.parametrize(
+    ("clients", "limit", "counts"),
+    [
+        (2, 16 << 20, {"forward": 3, "backward": 3}),
+        (4, 16 << 20, {"forward": 3, "backward": 3}),  # as many with two clients at each site
+        (4, 0, {"forward": 10, "backward": 10}),  # as many as there are passes
+    ],
+)
+@pytest.mark.parametrize(
+    "make_wire",
+    [MemoryWire, lambda: DefendedWire(bits={"activations": 8}, noise={"gradients": 0.1})],
+    ids=["plain", "changed"],
+)
+def test_passes_that_need_nothing_of_each_other_go_in_one_frame(
+    monkeypatch, clients, limit, counts, make_wire
+):
+    monkeypatch.setattr(ways, "MAX_TOGETHER", limit)
+    module, recorded = gan(clients, wire=make_wire()), []
+    roster = {"a": tuple(range(0, clients, 2)), "b": tuple(range(1, clients, 2))}
+    with Server(gan(clients, wire=make_wire()), roster, make_wire=make_wire) as server:
+        server.sites["b"].on_frame = recorded.append
+        for step in range(2):
+            module.engine.run_step(make_batch(range(clients), seed=step), step)
+            server.engine.run_step(range(clients), step)
+        assert_bit_equal(whole_state(module), server.state())
+    kinds = Counter(Frame(data).header["kind"] for data in recorded)
+    assert kinds.pop("ready") >= 2
+    assert kinds == {kind: 2 * count for kind, count in {**counts, "finish": 2}.items()}
+
+
+@pytest.mark.parametrize("where", ["activations", "loss"])
+def test_of_several_clients_of_a_site_one_is_dropped_and_the_others_go_on(where):
+    modules = [gan(4, on_nonfinite="drop") for _ in range(2)]
+    with Server(modules[1], {"a": (0, 2), "b": (1, 3)}) as server:
+        broken = [modules[0].client(1), server.sites["b"].half.clients[1]]
+        for client in broken:
+            end = "head" if where == "activations" else "tail"
+            with torch.no_grad():
+                next(client.trained.segment("discriminator", end).parameters()).fill_(torch.nan)
+        one = modules[0].engine.run_step(make_batch(range(4)), 0)
+        other = server.engine.run_step(range(4), 0)
+        assert one.dropped == other.dropped == (1,) and one.losses == other.losses
+        mine, theirs = whole_state(modules[0]), server.state()
+        assert mine.keys() == theirs.keys()
+        assert [n for n, t in mine.items() if not torch.equal(t, theirs[n])] == [
+            n for n, t in mine.items() if t.isnan().any()
+        ]
+    assert not server.sessions.refused
 
 
 @pytest.mark.parametrize("on_nonfinite", ["drop", "stop"])
@@ -534,24 +590,28 @@ def lying():
 
 def right_frame(server):
     specs = server.engine.crossings[1].up("generator", 6)
-    return {n: torch.zeros(s.shape, dtype=s.dtype) for n, s in specs.items()}
+    return {f"0.{n}": torch.zeros(s.shape, dtype=s.dtype) for n, s in specs.items()}
 
 
 def test_frames_that_do_not_fit_are_refused_and_counted_and_the_run_goes_on(lying):
     server, liar = lying
-    place = {"client": 1, "step": 0, "phase": 0, "pass": "fakes"}
+    place = {"step": 0, "phase": 0, "runs": [[1, "fakes"]]}
     right = right_frame(server)
     (name,) = [n for n, t in right.items() if t.is_floating_point()][:1]
     refused = [
         ("forward", {**right, name: right[name][:3]}, place, "expected"),
         ("forward", {**right, name: right[name].double()}, place, "float64"),
         ("forward", {}, place, "is missing"),
-        ("forward", right, {**place, "client": 0}, "client 0 is not a client of b"),
-        ("forward", right, {**place, "pass": "fooled"}, "no pass 'fooled'"),
+        ("forward", right, {**place, "runs": [[1, "fakes"], [0, "real"]]}, "client 0 is not a"),
+        ("forward", right, {**place, "runs": [[1, "fooled"]]}, "no pass 'fooled'"),
+        ("forward", right, {**place, "runs": [[1, "fakes"], [1, "real"]]}, "1.x is missing"),
+        ("forward", right, {**place, "runs": [[1, "fakes"], [1, "fakes"]]}, "there twice"),
+        ("forward", right, {**place, "runs": []}, "pairs of client and pass"),
         ("forward", right, {**place, "phase": 1}, "phase 1 is not running"),
-        ("forward", right, {**place, "client": "1"}, "client is a str"),
+        ("forward", right, {**place, "runs": [["1", "fakes"]]}, "pairs of client and pass"),
+        ("forward", right, {**place, "runs": "1"}, "runs is a str"),
         ("forward", right, {**place, "more": 1}, "'more' is missing or not known"),
-        ("backward", {}, {**place, "pass": "real"}, "was not run"),
+        ("backward", {}, {**place, "runs": [[1, "real"]]}, "has not run"),
         ("fetch", {}, {"client": 1, "holding": "trained", "network": "x", "index": 0}, "nothing"),
         ("block", {}, {"client": 1, "holding": "trained", "network": "x", "index": 0}, "wanted"),
         ("finish", {}, {"step": 0, "phase": 0, "losses": [[0, 0.0]], "failed": []}, "not a client"),
@@ -569,7 +629,7 @@ def test_frames_that_do_not_fit_are_refused_and_counted_and_the_run_goes_on(lyin
 
 def test_a_frame_that_is_repeated_has_the_same_answer_and_others_are_out_of_order(lying):
     server, liar = lying
-    place = {"client": 1, "step": 0, "phase": 0, "pass": "fakes"}
+    place = {"step": 0, "phase": 0, "runs": [[1, "fakes"]]}
     right = right_frame(server)
     header = {"kind": "forward", "seq": liar.seq + 1, "session": liar.session, **place}
     data = pack(header, right)
@@ -599,7 +659,8 @@ def test_a_probe_gets_as_many_bytes_as_it_asks_for_and_no_more_than_there_may_be
     for size in (-1, (4 << 20) + 1):
         with pytest.raises(HuscfError, match="a probe by 'refused'"):
             caller.probe(0, size)
-    assert liar.send("forward", right_frame(server), client=1, step=0, phase=0, **{"pass": "fakes"})
+    place = {"step": 0, "phase": 0, "runs": [[1, "fakes"]]}
+    assert liar.send("forward", right_frame(server), **place)["kind"] == "ok"
 
 
 def test_a_flood_of_broken_frames_stops_nobody(lying):

@@ -45,6 +45,33 @@ def test_a_client_goes_back_as_soon_as_nobody_needs_a_pass_any_more():
     ]
 
 
+def test_passes_that_need_nothing_of_each_other_go_together_in_the_order_of_the_steps():
+    phases = gan_phases(mismatched_weight=1.0)
+    names = [[(d, [item.name for item in items]) for d, items in p.exchanges()] for p in phases]
+    assert names == [
+        [
+            ("forward", ["fakes"]),
+            ("forward", ["fake", "real", "mismatched"]),
+            ("backward", ["fake", "real", "mismatched"]),
+        ],
+        [
+            ("forward", ["fakes"]),
+            ("forward", ["fooled"]),
+            ("backward", ["fooled"]),
+            ("backward", ["fakes"]),
+        ],
+    ]
+    # One that reads the first of three must wait for it, and nobody overtakes it.
+    items = [Pass(n, "net", {"x": x}, loss=lambda *_: None) for n, x in (("a", "n"), ("b", "a"))]
+    phase = Phase(("net",), (*items, Pass("c", "net", {"x": "n"}, loss=lambda *_: None)))
+    assert [(d, [item.name for item in own]) for d, own in phase.exchanges()] == [
+        ("forward", ["a"]),
+        ("forward", ["b", "c"]),
+        ("backward", ["b"]),
+        ("backward", ["a", "c"]),
+    ]
+
+
 def chain(trains):
     """Three passes in a row and one that reads two of them."""
     items = (

@@ -6,10 +6,10 @@ from .engine import RemoteEngine
 from .expected import Crossings
 from .handing_out import fetch_drawn, hand_out
 from .mirror import BlockRef
-from .protocol import MAX_PROBE, PROTOCOL, check_request
+from .protocol import MAX_PROBE, PROTOCOL, Ask, Dismissed, Dropped, check_request
 from .secure_sums import SUM_COMMANDS, SiteMembers
 from .sessions import Sessions
-from .site import Ask, Dismissed, Dropped, SiteHalf, read_cuts
+from .site import SiteHalf, read_cuts
 
 __all__ = [
     "MAX_PROBE",

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ...errors import HuscfError
 from ...wire.frames import Compression, Frame, FrameError, pack
-from .protocol import PROTOCOL
-from .site import Dismissed, Dropped
+from .protocol import PROTOCOL, Dismissed, Dropped
 
 #: Carries a frame to the server and returns its answer; sends it again where a stream breaks.
 Exchange = Callable[[bytes], bytes]

@@ -22,9 +22,9 @@ from .drawing import answer_draw
 from .expected import Crossings, open_frame, take_block
 from .mirror import BlockRef, Mirror
 from .moves import State, list_given, move_at_server
-from .protocol import read_failures, read_losses
+from .protocol import Reply, read_failures, read_losses, read_runs
 from .secure_sums import SiteSums
-from .sessions import Reply, Sessions
+from .sessions import Sessions
 from .step import DroppedError, RemoteStep
 
 
@@ -97,6 +97,7 @@ class RemoteEngine(LocalEngine):
                 "step": step,
                 "clients": clients,
                 "observe": [c for c in clients if self._is_observed(c)],
+                "in_turn": running.in_turn,
             }
             for name, clients in self._by_site(active).items()
         }
@@ -126,19 +127,21 @@ class RemoteEngine(LocalEngine):
         running = self._step
         if running is None or frame.header["step"] != running.step:
             raise DroppedError
-        if kind == "forward":
-            return {"kind": "ok"}, running.forward(frame)
-        if kind == "backward":
-            return {"kind": "ok"}, running.backward(frame)
+        if kind in ("forward", "backward"):
+            self._check_own(name, kind, (c for c, _ in read_runs(frame.header["runs"])))
+            return running.forward(frame) if kind == "forward" else running.backward(frame)
         if kind == "observe":
             return self._observe(running, frame)
         losses = read_losses(frame.header["losses"])
         failed = read_failures(frame.header["failed"])
-        own = self.sessions.roster[name]
-        if foreign := [c for c in (*losses, *failed) if c not in own]:
-            raise FrameError(f"finish: client {foreign[0]} is not a client of {name}")
+        self._check_own(name, kind, (*losses, *failed))
         phase = frame.header["phase"]
         return running.finish(phase, losses, failed, self.sessions.poll_s), {}
+
+    def _check_own(self, name: str, kind: str, client_ids: Iterable[int]) -> None:
+        own = self.sessions.roster[name]
+        if foreign := [c for c in client_ids if c not in own]:
+            raise FrameError(f"{kind}: client {foreign[0]} is not a client of {name}")
 
     def open(
         self, frame: Frame, kind: Kind, specs: Mapping[str, TensorSpec], optional: bool = False

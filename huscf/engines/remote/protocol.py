@@ -21,7 +21,9 @@ no stream is idle for long.
                                          sample    draw samples of the finished run: `draw`
                                          keep      keep a whole generator: `fetch` for its blocks
                                          bye       leave, with the reason
-    observe, forward, backward         ok, with tensors; or dropped: out of this step
+    observe                            ok; or dropped: out of this step
+    forward, backward (of some runs,   ok, with tensors and who is dropped; or dropped: all are
+      a client's pass each)
     finish (losses of a phase)         commit: step your networks; wait; or dropped
     block, fetch, draw                 ok
     bye                                bye
@@ -30,15 +32,21 @@ Any request may be answered by `refused` (with the reason), `rejoin` (the server
 session, as after a restart) or `displaced` (another process joined under this name).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from ...wire.frames import FrameError
+from torch import Tensor
+
+from ...wire.frames import Frame, FrameError
 
 ValueT = TypeVar("ValueT")
+#: Asks the server: kind, fields, tensors -> its answer.
+Ask = Callable[[str, Mapping[str, Any], Mapping[str, Tensor]], Frame]
+#: What a request is answered by: fields of the header, and tensors.
+Reply = tuple[dict[str, Any], Mapping[str, Tensor]]
 
 #: Version of the frames; both ends have the same.
-PROTOCOL = 4
+PROTOCOL = 5
 #: The largest content of a probe, in bytes.
 MAX_PROBE = 4 << 20
 
@@ -53,8 +61,8 @@ REQUESTS: dict[str, dict[str, tuple[type, ...]]] = {
     },
     "ready": {"answers": _INT, "answer": (dict, type(None))},
     "observe": {"client": _INT, "step": _INT},
-    "forward": {"client": _INT, "step": _INT, "phase": _INT, "pass": _TEXT},
-    "backward": {"client": _INT, "step": _INT, "phase": _INT, "pass": _TEXT},
+    "forward": {"step": _INT, "phase": _INT, "runs": _LIST},
+    "backward": {"step": _INT, "phase": _INT, "runs": _LIST},
     "draw": {"client": _INT, "network": _TEXT, "count": _INT},
     "finish": {"step": _INT, "phase": _INT, "losses": _LIST, "failed": _LIST},
     "block": {"client": _INT, "holding": _TEXT, "network": _TEXT, "index": _INT},
@@ -62,6 +70,18 @@ REQUESTS: dict[str, dict[str, tuple[type, ...]]] = {
     "bye": {},
 }
 _COMMON = {"kind": _TEXT, "seq": _INT, "session": _TEXT}
+
+
+class Dropped(Exception):
+    """The site was late for a step, or what it sent was refused for not being finite."""
+
+
+class Dismissed(Exception):
+    """The server has said goodbye.
+
+    Args:
+        reason: In its words.
+    """
 
 
 def check_request(header: Mapping[str, Any]) -> None:
@@ -78,6 +98,16 @@ def check_request(header: Mapping[str, Any]) -> None:
             raise FrameError(f"{kind}: {name} is a {type(header[name]).__name__}")
 
 
+def read_runs(entries: list[Any]) -> list[tuple[int, str]]:
+    """Return the runs of a frame, from pairs of client and name of a pass; each is there once."""
+    if not entries or not all(_is_pair(entry, str) for entry in entries):
+        raise FrameError("runs are pairs of client and pass")
+    runs = [(client_id, name) for client_id, name in entries]
+    if len(set(runs)) < len(runs):
+        raise FrameError("a run is there twice")
+    return runs
+
+
 def read_losses(entries: list[Any]) -> dict[int, float]:
     """Return losses by client, from pairs of both."""
     return _read_pairs(entries, float, "losses are pairs of client and number")
@@ -92,8 +122,12 @@ def read_failures(entries: list[Any]) -> dict[int, str]:
 def _read_pairs(entries: list[Any], kind: type[ValueT], wanted: str) -> dict[int, ValueT]:
     found: dict[int, ValueT] = {}
     for entry in entries:
-        is_pair = isinstance(entry, list) and len(entry) == 2
-        if not is_pair or type(entry[0]) is not int or type(entry[1]) is not kind:
+        if not _is_pair(entry, kind):
             raise FrameError(f"finish: {wanted}")
         found[entry[0]] = entry[1]
     return found
+
+
+def _is_pair(entry: object, kind: type) -> bool:
+    is_pair = isinstance(entry, list) and len(entry) == 2
+    return is_pair and type(entry[0]) is int and type(entry[1]) is kind

@@ -8,17 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from ...errors import HuscfError
 from ...wire.frames import Compression, Frame, FrameError, pack
-from .protocol import MAX_PROBE, check_request
+from .protocol import MAX_PROBE, Reply, check_request
 from .step import DroppedError
 
 #: A request waits at most so long for something to happen before it is answered by `wait`.
 POLL_S = 15.0
-
-Reply = tuple[dict[str, Any], Mapping[str, Tensor]]
 
 
 @dataclass

@@ -5,36 +5,22 @@ from typing import Any
 
 from torch import Tensor
 
-from ...errors import CheckpointError, HuscfError, NonFiniteError, check_complete
+from ...errors import CheckpointError, HuscfError, check_complete
 from ...federation import ReferenceBlocks
-from ...methods import Method, Pass, Phase, trace_inputs
+from ...methods import Method, Phase, trace_inputs
 from ...models import Network, SampleShape
 from ...parties import Client, read_block, write_block
 from ...split import ClientCuts, ClientPlan, CutPlan
 from ...wire import SERVER, Kind, MemoryWire, Message
-from ...wire.frames import Frame, FrameError, TensorSpec
+from ...wire.frames import Frame, FrameError
 from ..base import Batches
 from ..local import check_plan, prepare_batch, update_averages
 from ..mixing import block_topic
-from ..serial import run_passes
 from .expected import Crossings, describe_block, open_frame
 from .mirror import BlockRef
 from .moves import move_at_site
-
-#: Asks the server: kind, fields, tensors -> its answer.
-Ask = Callable[[str, Mapping[str, Any], Mapping[str, Tensor]], Frame]
-
-
-class Dropped(Exception):
-    """The site was late for a step, or what it sent was refused for not being finite."""
-
-
-class Dismissed(Exception):
-    """The server has said goodbye.
-
-    Args:
-        reason: In its words.
-    """
+from .protocol import Ask, Dropped
+from .ways import Ways
 
 
 class SiteHalf:
@@ -99,7 +85,7 @@ class SiteHalf:
         """Run a step for the clients that the server names.
 
         Args:
-            command: The server's: step, clients, and whom it observes.
+            command: The server's: step, clients, whom it observes, and whether clients take turns.
             batches: Of these clients.
             ask: The way to the server.
 
@@ -115,7 +101,7 @@ class SiteHalf:
                 if client_id in command["observe"]:
                     self._show(client_id, batches[client_id][0], step, ask)
             for number, phase in enumerate(self.method.phases(step)):
-                active, losses[phase.name] = self._run_phase(step, number, phase, active, ask)
+                active, losses[phase.name] = self._run_phase(command, number, phase, active, ask)
         except Dropped:
             losses, active = {}, []
         finally:
@@ -142,24 +128,23 @@ class SiteHalf:
         ask("observe", {"client": client_id, "step": step}, sent)
 
     def _run_phase(
-        self, step: int, number: int, phase: Phase, active: list[int], ask: Ask
+        self,
+        command: Mapping[str, Any],
+        number: int,
+        phase: Phase,
+        active: list[int],
+        ask: Ask,
     ) -> tuple[list[int], float]:
         """Run a phase, and step if the server does; return who takes part further, and the loss."""
         before = {c: [b.clone() for b in self.clients[c].buffers()] for c in active}
-        losses: dict[int, float] = {}
-        failed: dict[int, str] = {}
+        place = {"step": command["step"], "phase": number}
+        ways = Ways(self, phase, place, ask)
         committed: list[int] = []
         try:
-            for client_id in active:
-                way = _Way(self, client_id, {"step": step, "phase": number}, phase, ask)
-                try:
-                    losses[client_id] = way.run()
-                except NonFiniteError as error:
-                    failed[client_id] = str(error).partition(": ")[2]
-                except Dropped:
-                    continue
-            end = _wait_for_commit(step, number, losses, failed, ask)
-            committed = [c for c in end.header["clients"] if c in losses]
+            for together in [[c] for c in active] if command["in_turn"] else [active]:
+                ways.run(together)
+            end = _wait_for_commit(place, ways.losses, ways.failed, ask)
+            committed = [c for c in end.header["clients"] if c in ways.losses]
         finally:
             for client_id in active:
                 if client_id not in committed:
@@ -282,58 +267,11 @@ def read_cuts(cuts: Sequence[Any], networks: Sequence[str]) -> list[ClientPlan]:
         raise HuscfError(f"malformed cuts: {error!r:.100}") from error
 
 
-class _Way:
-    """One client's way through a phase: its own parts, and the server's by asking."""
-
-    def __init__(
-        self, half: SiteHalf, client_id: int, place: dict[str, int], phase: Phase, ask: Ask
-    ) -> None:
-        self.client, self.crossings = half.clients[client_id], half.crossings[client_id]
-        self.wire = half.wires[client_id]
-        self.batch_size = half.batch_sizes[client_id]
-        self.place = {"client": client_id, **place}
-        self.phase, self.ask = phase, ask
-
-    def run(self) -> float:
-        """Run all passes; return the loss."""
-        return run_passes(self.client, self.phase, self._run_forward, self._go_back)
-
-    def _run_forward(self, item: Pass) -> None:
-        up = self.client.run_head(item)
-        expected = self.crossings.down(item.network, self.batch_size)
-        self.client.run_tail(item, self._exchange("forward", item, up, expected))
-
-    def _go_back(self, item: Pass) -> None:
-        at_tail = self.client.go_back_tail(item, self.phase)
-        expected = self.crossings.gradients_down(item.network, self.batch_size)
-        arrived = self._exchange("backward", item, at_tail, expected, optional=True)
-        self.client.go_back_head(item, self.phase, arrived)
-
-    def _exchange(
-        self,
-        kind: str,
-        item: Pass,
-        tensors: dict[str, Tensor],
-        expected: Mapping[str, TensorSpec],
-        optional: bool = False,
-    ) -> dict[str, Tensor]:
-        """Send what crosses, if anything does, and return what comes back."""
-        if not tensors:
-            return {}
-        what: Kind = "activations" if kind == "forward" else "gradients"
-        topic, up = self.crossings.name(item.network, what, True)
-        _, down = self.crossings.name(item.network, what, False)
-        sent = self.wire.depart(Message(self.client.client_id, SERVER, up, topic, tensors))
-        answer = self.ask(kind, {**self.place, "pass": item.name}, sent)
-        return open_frame(answer, self.wire, down, expected, optional)
-
-
 def _wait_for_commit(
-    step: int, number: int, losses: Mapping[int, float], failed: Mapping[int, str], ask: Ask
+    place: Mapping[str, int], losses: Mapping[int, float], failed: Mapping[int, str], ask: Ask
 ) -> Frame:
     fields = {
-        "step": step,
-        "phase": number,
+        **place,
         "losses": [[client_id, float(loss)] for client_id, loss in losses.items()],
         "failed": [list(pair) for pair in failed.items()],
     }

@@ -2,20 +2,28 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ...errors import NonFiniteError
 from ...methods import Pass, Phase
+from ...models import Carry
 from ...wire import SERVER, Kind, Message
 from ...wire.frames import Frame, FrameError
 from ..serial import Gradients, sum_gradients
 from .deferred_norms import DeferredNorms, find_norms, is_order_free
+from .expected import Specs, join_parts, open_parts
+from .protocol import Reply, read_runs
 
 if TYPE_CHECKING:
     from .engine import RemoteEngine
+
+#: A client's run of a pass.
+Run = tuple[int, Pass]
+#: What the server does of a run, with the tensors that have arrived.
+RunMiddle = Callable[[int, Pass, dict[str, Tensor]], Mapping[str, Tensor]]
 
 
 class DroppedError(Exception):
@@ -52,51 +60,26 @@ class RemoteStep:
 
     # What handlers call
 
-    def forward(self, frame: Frame) -> Mapping[str, Tensor]:
-        """Run the server's blocks of a pass for one client."""
-        header = frame.header
-        client_id = header["client"]
+    def forward(self, frame: Frame) -> Reply:
+        """Run the server's blocks of some passes, each for one client."""
         with self.changed:
-            item = self._find(header)
-            self._wait_for_turn(client_id)
-            if item.name in self._run[client_id]:
-                raise FrameError(f"forward: pass {item.name} of client {client_id} has been run")
-            crossings = self.engine.crossings[client_id]
-            size = self.engine.batch_sizes[client_id]
-            _, kind = crossings.name(item.network, "activations", True)
-            arrived = self.engine.open(frame, kind, crossings.up(item.network, size))
-            self._admit(client_id, "activations", item, arrived)
-            norms = find_norms(self.engine.server.segment(item.network, client_id))
-            with self._norms[client_id].recording(norms):
-                written = self.engine.server.run_middle(item, client_id, arrived)
-            self._run[client_id].add(item.name)
-            down = crossings.crossings[item.network].down
-            return self._answer(client_id, "activations", item, {n: written[n] for n in down})
+            runs = self._find(frame.header)
+            self._wait_for_turn(runs)
+            for client_id, item in self._list_active(runs):
+                if item.name in self._run[client_id]:
+                    raise FrameError(f"forward: client {client_id} has run pass {item.name}")
+            return self._answer(frame, "activations", runs, self._run_middle)
 
-    def backward(self, frame: Frame) -> Mapping[str, Tensor]:
-        """Go back through the server's blocks of a pass for one client."""
-        header = frame.header
-        client_id = header["client"]
+    def backward(self, frame: Frame) -> Reply:
+        """Go back through the server's blocks of some passes, each for one client."""
         with self.changed:
-            item = self._find(header)
-            phase = self.phases[self.phase]
-            if item.name not in self._run[client_id]:
-                raise FrameError(f"backward: pass {item.name} of client {client_id} was not run")
-            if phase.backward_of(item) == "none" or item.name in self._gone_back[client_id]:
-                raise FrameError(f"backward: pass {item.name} gives no gradients now")
-            crossings = self.engine.crossings[client_id]
-            size = self.engine.batch_sizes[client_id]
-            expected = crossings.gradients_up(item.network, size)
-            _, kind = crossings.name(item.network, "gradients", True)
-            arrived = self.engine.open(frame, kind, expected, optional=True)
-            self._admit(client_id, "gradients", item, arrived)
-            back, found = self.engine.server.go_back_middle(item, phase, client_id, arrived)
-            self._gone_back[client_id].add(item.name)
-            own = self._gradients[client_id]
-            for parameter, gradient in found.items():
-                own[parameter] = own.get(parameter, 0.0) + gradient
-            self._end_turn(client_id)
-            return self._answer(client_id, "gradients", item, back)
+            runs, phase = self._find(frame.header), self.phases[self.phase]
+            for client_id, item in self._list_active(runs):
+                if item.name not in self._run[client_id]:
+                    raise FrameError(f"backward: client {client_id} has not run pass {item.name}")
+                if phase.backward_of(item) == "none" or item.name in self._gone_back[client_id]:
+                    raise FrameError(f"backward: pass {item.name} gives no gradients now")
+            return self._answer(frame, "gradients", runs, self._go_back_middle)
 
     def finish(
         self, phase: int, losses: dict[int, float], failed: dict[int, str], wait_s: float
@@ -195,20 +178,77 @@ class RemoteStep:
             self.engine.server.step(network)
         return sum(losses.values()) / len(losses) if losses else float("nan")
 
-    def _find(self, header: dict[str, Any]) -> Pass:
-        """Return the pass that a request is of, where it may be of it now."""
-        if header["step"] != self.step or header["client"] not in self.active:
+    def _find(self, header: dict[str, Any]) -> list[Run]:
+        """Return what a request is of, where it may be of it now."""
+        named = read_runs(header["runs"])
+        if header["step"] != self.step or not any(c in self.active for c, _ in named):
             raise DroppedError
         if header["phase"] != self.phase or self.phase >= len(self.phases):
             raise FrameError(f"{header['kind']}: phase {header['phase']} is not running")
-        for item in self.phases[self.phase].passes:
-            if item.name == header["pass"]:
-                return item
-        raise FrameError(f"{header['kind']}: no pass {header['pass']!r:.40} in this phase")
+        known = {item.name: item for item in self.phases[self.phase].passes}
+        for _, name in named:
+            if name not in known:
+                raise FrameError(f"{header['kind']}: no pass {name!r:.40} in this phase")
+        return [(client_id, known[name]) for client_id, name in named]
 
-    def _admit(self, client_id: int, kind: Kind, item: Pass, tensors: dict[str, Tensor]) -> None:
-        """Count what has arrived, and look at it before it is used."""
-        topic, kind = self.engine.crossings[client_id].name(item.network, kind, True)
+    def _list_active(self, runs: Iterable[Run]) -> list[Run]:
+        return [(client_id, item) for client_id, item in runs if client_id in self.active]
+
+    def _answer(self, frame: Frame, kind: Kind, runs: Sequence[Run], run: RunMiddle) -> Reply:
+        """Run what a frame is of; nothing is run where some of it does not fit."""
+        is_back = kind == "gradients"
+        names = [self._name(run, kind, is_up=True) for run in runs]
+        specs = [self._expect(run, is_back) for run in runs]
+        expected = [(kind, spec) for (_, kind), spec in zip(names, specs, strict=True)]
+        wires = [self.engine.wire] * len(runs)
+        answers = []
+        for each, arrived in zip(
+            runs, open_parts(frame, wires, expected, optional=is_back), strict=True
+        ):
+            written: Mapping[str, Tensor] = {}
+            if self._admit(each, kind, arrived):
+                topic, down = self._name(each, kind, is_up=False)
+                message = Message(SERVER, each[0], down, topic, run(*each, arrived))
+                written = self.engine.wire.depart(message)
+            answers.append(written)
+        dropped = sorted({client_id for client_id, _ in runs} - {*self.active})
+        if not self._list_active(runs):
+            raise DroppedError
+        kept = [a if c not in dropped else {} for (c, _), a in zip(runs, answers, strict=True)]
+        return {"kind": "ok", "dropped": dropped}, join_parts(kept)
+
+    def _run_middle(self, client_id: int, item: Pass, arrived: dict[str, Tensor]) -> Carry:
+        norms = find_norms(self.engine.server.segment(item.network, client_id))
+        with self._norms[client_id].recording(norms):
+            written = self.engine.server.run_middle(item, client_id, arrived)
+        self._run[client_id].add(item.name)
+        down = self.engine.crossings[client_id].crossings[item.network].down
+        return {name: written[name] for name in down}
+
+    def _go_back_middle(self, client_id: int, item: Pass, arrived: dict[str, Tensor]) -> Carry:
+        phase, own = self.phases[self.phase], self._gradients[client_id]
+        back, found = self.engine.server.go_back_middle(item, phase, client_id, arrived)
+        self._gone_back[client_id].add(item.name)
+        for parameter, gradient in found.items():
+            own[parameter] = own.get(parameter, 0.0) + gradient
+        self._end_turn(client_id)
+        return back
+
+    def _name(self, run: Run, kind: Kind, is_up: bool) -> tuple[str, Kind]:
+        client_id, item = run
+        return self.engine.crossings[client_id].name(item.network, kind, is_up)
+
+    def _expect(self, run: Run, is_back: bool) -> Specs:
+        client_id, item = run
+        crossings, size = self.engine.crossings[client_id], self.engine.batch_sizes[client_id]
+        return (crossings.gradients_up if is_back else crossings.up)(item.network, size)
+
+    def _admit(self, run: Run, kind: Kind, tensors: dict[str, Tensor]) -> bool:
+        """Count what has arrived, and look at it; return whether it may be used."""
+        client_id, item = run
+        if client_id not in self.active:
+            return False
+        topic, kind = self._name(run, kind, is_up=True)
         self.engine.wire.note(Message(client_id, SERVER, kind, topic, tensors))
         guard = self.engine.server.guard
         try:
@@ -216,13 +256,8 @@ class RemoteStep:
                 guard.check(kind, topic, [client_id], tensor.unsqueeze(1), item.name)
         except NonFiniteError as error:
             self._fail(error)
-            raise DroppedError from None
-
-    def _answer(
-        self, client_id: int, kind: Kind, item: Pass, tensors: dict[str, Tensor]
-    ) -> Mapping[str, Tensor]:
-        topic, kind = self.engine.crossings[client_id].name(item.network, kind, False)
-        return self.engine.wire.depart(Message(SERVER, client_id, kind, topic, tensors))
+            return False
+        return True
 
     def _fail(self, error: NonFiniteError) -> None:
         if error.client_id not in self.active:
@@ -232,9 +267,12 @@ class RemoteStep:
             self.failure = error
             self.changed.notify_all()
 
-    def _wait_for_turn(self, client_id: int) -> None:
+    def _wait_for_turn(self, runs: Sequence[Run]) -> None:
         """Wait for the clients before this one, where their order matters."""
+        client_id = runs[0][0]
         if self.in_turn:
+            if any(other != client_id for other, _ in runs):
+                raise FrameError("forward: clients run one after the other here")
             phase = self.phase
             self.changed.wait_for(
                 lambda: self.phase > phase or self._has_stopped() or self._is_turn_of(client_id)
