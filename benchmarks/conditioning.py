@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from huscf.datamodules import DigitsDataModule, ImageDataModule
 from huscf.methods import FlowMatching
 from huscf.metrics import EvaluationSettings
-from huscf.metrics.evaluation import DomainEvaluator
+from huscf.metrics.evaluation import DomainEvaluator, Draws
 from huscf.models import (
     LABELS,
     MAIN,
@@ -80,6 +80,10 @@ class Sampler:
             return run_to_draw(self.network, inputs, torch.device("cpu"))
 
         return self.method.sample(run, labels, generator)
+
+    def draws_alike(self, one: int, other: int) -> bool:
+        """Return that they do: there is one network."""
+        return True
 
 
 def change(way: str, network: Network, shape: SampleShape) -> nn.ModuleList:
@@ -152,7 +156,9 @@ def main() -> None:
         batches = (batch[0] for _ in iter(int, 1) for batch in data.train_dataloader())
         average = train(method, network, batches, options.steps, options.seed)
         sampler = Sampler(method, average, options.seed)
-        figures = evaluator.measure(sampler, [0], options.num_per_class, settings)
+        draws = Draws(sampler, data.sample_shape.num_classes)
+        drawn = draws.together([0], options.num_per_class)
+        figures = evaluator.measure(drawn, settings, draws.derive_seed())
         print(f"| {way} | {' | '.join(f'{figures[name]:.3f}' for name in SCORES)} |", flush=True)
 
 

@@ -33,7 +33,7 @@ from huscf.datamodules import (
 from huscf.federation import EachAlone, OneCluster, rand_index
 from huscf.methods import DiscriminatorAugmentation, FlowMatching, HuscfGan, Method, Vae
 from huscf.metrics import EvaluationSettings
-from huscf.metrics.evaluation import DomainEvaluator, OwnData
+from huscf.metrics.evaluation import DomainEvaluator, Draws, OwnData
 from huscf.models import (
     ConditionalDiscriminator,
     ConditionalEncoder,
@@ -351,10 +351,12 @@ def score_all(
     scores = {}
     for name, pair in evaluators.items():
         members = [c for c, domain in data.client_domains.items() if domain == name]
-        scores[name] = score_domain(arguments, module, members, pair)
+        kept = arguments.num_per_class if arguments.usefulness or arguments.each_client else 0
+        draws = Draws(module, data.domains[name].num_classes, kept)
+        scores[name] = score_domain(arguments, draws, members, pair)
         if arguments.usefulness:
             owners = [client for client in data.clients if client.client_id in members]
-            scores[name] |= score_usefulness(arguments, module, owners, pair[0])
+            scores[name] |= score_usefulness(arguments, draws, owners, pair[0])
     return scores
 
 
@@ -372,7 +374,7 @@ def make_method(row: Row, width: int, learning_rate: float) -> Method:
 
 def score_usefulness(
     arguments: argparse.Namespace,
-    module: SplitModule,
+    draws: Draws,
     owners: list[OwnData],
     evaluator: DomainEvaluator,
 ) -> dict[str, float]:
@@ -381,7 +383,7 @@ def score_usefulness(
     count = arguments.num_per_class
     figures = evaluator.measure_pooled(owners, count, settings)
     each = [
-        evaluator.measure_usefulness(module, owner, count, settings, alone=False)
+        evaluator.measure_usefulness(draws, owner, count, settings, alone=False)
         for owner in owners[: arguments.usefulness]
     ]
     figures |= {key: statistics.fmean(one[key] for one in each) for key in each[0]}
@@ -390,7 +392,7 @@ def score_usefulness(
 
 def score_domain(
     arguments: argparse.Namespace,
-    module: SplitModule,
+    draws: Draws,
     members: list[int],
     evaluators: tuple[DomainEvaluator, DomainEvaluator],
 ) -> dict[str, float]:
@@ -398,7 +400,7 @@ def score_domain(
 
     Args:
         arguments: The options.
-        module: The trained module.
+        draws: The trained module's, of the domain.
         members: The domain's clients.
         evaluators: With our judge and with a plain one.
     """
@@ -406,12 +408,13 @@ def score_domain(
     count = arguments.num_per_class
     quick = EvaluationSettings.quick(10 * count)
     settings = quick if arguments.no_downstream else EvaluationSettings(max_samples=10 * count)
-    figures = evaluator.measure(module, members, count, settings)
+    together, seed = draws.together(members, count), draws.derive_seed()
+    figures = evaluator.measure(together, settings, seed)
     if arguments.plain_judge:
-        again = plain.measure(module, members, count, quick)
+        again = plain.measure(together, quick, seed)
         figures |= {f"plain_{key}": value for key, value in again.items()}
     if arguments.each_client:
-        single = [evaluator.measure(module, [client], count, settings) for client in members]
+        single = [evaluator.measure(draws.single(c, count), settings, seed) for c in members]
         figures |= {
             f"each_client_{key}": statistics.fmean(each[key] for each in single)
             for key in single[0]

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from ..engines import LocalEngine
+from ..methods import find_drawn
 from ..metrics.evaluation import ScoreBook
 from ..models import SampleShape
 from ..randomness import make_generator
@@ -31,6 +32,18 @@ class EvaluatedModule(LightningModule):
     @abstractmethod
     def sample(self, client_id: int, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Draw samples (N, C, H, W) in [-1, 1] of the classes labels (N,) as a client would."""
+
+    def draws_alike(self, one: int, other: int) -> bool:
+        """Return whether two clients' networks for drawing are equal, as after a round."""
+        if one == other:
+            return True
+        for name in find_drawn(self.engine.method, self.engine.networks):
+            states = [self.engine.sampling_network(name, c).state_dict() for c in (one, other)]
+            # Norms count batches for their training alone.
+            keys = [key for key in states[0] if not key.endswith("num_batches_tracked")]
+            if not all(torch.equal(states[0][key], states[1][key]) for key in keys):
+                return False
+        return True
 
     def on_validation_start(self) -> None:
         """Forget the scores of an earlier validation."""

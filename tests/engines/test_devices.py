@@ -152,6 +152,9 @@ class Sampler:
         noise = torch.rand(len(labels), 1, 8, 8, generator=stream) * 0.6 - 0.9
         return noise + labels.float()[:, None, None, None]
 
+    def draws_alike(self, one, other):
+        return one == other
+
 
 def score(device, root, monkeypatch):
     monkeypatch.setenv("HUSCF_CACHE", str(root))

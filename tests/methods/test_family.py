@@ -318,3 +318,22 @@ def test_fedgan_averages_whole_networks_over_the_wire(monkeypatch):
     assert {key.kind for key in module.wire.traffic.num_bytes} == {"blocks"}
     with pytest.raises(PlanError, match="leaves it at most 0"):
         make(make_fedgan(), {0: [1, 1, 1, 1]})
+
+
+@pytest.mark.parametrize("make_method", [make_flow, lambda: HuscfGan(**NETWORKS)])
+def test_clients_of_a_cluster_draw_alike_after_a_round_until_they_train(make_method):
+    method = make_method()
+    count = len(method.build_networks(SHAPE))
+    cuts = {c: [1 + c % 2, 1] * count for c in range(4)}
+    module = make(method, cuts)
+    clusters, equal = {0: 0, 1: 0, 2: 1, 3: 1}, dict.fromkeys(range(4), 0.5)
+    run_step(module, make_batch(range(4)))
+    assert [c for c in range(4) if module.draws_alike(1, c)] == [1]
+    module.engine.mix(Mixture(clusters, equal))
+    assert [c for c in range(4) if module.draws_alike(1, c)] == [0, 1]
+    labels = torch.arange(3)
+    draw = [module.sample(c, labels, torch.Generator().manual_seed(0)) for c in range(3)]
+    assert torch.equal(draw[0], draw[1])
+    assert not torch.equal(draw[0], draw[2])
+    run_step(module, make_batch(range(4)), 1)
+    assert not module.draws_alike(0, 1)

@@ -2,6 +2,7 @@
 
 from .domain_evaluator import DomainEvaluator, RealDomain
 from .domain_scores import DomainScores, Effort, score_domain
+from .draws import Draws
 from .paper_protocol import PUBLISHED_BUDGET, PublishedResult, find_published
 from .sample_figures import evaluate_samples
 from .sampler import Sampler, draw_samples
@@ -13,6 +14,7 @@ __all__ = [
     "PUBLISHED_BUDGET",
     "DomainEvaluator",
     "DomainScores",
+    "Draws",
     "Effort",
     "EvaluatedData",
     "EvaluationSettings",

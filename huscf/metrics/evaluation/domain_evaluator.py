@@ -1,4 +1,4 @@
-"""Draws a domain's samples from its clients and measures them; changes no state."""
+"""Measures samples of one domain against its real data."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +13,8 @@ from ...randomness import derive_seed
 from ..judge_cache import JudgeSettings, load_judge
 from ..labelled_samples import LabelledSamples, RealData
 from ..real_reference import RealReference
+from .draws import Draws
 from .sample_figures import evaluate_samples
-from .sampler import Sampler, draw_samples
 from .settings import EvaluationSettings
 from .yardsticks import OwnData, Yardsticks
 
@@ -76,33 +76,20 @@ class DomainEvaluator:
         return RealReference(self.real, load_judge(self.real, settings, None, self.device))
 
     def measure(
-        self,
-        sampler: Sampler,
-        members: Sequence[int],
-        num_per_class: int,
-        settings: EvaluationSettings,
-        seed: int = 0,
+        self, drawn: LabelledSamples, settings: EvaluationSettings, seed: int
     ) -> dict[str, float]:
-        """Measure what clients of the domain generate together.
+        """Measure samples of the domain.
 
         Args:
-            sampler: Draws the samples.
-            members: The clients that draw.
-            num_per_class: Samples drawn of each class over all of them.
+            drawn: The samples.
             settings: What is measured.
-            seed: Together with the sampler's it fixes noise, thinning and downstream classifier.
+            seed: Fixes thinning and downstream classifier; see `Draws.derive_seed`.
 
         Returns:
             The figures of `huscf.metrics.evaluate_samples`.
-
-        Raises:
-            HuscfError: Where samples are NaN or Inf because training diverged.
         """
-        classes = self.domain.num_classes
-        purpose = f"evaluation {seed}"
-        drawn = draw_samples(sampler, members, classes, num_per_class, purpose)
         settings = replace(settings, spectrogram_range_db=self.spectrogram_range_db)
-        return evaluate_samples(drawn, self.reference, settings, derive_seed(sampler.seed, purpose))
+        return evaluate_samples(drawn, self.reference, settings, seed)
 
     def measure_pooled(
         self,
@@ -124,7 +111,7 @@ class DomainEvaluator:
 
     def measure_usefulness(
         self,
-        sampler: Sampler,
+        draws: Draws,
         owner: OwnData,
         num_per_class: int,
         settings: EvaluationSettings,
@@ -133,9 +120,9 @@ class DomainEvaluator:
         """Return what a client's own generator adds to its own data; see `Yardsticks`.
 
         Args:
-            sampler: Draws the samples.
+            draws: Have its samples.
             owner: The client.
-            num_per_class: Samples drawn of each class.
+            num_per_class: Samples of each class.
             settings: What is measured; {} where that is no downstream classifier.
             alone: Whether the samples are measured by themselves too.
 
@@ -145,10 +132,11 @@ class DomainEvaluator:
         yardsticks = self._yardsticks(num_per_class, settings)
         if yardsticks is None:
             return {}
-        classes, client_id = self.domain.num_classes, owner.client_id
-        drawn = draw_samples(sampler, [client_id], classes, num_per_class, "usefulness")
-        balanced = drawn.balanced(settings.max_downstream, derive_seed(sampler.seed, "usefulness"))
-        return yardsticks.measure_client(owner, balanced, alone)
+        drawn = draws.single(owner.client_id, num_per_class)
+        seed = derive_seed(draws.sampler.seed, "usefulness")
+        return yardsticks.measure_client(
+            owner, drawn.balanced(settings.max_downstream, seed), alone
+        )
 
     def _yardsticks(
         self, num_per_class: int, settings: EvaluationSettings, seed: int = 0

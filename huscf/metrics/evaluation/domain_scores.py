@@ -9,6 +9,7 @@ from typing import TypeVar
 from ...activity import doing
 from ...errors import check_count
 from .domain_evaluator import DomainEvaluator
+from .draws import Draws
 from .sampler import Sampler
 from .settings import EvaluationSettings
 from .yardsticks import OwnData
@@ -96,6 +97,9 @@ def score_domain(
 ) -> DomainScores:
     """Measure what all clients of a domain generate together, then what single ones do.
 
+    Single ones take what they, or clients with the same networks, have drawn for all together;
+    what lacks is drawn besides.
+
     Args:
         sampler: Draws the samples.
         evaluator: The domain's.
@@ -105,6 +109,11 @@ def score_domain(
         effort: How many samples, seeds and single clients.
     """
     count, members = effort.num_per_class, [owner.client_id for owner in owners]
+    num_yardsticks = effort.num_yardstick_clients if settings.downstream else 0
+    singles = spread_out(owners, effort.num_clients)
+    quick, client_count = EvaluationSettings.quick(), min(count, CLIENT_NUM_PER_CLASS)
+    max_kept = count if num_yardsticks else client_count if singles else 0
+    draws = Draws(sampler, evaluator.domain.num_classes, max_kept)
     by_seed = {}
     for seed in range(effort.num_seeds):
         with (
@@ -112,20 +121,19 @@ def score_domain(
             if effort.num_seeds > 1
             else nullcontext()
         ):
-            by_seed[seed] = evaluator.measure(sampler, members, count, settings, seed)
+            drawn = draws.together(members, count, seed)
+            by_seed[seed] = evaluator.measure(drawn, settings, draws.derive_seed(seed))
             by_seed[seed] |= evaluator.measure_pooled(owners, count, settings, seed)
-    quick, client_count = EvaluationSettings.quick(), min(count, CLIENT_NUM_PER_CLASS)
-    singles = spread_out(owners, effort.num_clients)
     by_client = {}
     for owner in singles:
         with doing(f"client {owner.client_id}"):
-            figures = evaluator.measure(sampler, [owner.client_id], client_count, quick)
+            drawn = draws.single(owner.client_id, client_count)
+            figures = evaluator.measure(drawn, quick, draws.derive_seed())
         by_client[owner.client_id] = figures
-    num_yardsticks = effort.num_yardstick_clients if settings.downstream else 0
     for owner in spread_out(singles or owners, num_yardsticks):
         alone = owner.client_id in by_client  # else all together stand for single ones
         with doing(f"usefulness to client {owner.client_id}"):
-            figures = evaluator.measure_usefulness(sampler, owner, count, settings, alone)
+            figures = evaluator.measure_usefulness(draws, owner, count, settings, alone)
         by_client.setdefault(owner.client_id, {}).update(figures)
     name = evaluator.domain.name
     return DomainScores(name, by_seed, count, by_client, len(owners), client_count)

@@ -28,6 +28,9 @@ class Sampler(Protocol):
             (N, C, H, W) float32 in [-1, 1], on the CPU.
         """
 
+    def draws_alike(self, one: int, other: int, /) -> bool:
+        """Return whether two clients are known to draw through the same networks."""
+
 
 def draw_samples(
     sampler: Sampler, members: Sequence[int], num_classes: int, num_per_class: int, purpose: str
@@ -36,7 +39,8 @@ def draw_samples(
 
     Args:
         sampler: Draws them.
-        members: Clients that draw; each gets every len(members)-th sample of every class.
+        members: Clients that draw; each gets every len(members)-th sample of every class, and
+            those behind the last sample draw nothing.
         num_classes: Classes to draw, 0..num_classes - 1.
         num_per_class: Samples of each class over all members.
         purpose: Names the random stream, together with the sampler's seed.
@@ -45,8 +49,9 @@ def draw_samples(
         HuscfError: Where a client draws NaN or Inf.
     """
     samples, labels = [], []
-    for position, client_id in enumerate(members):
-        count = len(range(position, num_per_class, len(members)))
+    for client_id, count in zip(members, share_out(num_per_class, len(members)), strict=True):
+        if not count:
+            continue
         wanted = torch.arange(num_classes).repeat_interleave(count)
         stream = make_generator(sampler.seed, purpose, client_id)
         samples.append(sampler.sample(client_id, wanted, stream))
@@ -54,3 +59,8 @@ def draw_samples(
             raise HuscfError(f"client {client_id} draws NaN or Inf: its training diverged")
         labels.append(wanted)
     return LabelledSamples(torch.cat(samples), torch.cat(labels), num_classes)
+
+
+def share_out(count: int, num_members: int) -> list[int]:
+    """Return how many of so many samples each member draws, the first ones one more."""
+    return [len(range(position, count, num_members)) for position in range(num_members)]

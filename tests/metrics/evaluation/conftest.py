@@ -22,6 +22,9 @@ class NoisyDigits:
         noise = torch.randn(clean.shape, generator=generator)
         return (clean + 0.4 * noise).clamp(-1, 1)
 
+    def draws_alike(self, one, other):
+        return one == other
+
 
 @pytest.fixture
 def small_judge(monkeypatch, tmp_path):

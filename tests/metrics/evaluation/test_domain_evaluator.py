@@ -7,7 +7,13 @@ import pytest
 from huscf.datamodules import DigitsDataModule
 from huscf.errors import HuscfError
 from huscf.metrics import ClassifierTraining, EvaluationSettings
-from huscf.metrics.evaluation import DomainEvaluator, Effort, domain_evaluator, score_domain
+from huscf.metrics.evaluation import (
+    DomainEvaluator,
+    Draws,
+    Effort,
+    domain_evaluator,
+    score_domain,
+)
 from tests.metrics.evaluation.conftest import NoisyDigits
 
 SETTINGS = EvaluationSettings(downstream=ClassifierTraining(epochs=2, batch_size=32))
@@ -56,7 +62,10 @@ def test_each_seed_draws_and_trains_anew_and_the_real_data_are_looked_at_once(
 def test_a_seed_gives_the_same_figures_alone_and_other_runs_other_ones(evaluator, data):
     def measure(run_seed, seed):
         sampler = NoisyDigits(run_seed, evaluator.domain)
-        return evaluator.measure(sampler, [0, 1, 2], 30, SETTINGS, seed)
+        draws = Draws(sampler, 10)
+        return evaluator.measure(
+            draws.together([0, 1, 2], 30, seed), SETTINGS, draws.derive_seed(seed)
+        )
 
     sampler = NoisyDigits(5, evaluator.domain)
     scores = score_domain(sampler, evaluator, data.clients[:3], SETTINGS, EFFORT)
