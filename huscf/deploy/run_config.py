@@ -171,10 +171,6 @@ def read_run_config(arguments: Sequence[str], trust: Trust | None = None) -> Run
     if made.federation.private is not None:
         raise HuscfError("federation.privacy: needs one process: sites do not have it yet")
     made.federation.check_replanning(made.replanning.every_n_rounds)
-    if made.federation.observe == "statistics":
-        raise HuscfError(
-            "federation.observe: sites send activations, no statistics yet; set it to reference"
-        )
     plain = json.loads(values)
     sections = {name: plain.get(name) or {} for name in _OTHERS}
     _check(plain, sections)

@@ -4,12 +4,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..callbacks.run_folder import write_yaml
 from ..engines import StepResult
-from ..engines.remote import RemoteEngine, Sessions, hand_out
+from ..engines.remote import Comparison, RemoteEngine, Sessions, hand_out
 from ..errors import HuscfError
 from ..methods import Method, build_networks, request_plan
 from ..models import SampleShape
@@ -172,6 +173,7 @@ class ServerRun:
         config.attendance.check_clients(plan.client_ids)
         config.federation.begin(self)
         self.engine.observer = config.federation.observer
+        self.engine.sends_sums = self._compare().shown == "statistics"
         least = config.sites.min_clients
         self.min_clients = min(2 if least is None else least, len(every))
 
@@ -210,7 +212,16 @@ class ServerRun:
             "step": self.step,
             "new": name not in self.have_saved,
             "secure": self.config.federation.secure,
+            "comparison": asdict(self._compare()),
         }
+
+    def _compare(self) -> Comparison:
+        """Return what sites show, so that their clients can be compared."""
+        federation = self.config.federation
+        if federation.observer is None or federation.observe == "training":
+            return Comparison("nothing")
+        noise = federation.statistics_noise
+        return Comparison(federation.observe, federation.observed_samples, noise)
 
     # Training
 
@@ -228,6 +239,7 @@ class ServerRun:
                         f"too few clients for {self.config.sites.wait_timeout_s:g} s: the run is "
                         f"saved at step {self.step}; go on with --ckpt_path last"
                     )
+                self.engine.num_rounds = self.num_rounds
                 self._add(self.engine.run_step(presence.list_active(), self.step))
                 self.step += 1
                 if self.step == self.config.max_steps:

@@ -13,6 +13,7 @@ from ..datamodules.client_batches import ClientBatches
 from ..engines.remote import (
     SUM_COMMANDS,
     Caller,
+    Comparison,
     Dismissed,
     Dropped,
     Rejoin,
@@ -38,7 +39,7 @@ from .site_generator import write_generator
 from .site_samples import SiteData, SiteSampler, evaluate_site, write_site_samples
 
 #: What a half has of the clients beside their tensors.
-_BESIDE_TENSORS = ("optimizers", "cuts", "wires")
+_BESIDE_TENSORS = ("optimizers", "cuts", "wires", "sums")
 
 
 class SiteRun:
@@ -130,6 +131,7 @@ class SiteRun:
             DefendedWire(**wire)
             self._take_compression(welcome["compression"])
             self.is_secure = bool(welcome["secure"])
+            comparison = Comparison(**welcome["comparison"])
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, HuscfError):
                 raise
@@ -147,7 +149,7 @@ class SiteRun:
         seeds = {c: seed_of(self.secret, c, seed) for c in self.clients}
         self.noise_seed = seed_of(self.secret, min(self.clients), seed)
         make_wire = partial(DefendedWire, **wire)
-        self.half = SiteHalf(method, networks, plan, shape, seeds, sizes, make_wire)
+        self.half = SiteHalf(method, networks, plan, shape, seeds, sizes, make_wire, comparison)
         if wire:
             changes = ", ".join(f"{name} {value}" for name, value in wire.items() if value)
             self.say(f"what crosses is changed: {changes}")
@@ -184,6 +186,7 @@ class SiteRun:
         where = "its beginning" if own is None else f"its half of step {own}"
         self.say(f"joined: clients {clients}; the run stands at step {step}, here {where}")
         self.say(f"averages: {'secure sums' if self.is_secure else 'the server sees every block'}")
+        self.say(f"clients are compared {self.half.comparison.explain()}")
 
     def _obey(self) -> None:
         """Do what the server asks, again and again."""
@@ -203,7 +206,7 @@ class SiteRun:
         ask = self.caller.ask
         tasks: dict[str, Callable[[Mapping[str, Any]], dict[str, Any] | None]] = {
             "step": self._run_step,
-            "close": lambda _: {"diverged": self.half.list_diverged()},
+            "close": lambda command: self.half.close(command, ask),
             "give": self._give,
             "take": lambda command: self.half.take(command, ask),
             "measure": lambda _: {"device": self._measure()},

@@ -16,6 +16,7 @@ from .base import (
 )
 from .local import LocalEngine, name_crossing
 from .mixing import block_topic
+from .observing import add_to_sums
 from .private import (
     ClientPrivacy,
     DifferentialPrivacy,
@@ -52,6 +53,7 @@ __all__ = [
     "ServerGradient",
     "StackedEngine",
     "StepResult",
+    "add_to_sums",
     "block_topic",
     "check_hides_clients",
     "check_secure",

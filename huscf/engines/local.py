@@ -26,6 +26,7 @@ from ..wire import SERVER, Kind, MemoryWire, Message, PartyId, Wire
 from .base import Batches, Engine, Mixture, Move, Observation, OnNonFinite, ServerGradient
 from .mixing import mix_over_wire
 from .moving import move_over_wire
+from .observing import send_sums
 from .processes import Processes, State
 from .saved_state import get_state, set_structure
 from .secure_mixing import SumRef, sum_in_process
@@ -224,6 +225,10 @@ class LocalEngine(Engine):
             summary = statistics.summarize(self.client_sizes)
         diverged = self.find_diverged()
         return Observation(summary, dict(self.clusters), self.client_sizes, present, diverged)
+
+    def gather_sums(self, sums: ActivationStatistics) -> ActivationStatistics:
+        """Let clients send the sums by which they are compared; return what the server has."""
+        return send_sums(self, sums)
 
     def find_diverged(self) -> frozenset[int]:
         """Return the clients whose own blocks are not finite."""

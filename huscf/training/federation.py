@@ -35,7 +35,6 @@ from .observation import (
     observe_batch,
     send_figures,
     send_label_counts,
-    send_statistics,
     start_observer,
     sum_batch,
 )
@@ -264,7 +263,7 @@ class Federation:
         if self.observer is not None:
             statistics = self.observer.statistics
             if self.observe == "statistics":
-                statistics = send_statistics(statistics, module)
+                statistics = module.engine.gather_sums(statistics)
             summary = statistics.summarize(seen.sizes) if statistics.client_ids else None
         view = RoundView(
             number=module.num_rounds,

@@ -1,13 +1,15 @@
 """How clients show themselves to the server: under blocks that never train, or by their labels."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from ..engines import add_to_sums
 from ..errors import HuscfError
-from ..federation import ActivationStatistics, ReferenceObserver
-from ..models import MAIN, Carry
+from ..federation import ReferenceObserver
+from ..models import Carry
 from ..randomness import make_generator
 from ..wire import SERVER, Kind, Message
 from .rounds import FederatedRun
@@ -73,7 +75,7 @@ def sum_batch(
 ) -> None:
     """Let the clients of a step add their samples under all reference blocks to their own sums.
 
-    Nothing is sent; `send_statistics` does that once a round.
+    Nothing is sent; `LocalEngine.gather_sums` does that once a round.
 
     Args:
         observer: Has the blocks, which every client has too, and the clients' sums.
@@ -85,31 +87,10 @@ def sum_batch(
     for client, (samples, _) in batch.items():
         if not observer.wants(client):
             continue
+        place = (client, module.num_rounds, statistics.num_samples(client))
+        stream = partial(make_generator, module.seed, "noise of statistics", *place)
         inputs = module.method.reference_inputs(samples)
-        values = observer.show(inputs, None)[MAIN]
-        if not bool(values.isfinite().all()):
-            continue
-        statistics.update([client], values.unsqueeze(1))
-        if noise:
-            place = (client, module.num_rounds, statistics.num_samples(client))
-            stream = make_generator(module.seed, "noise of statistics", *place)
-            statistics.blur(client, noise, stream)
-        statistics.fold()
-
-
-def send_statistics(sums: ActivationStatistics, module: FederatedRun) -> ActivationStatistics:
-    """Let the clients send their sums; return what the server has of them."""
-    network = module.method.observed
-    assert network is not None
-    arrived = ActivationStatistics(sums.boundary, sums.half_life, sums.frame)
-    for client in sums.client_ids:
-        # Mean maps, which look like the samples, stay at home.
-        counts, (values, products, _) = sums.read_client(client)
-        content = {"values": values, "products": products}
-        found = module.engine.wire.pass_on(Message(client, SERVER, "statistics", network, content))
-        none = torch.zeros(1, len(values), dtype=values.dtype)
-        arrived.write_client(client, counts, [found["values"], found["products"], none])
-    return arrived
+        add_to_sums(statistics, observer.blocks, client, inputs, noise, stream)
 
 
 def count_labels(

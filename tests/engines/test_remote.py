@@ -73,7 +73,7 @@ class Site:
                     batch = make_batch(self.server.plan.client_ids, seed=command["step"])
                     self.losses.append(self.half.run_step(command, batch, ask))
                 elif command["kind"] == "close":
-                    answer = {"diverged": self.half.list_diverged()}
+                    answer = self.half.close(command, ask)
                 elif command["kind"] == "move":
                     self.half.move(command["cuts"], ask)
                 elif command["kind"] in ("give", "take"):

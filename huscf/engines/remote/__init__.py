@@ -10,6 +10,7 @@ from .protocol import MAX_PROBE, PROTOCOL, Ask, Dismissed, Dropped, check_reques
 from .secure_sums import SUM_COMMANDS, SiteMembers
 from .sessions import Sessions
 from .site import SiteHalf, read_cuts
+from .sums import Comparison
 
 __all__ = [
     "MAX_PROBE",
@@ -18,6 +19,7 @@ __all__ = [
     "Ask",
     "BlockRef",
     "Caller",
+    "Comparison",
     "Crossings",
     "Dismissed",
     "Dropped",

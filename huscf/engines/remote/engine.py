@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import HuscfError
-from ...federation import ReferenceObserver
+from ...federation import ActivationStatistics, ReferenceObserver
 from ...parties import Client
 from ...split import ClientPlan, CutPlan
 from ...wire import SERVER, Kind, MemoryWire, Message
@@ -26,6 +26,7 @@ from .protocol import Reply, read_failures, read_losses, read_runs
 from .secure_sums import SiteSums
 from .sessions import Sessions
 from .step import DroppedError, RemoteStep
+from .sums import take_sums
 
 
 class RemoteEngine(LocalEngine):
@@ -44,6 +45,10 @@ class RemoteEngine(LocalEngine):
         owed: Blocks that have moved to clients whose sites have not saved them yet.
         lent: The server's own that clients may have now, to draw without it.
         is_drawing: Whether sites may draw now, since no step is running.
+        sends_sums: Whether sites send sums of what they see in a round, and no activations to
+            compare clients by.
+        is_closing: Whether sites may send their sums now, since a round ends.
+        num_rounds: Rounds so far; sites are told.
     """
 
     sessions: Sessions
@@ -66,6 +71,7 @@ class RemoteEngine(LocalEngine):
             for entry in self.plan.clients
         }
         self.is_drawing, self.drawing = False, threading.Lock()
+        self.sends_sums, self.is_closing, self.num_rounds = False, False, 0
         self._step: RemoteStep | None = None
         self._diverged: frozenset[int] = frozenset()
         self._given: dict[BlockRef, State] = {}
@@ -95,6 +101,7 @@ class RemoteEngine(LocalEngine):
             name: {
                 "kind": "step",
                 "step": step,
+                "round": self.num_rounds,
                 "clients": clients,
                 "observe": [c for c in clients if self._is_observed(c)],
                 "in_turn": running.in_turn,
@@ -124,6 +131,9 @@ class RemoteEngine(LocalEngine):
             return self._exchange_block(frame)
         if kind == "draw":
             return {"kind": "ok"}, answer_draw(self, frame)
+        if kind == "statistics":
+            take_sums(self, frame)
+            return {"kind": "ok"}, {}
         running = self._step
         if running is None or frame.header["step"] != running.step:
             raise DroppedError
@@ -155,7 +165,9 @@ class RemoteEngine(LocalEngine):
         return {name: own for name, own in each.items() if own}
 
     def _is_observed(self, client_id: int) -> bool:
-        return self.observer is not None and self.observer.wants(client_id)
+        if self.observer is None or self.sends_sums:
+            return False
+        return self.observer.wants(client_id)
 
     def _observe(self, running: RemoteStep, frame: Frame) -> Reply:
         """Take what a client's batch looks like under the reference blocks."""
@@ -188,12 +200,20 @@ class RemoteEngine(LocalEngine):
 
     def observe(self) -> Observation:
         """Return what the server has seen in the round; sites say whose blocks are finite."""
-        answers = self.sessions.call(
-            {name: {"kind": "close"} for name in self.sessions.present()}, self.timeout_s
-        )
+        command = {"kind": "close", "round": self.num_rounds}
+        self.is_closing = True
+        try:
+            commands = dict.fromkeys(self.sessions.present(), command)
+            answers = self.sessions.call(commands, self.timeout_s)
+        finally:
+            self.is_closing = False
         said = {c for answer in answers.values() for c in _read_ids(answer.get("diverged"))}
         self._diverged = frozenset(said & set(self.plan.client_ids))
         return super().observe()
+
+    def gather_sums(self, sums: ActivationStatistics) -> ActivationStatistics:
+        """Return what sites have sent when the round was closed."""
+        return sums
 
     def find_diverged(self) -> frozenset[int]:
         """Return the clients whose sites said that their blocks are not finite."""

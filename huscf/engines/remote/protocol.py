@@ -10,7 +10,7 @@ no stream is idle for long.
     join (who, how much data)          welcome (method, cuts, seed, where the run stands)
     ready (answer to a command)        wait, or a command:
                                          step      run a step: the frames below
-                                         close     say whose blocks are finite
+                                         close     say whose blocks are finite; sums: `statistics`
                                          give      send these blocks: `block` for each
                                          take      get these blocks: `fetch` for each
                                          measure   say what the device can do: `probe`
@@ -25,7 +25,7 @@ no stream is idle for long.
     forward, backward (of some runs,   ok, with tensors and who is dropped; or dropped: all are
       a client's pass each)
     finish (losses of a phase)         commit: step your networks; wait; or dropped
-    block, fetch, draw                 ok
+    block, fetch, draw, statistics     ok
     bye                                bye
 
 Any request may be answered by `refused` (with the reason), `rejoin` (the server does not know this
@@ -61,6 +61,7 @@ REQUESTS: dict[str, dict[str, tuple[type, ...]]] = {
     },
     "ready": {"answers": _INT, "answer": (dict, type(None))},
     "observe": {"client": _INT, "step": _INT},
+    "statistics": {"client": _INT, "samples": _INT},
     "forward": {"step": _INT, "phase": _INT, "runs": _LIST},
     "backward": {"step": _INT, "phase": _INT, "runs": _LIST},
     "draw": {"client": _INT, "network": _TEXT, "count": _INT},

@@ -20,6 +20,7 @@ from .expected import Crossings, describe_block, open_frame
 from .mirror import BlockRef
 from .moves import move_at_site
 from .protocol import Ask, Dropped
+from .sums import Comparison, OwnSums
 from .ways import Ways
 
 
@@ -35,6 +36,7 @@ class SiteHalf:
         batch_sizes: Samples per step by client id.
         make_wire: Makes what changes a client's messages on their way; its noise is drawn from
             the client's seed.
+        comparison: What the server may be shown, so that clients can be compared.
     """
 
     def __init__(
@@ -46,12 +48,16 @@ class SiteHalf:
         seeds: Mapping[int, int],
         batch_sizes: Mapping[int, int],
         make_wire: Callable[[], MemoryWire] = MemoryWire,
+        comparison: Comparison | None = None,
     ) -> None:
         self.method, self.networks, self.shape = method, dict(networks), shape
         self.seeds, self.batch_sizes = dict(seeds), dict(batch_sizes)
         self._examples = trace_inputs(method, networks, shape)
-        observed = method.observed
+        observed, self.comparison = method.observed, comparison or Comparison()
         self._reference = observed and ReferenceBlocks(list(networks[observed])[:-2])
+        self._sums: OwnSums | None = None
+        if self.comparison.shown == "statistics" and isinstance(self._reference, ReferenceBlocks):
+            self._sums = OwnSums(method, self._reference, self.comparison, self.seeds)
         self.wires = {client_id: make_wire() for client_id in plan.client_ids}
         for client_id, wire in self.wires.items():
             wire.kinds, wire.run_seed = method.kinds, self.seeds[client_id]
@@ -85,14 +91,23 @@ class SiteHalf:
         """Run a step for the clients that the server names.
 
         Args:
-            command: The server's: step, clients, whom it observes, and whether clients take turns.
+            command: The server's: step, round, clients, whom it observes, and whether clients
+                take turns.
             batches: Of these clients.
             ask: The way to the server.
 
         Returns:
             The mean losses over all clients of the run, by phase; fewer where the site was dropped.
+
+        Raises:
+            HuscfError: Where the server asks for more than it was to be shown.
         """
         step = command["step"]
+        if command["observe"] and self.comparison.shown != "reference":
+            raise HuscfError(
+                "the server asks for activations to compare clients by, and was to compare them "
+                f"{self.comparison.explain()}"
+            )
         active = [c for c in command["clients"] if c in self.clients]
         losses: dict[str, float] = {}
         try:
@@ -100,6 +115,8 @@ class SiteHalf:
                 self._load(client_id, batches[client_id], step)
                 if client_id in command["observe"]:
                     self._show(client_id, batches[client_id][0], step, ask)
+                if self._sums is not None:
+                    self._sums.add(command["round"], step, client_id, batches[client_id][0])
             for number, phase in enumerate(self.method.phases(step)):
                 active, losses[phase.name] = self._run_phase(command, number, phase, active, ask)
         except Dropped:
@@ -162,9 +179,11 @@ class SiteHalf:
 
     # A round
 
-    def list_diverged(self) -> list[int]:
-        """Return the clients whose own blocks are not finite."""
-        return [c for c, client in self.clients.items() if not client.is_finite()]
+    def close(self, command: Mapping[str, Any], ask: Ask) -> dict[str, Any]:
+        """Send the round's sums where the run has such; say whose own blocks are not finite."""
+        if self._sums is not None:
+            self._sums.send(command["round"], self.wires, ask)
+        return {"diverged": [c for c, own in self.clients.items() if not own.is_finite()]}
 
     def give(self, command: Mapping[str, Any], ask: Ask) -> None:
         """Send the blocks that the server asks for."""
@@ -219,7 +238,8 @@ class SiteHalf:
         optimizers = {str(c): client.get_optimizer_state() for c, client in self.clients.items()}
         cuts = [[e.client_id, e.cuts.as_list()] for e in self.plan.clients]
         wires = {str(c): wire.traffic.state_dict() for c, wire in self.wires.items()}
-        return {"state_dict": tensors, "optimizers": optimizers, "cuts": cuts, "wires": wires}
+        state = {"state_dict": tensors, "optimizers": optimizers, "cuts": cuts, "wires": wires}
+        return state if self._sums is None else {**state, "sums": self._sums.get_state()}
 
     def set_state(self, state: Mapping[str, Any], ask: Ask) -> None:
         """Go on from a saved half; where cuts have changed since, get the blocks that moved.
@@ -248,6 +268,8 @@ class SiteHalf:
             client.make_optimizers(self.method)
             client.set_optimizer_state(state["optimizers"].get(str(client_id), {}))
             self.wires[client_id].traffic.load_state_dict(state["wires"][str(client_id)])
+        if self._sums is not None and "sums" in state:
+            self._sums.set_state(state["sums"])
         if has_missed:
             self.move([[e.client_id, e.cuts.as_list()] for e in present.clients], ask)
 
