@@ -92,6 +92,9 @@ class LocalEngine(Engine):
     #: Whether what it trains keeps records private, so that nothing else may tell of them.
     is_private = False
 
+    def begin(self) -> None:
+        """Refuse, before anything is trained, what cannot be done."""
+
     def figures(self) -> dict[str, float]:
         """Return what the engine has to say of the rounds so far, by column of metrics.csv."""
         return {}

@@ -337,7 +337,7 @@ def test_epsilon_of_a_run_is_the_library_s():
     expected = pld.PLDAccountant().compose(event, 3).get_epsilon(1e-3)
     found = module.engine.figures()
     assert found == {"privacy/epsilon": pytest.approx(expected, rel=1e-9), "privacy/delta": 1e-3}
-    assert module.engine.num_steps == {0: 3, 1: 3, 2: 1}
+    assert module.engine.budget.num_steps == {0: 3, 1: 3, 2: 1}
 
 
 def test_a_published_value():
@@ -374,7 +374,7 @@ def test_the_last_step_is_the_last_within_the_budget():
     assert more > 3.0
     with pytest.raises(HuscfError, match=r"max_epsilon 3\.0: another step would exceed it"):
         run_step(module, make_batch([0]), step)
-    assert engine.num_steps == {0: step}
+    assert engine.budget.num_steps == {0: step}
     with pytest.raises(HuscfError, match=r"of which .* is spent"):
         engine.begin()
 
@@ -394,7 +394,7 @@ def test_a_resumed_run_equals_one_that_went_on_bit_for_bit():
     one, other = whole.parties.state_dict(), resumed.parties.state_dict()
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert resumed.engine.figures() == whole.engine.figures()
-    assert resumed.engine.num_steps == dict.fromkeys(CUTS, 4)
+    assert resumed.engine.budget.num_steps == dict.fromkeys(CUTS, 4)
 
 
 def test_steps_that_nobody_counted_are_not_gone_on_with():

@@ -1,6 +1,8 @@
 """A client whose batch has as many records as were drawn, and as many fakes as always."""
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from ...methods import Pass
 from ...models import Carry
@@ -23,6 +25,26 @@ class PrivateClient(Client):
     record_free: frozenset[str] = frozenset()
     expected_size = 1
     free_passes: frozenset[str] = frozenset()
+
+    def count_rows(self, item: Pass) -> int:
+        """Return how many samples a pass has in this step."""
+        return self.expected_size if item.name in self.free_passes else self.num_rows
+
+    def fill_batch(
+        self, samples: Tensor, labels: Tensor, most: int, stream: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Draw partners for a batch's records; return it filled up to the expected number.
+
+        Args:
+            samples: (B, C, H, W); there may be none.
+            labels: (B,).
+            most: Records of the client.
+            stream: Of this client and step.
+        """
+        self.draw_partners(len(labels), most, stream)
+        missing = max(0, self.expected_size - len(labels))
+        filled = functional.pad(samples, (0, 0) * (samples.ndim - 1) + (0, missing))
+        return filled, functional.pad(labels, (0, missing))
 
     def draw_partners(self, num_records: int, most: int, stream: torch.Generator) -> None:
         """Draw for each record of a batch the sample without records that goes with it.
