@@ -20,7 +20,7 @@ from huscf.errors import HuscfError
 from huscf.wire.frames import Frame, pack
 from tests.deploy.cases import fit, write_config
 
-pytest.importorskip("nvflare", reason="an extra")
+pytest.importorskip("nvflare", reason="needs huscf[nvflare]")
 from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
 from nvflare.fuel.f3.message import Message
 

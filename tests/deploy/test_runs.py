@@ -40,7 +40,7 @@ def over_any_wire(request, tmp_path, monkeypatch):
     """What carries frames must not matter."""
     if request.param == "grpc":
         return Deployment(tmp_path, monkeypatch)
-    pytest.importorskip("nvflare", reason="an extra")
+    pytest.importorskip("nvflare", reason="needs huscf[nvflare]")
     from tests.deploy.nvflare_cells import NvflareNetwork
 
     return Deployment(tmp_path, monkeypatch, make_network=NvflareNetwork)
