@@ -126,7 +126,7 @@ def test_a_server_hands_out_nothing_until_its_configuration_says_so(tmp_path, mo
         assert not list(site.kept.path.glob("generator*"))
     assert not any("whole generator" in line for line in deployment.lines)
     engine = deployment.server.engine
-    fields = {"client": 0, "holding": "average", "network": "generator", "index": 1}
+    fields = {"refs": [[0, "average", "generator", 1]]}
     with pytest.raises(FrameError, match="fetch: nothing of block 1 for client 0"):
         engine.answer("site-a", Frame(pack({"kind": "fetch", **fields})))
     # Started once more, it ends the run for those who join.

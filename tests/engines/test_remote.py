@@ -18,7 +18,7 @@ from huscf.engines.remote import (
     Sessions,
     SiteHalf,
     SiteMembers,
-    ways,
+    parts,
 )
 from huscf.engines.remote.expected import open_frame
 from huscf.engines.remote.step import RemoteStep
@@ -455,7 +455,7 @@ def test_who_is_silent_is_dropped_at_the_deadline_and_returns_with_the_next_step
 def test_passes_that_need_nothing_of_each_other_go_in_one_frame(
     monkeypatch, clients, limit, counts, make_wire
 ):
-    monkeypatch.setattr(ways, "MAX_TOGETHER", limit)
+    monkeypatch.setattr(parts, "MAX_TOGETHER", limit)
     module, recorded = gan(clients, wire=make_wire()), []
     roster = {"a": tuple(range(0, clients, 2)), "b": tuple(range(1, clients, 2))}
     with Server(gan(clients, wire=make_wire()), roster, make_wire=make_wire) as server:
@@ -467,6 +467,26 @@ def test_passes_that_need_nothing_of_each_other_go_in_one_frame(
     kinds = Counter(Frame(data).header["kind"] for data in recorded)
     assert kinds.pop("ready") >= 2
     assert kinds == {kind: 2 * count for kind, count in {**counts, "finish": 2}.items()}
+
+
+@pytest.mark.parametrize("limit", [16 << 20, 0])
+def test_a_sites_blocks_of_a_round_go_in_one_frame_each_way(monkeypatch, limit):
+    monkeypatch.setattr(parts, "MAX_TOGETHER", limit)
+    module, recorded = gan(4), []
+    mixture = Mixture({0: 0, 1: 0, 2: 1, 3: 1}, dict.fromkeys(range(4), 0.5), moments="average")
+    with Server(gan(4), {"a": (0, 2), "b": (1, 3)}) as server:
+        module.engine.run_step(make_batch(range(4)), 0)
+        server.engine.run_step(range(4), 0)
+        server.sites["b"].on_frame = recorded.append
+        module.engine.mix(mixture)
+        server.engine.mix(mixture)
+        assert_bit_equal(whole_state(module), server.state())
+    headers = [Frame(data).header for data in recorded]
+    for kind in ("block", "fetch"):
+        refs = [header["refs"] for header in headers if header["kind"] == kind]
+        assert len(refs) == (1 if limit else sum(map(len, refs)))
+        assert {client_id for own in refs for client_id, *_ in own} == {1, 3}
+        assert sum(map(len, refs)) > 8
 
 
 @pytest.mark.parametrize("where", ["activations", "loss"])
@@ -612,8 +632,12 @@ def test_frames_that_do_not_fit_are_refused_and_counted_and_the_run_goes_on(lyin
         ("forward", right, {**place, "runs": "1"}, "runs is a str"),
         ("forward", right, {**place, "more": 1}, "'more' is missing or not known"),
         ("backward", {}, {**place, "runs": [[1, "real"]]}, "has not run"),
-        ("fetch", {}, {"client": 1, "holding": "trained", "network": "x", "index": 0}, "nothing"),
-        ("block", {}, {"client": 1, "holding": "trained", "network": "x", "index": 0}, "wanted"),
+        ("fetch", {}, {"refs": [[1, "trained", "x", 0]]}, "nothing of block 0 for client 1"),
+        ("fetch", {}, {"refs": [[0, "trained", "generator", 0]]}, "client 0 is not a client of b"),
+        ("fetch", {}, {"refs": [[1, "trained", "x"]]}, "named by client, holding, network"),
+        ("fetch", {}, {"refs": []}, "no block is named"),
+        ("block", {}, {"refs": [[1, "trained", "x", 0]]}, "block 0 of client 1 is not wanted"),
+        ("block", {}, {"refs": [[1, "trained", "x", 0]] * 2}, "or one twice"),
         ("finish", {}, {"step": 0, "phase": 0, "losses": [[0, 0.0]], "failed": []}, "not a client"),
         ("finish", {}, {"step": 0, "phase": 2, "losses": [], "failed": []}, "has not begun"),
         ("finish", {}, {"step": 0, "phase": 0, "losses": [[1, "0"]], "failed": []}, "pairs"),

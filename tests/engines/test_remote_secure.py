@@ -45,8 +45,11 @@ def test_sums_over_sites_are_those_of_one_process_and_nothing_is_in_the_clear():
             server.engine.mix(MIXTURE)
             assert_bit_equal(whole_state(module), server.state())
             blocks = [frame for frame in frames if frame.header["kind"] == "block"]
-            assert blocks and all(frame.names == ["masked"] for frame in blocks)
-            assert {frame.header["client"] for frame in blocks} == set(range(5))
+            assert all(n.endswith(".masked") for frame in blocks for n in frame.names)
+            refs = [ref for frame in blocks for ref in frame.header["refs"]]
+            assert len(refs) == sum(len(frame.names) for frame in blocks)
+            assert {client_id for client_id, *_ in refs} == set(range(5))
+            assert len(blocks) == len(server.sites)  # each sends all in one frame
     assert not server.sessions.refused and not server.engine.notes
     # Blocks count the same on both wires, masked ones up and plain ones down; here keys and
     # shares are in headers.

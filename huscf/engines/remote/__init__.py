@@ -1,11 +1,11 @@
 """The engine whose clients live elsewhere: the server's half, the site's half, and their frames."""
 
+from .block_frames import BlockRef
 from .caller import Caller, Rejoin
 from .drawing import forward_through
 from .engine import RemoteEngine
 from .expected import Crossings
 from .handing_out import fetch_drawn, hand_out
-from .mirror import BlockRef
 from .protocol import MAX_PROBE, PROTOCOL, Ask, Dismissed, Dropped, check_request
 from .secure_sums import SUM_COMMANDS, SiteMembers
 from .sessions import Sessions

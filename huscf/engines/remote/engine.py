@@ -18,10 +18,12 @@ from ...wire.frames import Frame, FrameError, TensorSpec
 from ..base import Batches, Mixture, Move, Observation, StepResult, block_topic
 from ..local import LocalEngine, check_plan
 from ..secure_mixing import SumRef, plan_sums
+from .block_frames import BlockRef, Wanted, read_refs, take_blocks
 from .drawing import answer_draw
-from .expected import Crossings, open_frame, take_block
-from .mirror import BlockRef, Mirror
+from .expected import Crossings, open_frame
+from .mirror import Mirror
 from .moves import State, list_given, move_at_server
+from .parts import join_parts, name_parts
 from .protocol import Reply, read_failures, read_losses, read_runs
 from .secure_sums import SiteSums
 from .sessions import Sessions
@@ -128,7 +130,7 @@ class RemoteEngine(LocalEngine):
         """Answer what a site asks within a step or a round; threads may call it."""
         kind = frame.header["kind"]
         if kind in ("block", "fetch"):
-            return self._exchange_block(frame)
+            return self._exchange_blocks(name, frame)
         if kind == "draw":
             return {"kind": "ok"}, answer_draw(self, frame)
         if kind == "statistics":
@@ -351,31 +353,48 @@ class RemoteEngine(LocalEngine):
         finally:
             self.is_drawing = False
 
-    def _exchange_block(self, frame: Frame) -> Reply:
-        """Take a block that was asked for, or hand out one that has been averaged."""
-        header = frame.header
-        ref = BlockRef(header["client"], header["holding"], header["network"], header["index"])
-        topic = block_topic(ref.network, ref.holding)
-        if header["kind"] == "block" and (size := self.wanted_words.get(ref)) is not None:
-            masked = frame.take_tensors({"masked": TensorSpec(torch.int64, (size,))})
-            self.wire.note(Message(ref.client_id, SERVER, "blocks", topic, masked))
-            self.given_words[ref] = masked["masked"].numpy().view(np.uint64)
-            return {"kind": "ok"}, {}
-        if header["kind"] == "fetch":
-            kind: Kind = "blocks" if ref in self._taken else "moved_blocks"
-            state = self._taken.get(ref, self.lent.get(ref, self.owed.get(ref)))
+    def _exchange_blocks(self, name: str, frame: Frame) -> Reply:
+        """Take blocks that were asked for, or hand out some that have been averaged."""
+        refs, kind = read_refs(frame.header["refs"]), frame.header["kind"]
+        self._check_own(name, kind, (ref.client_id for ref in refs))
+        if kind == "fetch":
+            return {"kind": "ok"}, self._give_out(refs)
+        if all(ref in self.wanted_words for ref in refs):
+            self._take_masked(frame, refs)
+        else:
+            self._take_blocks(frame, refs)
+        return {"kind": "ok"}, {}
+
+    def _give_out(self, refs: Sequence[BlockRef]) -> dict[str, Tensor]:
+        found = [self._taken.get(r, self.lent.get(r, self.owed.get(r))) for r in refs]
+        messages = []
+        for ref, state in zip(refs, found, strict=True):
             if state is None:
                 raise FrameError(f"fetch: nothing of block {ref.block} for client {ref.client_id}")
-            message = Message(SERVER, ref.client_id, kind, topic, state)
-            return {"kind": "ok"}, self.wire.depart(message)
-        with_moments = self._wanted.get(ref)
-        if with_moments is None:
+            kind: Kind = "blocks" if ref in self._taken else "moved_blocks"
+            topic = block_topic(ref.network, ref.holding)
+            messages.append(Message(SERVER, ref.client_id, kind, topic, state))
+        return join_parts(self.wire.depart(message) for message in messages)
+
+    def _take_masked(self, frame: Frame, refs: Sequence[BlockRef]) -> None:
+        """Take blocks that their members have masked, as words."""
+        specs = [{"masked": TensorSpec(torch.int64, (self.wanted_words[ref],))} for ref in refs]
+        words = frame.take_tensors(name_parts(specs))
+        for ref, masked in zip(refs, words.values(), strict=True):
+            topic = block_topic(ref.network, ref.holding)
+            self.wire.note(Message(ref.client_id, SERVER, "blocks", topic, {"masked": masked}))
+            self.given_words[ref] = masked.numpy().view(np.uint64)
+
+    def _take_blocks(self, frame: Frame, refs: Sequence[BlockRef]) -> None:
+        if strange := [ref for ref in refs if ref not in self._wanted]:
+            ref = strange[0]
             raise FrameError(f"block: block {ref.block} of client {ref.client_id} is not wanted")
-        network = self.networks[ref.network]
-        state = take_block(frame, network, ref.block, with_moments, self.wire, self._wanted_as)
-        self.wire.note(Message(ref.client_id, SERVER, self._wanted_as, topic, state))
-        self._given[ref] = state
-        return {"kind": "ok"}, {}
+        wanted = [Wanted(r, self.networks[r.network], self._wanted[r], self.wire) for r in refs]
+        states = take_blocks(frame, wanted, self._wanted_as)
+        for ref, state in zip(refs, states, strict=True):
+            topic = block_topic(ref.network, ref.holding)
+            self.wire.note(Message(ref.client_id, SERVER, self._wanted_as, topic, state))
+            self._given[ref] = state
 
 
 def _read_ids(values: object) -> list[int]:

@@ -1,6 +1,6 @@
 """What has to cross for a client: names, types and shapes, from its cuts and the networks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -104,65 +104,17 @@ def open_frame(
         FrameError: Where the frame has something else.
     """
     carried = frame.take_tensors(wire.describe_carried(kind, specs), optional)
-    return _decode(wire, kind, carried, specs)
+    return decode(wire, kind, carried, specs)
 
 
-def join_parts(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the tensors of several messages as those of one frame."""
-    return {_name_part(n, name): t for n, part in enumerate(parts) for name, t in part.items()}
-
-
-def open_parts(
-    frame: Frame,
-    wires: Sequence[MemoryWire],
-    expected: Sequence[tuple[Kind, Mapping[str, TensorSpec]]],
-    optional: bool = False,
-) -> list[dict[str, Tensor]]:
-    """Return the tensors of several messages in one frame, as `open_frame` does those of one.
-
-    Args:
-        frame: What a network has carried.
-        wires: Like the senders', one for each message.
-        expected: Kind of each message, and what may arrive.
-        optional: Whether some of it may be missing.
-
-    Raises:
-        FrameError: Where the frame has something else.
-    """
-    each = list(zip(wires, expected, strict=True))
-    specs = [wire.describe_carried(kind, own) for wire, (kind, own) in each]
-    whole = {_name_part(n, name): s for n, own in enumerate(specs) for name, s in own.items()}
-    carried = frame.take_tensors(whole, optional)
-    found = []
-    for number, (wire, (kind, own)) in enumerate(each):
-        names = {name: _name_part(number, name) for name in specs[number]}
-        mine = {name: carried[full] for name, full in names.items() if full in carried}
-        found.append(_decode(wire, kind, mine, own))
-    return found
-
-
-def take_block(
-    frame: Frame, network: Network, index: int, with_moments: bool, wire: MemoryWire, kind: Kind
-) -> dict[str, Tensor]:
-    """Return a block's tensors out of a frame; those of its optimiser may be missing.
-
-    Raises:
-        FrameError: Where a tensor is missing, not expected or does not fit.
-    """
-    expected = describe_block(network, index, with_moments)
-    state = open_frame(frame, wire, kind, expected, optional=with_moments)
-    if missing := [name for name in describe_block(network, index, False) if name not in state]:
-        raise FrameError(f"block: tensor {missing[0]} is missing")
-    return state
-
-
-def _name_part(number: int, name: str) -> str:
-    return f"{number}.{name}"
-
-
-def _decode(
+def decode(
     wire: MemoryWire, kind: Kind, carried: Mapping[str, Tensor], specs: Mapping[str, TensorSpec]
 ) -> dict[str, Tensor]:
+    """Return the tensors that arrive, of what a network has carried; see `MemoryWire.decode`.
+
+    Raises:
+        FrameError: Where what was carried does not make them.
+    """
     try:
         return wire.decode(kind, carried, specs)
     except HuscfError as error:

@@ -11,8 +11,7 @@ from ...parties import read_block, write_block
 from ...wire import MemoryWire
 from ..local import LocalEngine
 from ..serial import SerialEngine
-from .expected import take_block
-from .mirror import BlockRef
+from .block_frames import BlockRef, Wanted, fetch_block
 
 if TYPE_CHECKING:
     from .engine import RemoteEngine
@@ -68,10 +67,8 @@ def fetch_drawn(half: "SiteHalf", clusters: Mapping[int, int], ask: "Ask") -> Se
     for ref, block in _list_blocks(engine):
         if block not in written:  # which other clients of the cluster have too
             written.add(block)
-            frame, network = ask("fetch", ref.as_fields(), {}), half.networks[ref.network]
-            # It crosses as it is, whatever the wire.
-            state = take_block(frame, network, ref.block, False, MemoryWire(), "moved_blocks")
-            write_block(block, state)
+            wanted = Wanted(ref, half.networks[ref.network], False, MemoryWire())
+            write_block(block, fetch_block(wanted, ask))
     return engine
 
 

@@ -3,43 +3,23 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from ...parties import Client, Server, read_block, write_block
+from ...parties import Client, read_block, write_block
 from ...split import CutPlan
-from ...wire import SERVER, MemoryWire, Message
+from ...wire import SERVER, MemoryWire, Message, PartyId
 from ..base import Mixture
 from ..local import LocalEngine
 from ..mixing import mix_over_wire
-from ..processes import Processes
+from ..processes import Processes, State
 from ..secure_mixing import SumRef
+from .block_frames import BlockRef
 
 if TYPE_CHECKING:
     from .engine import RemoteEngine
-
-
-class BlockRef(NamedTuple):
-    """A client's block.
-
-    Args:
-        client_id: Whose.
-        holding: "trained", or "average" for its moving average.
-        network: Of which network.
-        block: Index of the block.
-    """
-
-    client_id: int
-    holding: str
-    network: str
-    block: int
-
-    def as_fields(self) -> dict[str, Any]:
-        """Return the fields of a request about it."""
-        names = ("client", "holding", "network", "index")
-        return dict(zip(names, self, strict=True))
 
 
 class Mirror:
@@ -52,32 +32,32 @@ class Mirror:
 
     def __init__(self, engine: "RemoteEngine", mixture: Mixture) -> None:
         self.engine, self.mixture = engine, mixture
-        self._present: list[int] = []
 
     def set_present(self, client_ids: Sequence[int]) -> bool:
         """Average over these clients alone; return whether every cluster has one that counts.
 
         The others' weights go to the members that are there.
         """
-        self._present = [c for c in self.mixture.clusters if c in client_ids]
+        present = [c for c in self.mixture.clusters if c in client_ids]
         clusters, known = self.mixture.clusters, self.mixture.weights
         totals = dict.fromkeys(clusters.values(), 0.0)
-        for client_id in self._present:
+        for client_id in present:
             totals[clusters[client_id]] += known[client_id]
         if not all(totals.values()):
             return False
-        is_whole = len(self._present) == len(known)
-        weights = {c: known[c] / (1 if is_whole else totals[clusters[c]]) for c in self._present}
+        is_whole = len(present) == len(known)
+        weights = {c: known[c] / (1 if is_whole else totals[clusters[c]]) for c in present}
         self.mixture = replace(self.mixture, weights=weights)
+        self._stand_in = StandIn(self.engine, present)
         return True
 
     def list_weighed(self) -> list[BlockRef]:
         """Return the blocks that somebody else weighs, so that their clients have to send them."""
-        wire = _Recorder()
-        stand_in = StandIn(self.engine, copy.deepcopy(self.engine.server), self._present, wire)
-        wire.refs = stand_in.refs()
+        listing = copy.copy(self._stand_in)
+        listing.server, listing.processes = copy.deepcopy(listing.server), _Unmixed()
+        listing.wire = wire = _Recorder(listing.refs())
         # What is sent does not depend on moments, nor on values.
-        mix_over_wire(cast(LocalEngine, stand_in), replace(self.mixture, moments="keep"))
+        mix_over_wire(cast(LocalEngine, listing), replace(self.mixture, moments="keep"))
         return wire.sent
 
     def mix(
@@ -91,7 +71,7 @@ class Mirror:
             given: What clients sent.
             sums: Where sums are secure, the means of what they have added up, in place of that.
         """
-        stand_in = StandIn(self.engine, self.engine.server, self._present, MemoryWire())
+        stand_in = self._stand_in
         with_moments = self.mixture.moments == "average"
         if with_moments:
             for client in stand_in.clients.values():
@@ -110,9 +90,9 @@ class Mirror:
 class _Recorder(MemoryWire):
     """Notes whose blocks are sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, refs: Mapping[int, BlockRef]) -> None:
         super().__init__()
-        self.refs: dict[int, BlockRef] = {}
+        self.refs = refs
         self.sent: list[BlockRef] = []
 
     def transmit(self, message: Message) -> Mapping[str, Tensor]:
@@ -121,15 +101,21 @@ class _Recorder(MemoryWire):
         return message.tensors
 
 
+class _Unmixed(Processes):
+    """Computes no mean, as nobody asks for it."""
+
+    def mix(
+        self, parties: Sequence[PartyId], states: Sequence[State], matrix: Tensor
+    ) -> list[dict[str, Tensor] | None]:
+        return [None] * len(states)
+
+
 class StandIn:
     """What `mix_over_wire` needs of an engine, with copies of the clients that are there."""
 
-    def __init__(
-        self, engine: "RemoteEngine", server: Server, present: Sequence[int], wire: MemoryWire
-    ) -> None:
-        self.server, self.wire, self.method = server, wire, engine.method
-        self.networks = engine.networks
-        self.processes = Processes()
+    def __init__(self, engine: "RemoteEngine", present: Sequence[int]) -> None:
+        self.server, self.method, self.networks = engine.server, engine.method, engine.networks
+        self.wire, self.processes = MemoryWire(), Processes()
         entries = tuple(engine.plan.by_client[client_id] for client_id in present)
         self.plan = CutPlan(engine.plan.blocks, entries)
         averaged = engine.method.averaged

@@ -13,8 +13,8 @@ from ..base import Move
 from ..local import LocalEngine
 from ..moving import Moves, Sending, move_over_wire
 from ..processes import State
-from .expected import take_block
-from .mirror import BlockRef, StandIn
+from .block_frames import BlockRef, Wanted, fetch_block
+from .mirror import StandIn
 
 if TYPE_CHECKING:
     from .engine import RemoteEngine
@@ -115,12 +115,10 @@ class _Fetching(Moves):
         ref = BlockRef(client_id, holding, network, index)
         is_trained = holding == "trained"
         whole = self.engine.networks[network]
-        frame = self.ask("fetch", ref.as_fields(), {})
-        # Blocks that change hands for good cross as they are, whatever the wire.
-        state = take_block(frame, whole, index, is_trained, MemoryWire(), "moved_blocks")
+        state = fetch_block(Wanted(ref, whole, is_trained, MemoryWire()), self.ask)
         like = copy.deepcopy(whole[index]).train()
         return self.make(network, index, state, like if is_trained else like.requires_grad_(False))
 
 
 def _make_stand_in(engine: "RemoteEngine") -> StandIn:
-    return StandIn(engine, engine.server, engine.plan.client_ids, MemoryWire())
+    return StandIn(engine, engine.plan.client_ids)

@@ -11,12 +11,12 @@ no stream is idle for long.
     ready (answer to a command)        wait, or a command:
                                          step      run a step: the frames below
                                          close     say whose blocks are finite; sums: `statistics`
-                                         give      send these blocks: `block` for each
-                                         take      get these blocks: `fetch` for each
+                                         give      send these blocks: `block`
+                                         take      get these blocks: `fetch`
                                          measure   say what the device can do: `probe`
                                          move      take over new cuts: `fetch` for blocks
                                          save      write the own half
-                                         sum_*     secure sums (secure_sums.py): `block` for each
+                                         sum_*     secure sums (secure_sums.py): `block`
                                          evaluate  measure the own samples: `draw` for them
                                          sample    draw samples of the finished run: `draw`
                                          keep      keep a whole generator: `fetch` for its blocks
@@ -66,8 +66,8 @@ REQUESTS: dict[str, dict[str, tuple[type, ...]]] = {
     "backward": {"step": _INT, "phase": _INT, "runs": _LIST},
     "draw": {"client": _INT, "network": _TEXT, "count": _INT},
     "finish": {"step": _INT, "phase": _INT, "losses": _LIST, "failed": _LIST},
-    "block": {"client": _INT, "holding": _TEXT, "network": _TEXT, "index": _INT},
-    "fetch": {"client": _INT, "holding": _TEXT, "network": _TEXT, "index": _INT},
+    "block": {"refs": _LIST},
+    "fetch": {"refs": _LIST},
     "bye": {},
 }
 _COMMON = {"kind": _TEXT, "seq": _INT, "session": _TEXT}
@@ -130,5 +130,6 @@ def _read_pairs(entries: list[Any], kind: type[ValueT], wanted: str) -> dict[int
 
 
 def _is_pair(entry: object, kind: type) -> bool:
-    is_pair = isinstance(entry, list) and len(entry) == 2
-    return is_pair and type(entry[0]) is int and type(entry[1]) is kind
+    if not isinstance(entry, list) or len(entry) != 2:
+        return False
+    return type(entry[0]) is int and type(entry[1]) is kind

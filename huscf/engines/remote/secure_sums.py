@@ -9,7 +9,7 @@
 The members are clients, not sites; see huscf.secure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ...parties import read_block
 from ...wire.frames import FrameError
 from ..base import Mixture
 from ..secure_mixing import State, SumPlan, SumRef, read_sum, write_words
-from .mirror import BlockRef
+from .block_frames import BlockRef, send_blocks
 
 if TYPE_CHECKING:
     from ...secure import SecureMember
@@ -202,6 +202,9 @@ class SiteMembers:
 
     def _give(self, command: Mapping[str, Any], ask: "Ask") -> None:
         """Take the others' shares, and send the own blocks, masked."""
+        send_blocks(self._mask(command), ask)
+
+    def _mask(self, command: Mapping[str, Any]) -> Iterator[tuple[BlockRef, dict[str, Tensor]]]:
         weights = _read_pairs(command["weights"], float)
         for client_id, texts in _read_pairs(command["sealed"], list).items():
             if client_id not in self._members:
@@ -215,8 +218,7 @@ class SiteMembers:
                 words = write_words(client_id, state, weights[client_id])
                 part = SumRef(0, holding, network, index).part
                 masked = torch.from_numpy(member.mask(part, words, holders).view(np.int64))
-                place = {"client": client_id, "holding": holding, "network": network}
-                ask("block", {**place, "index": index}, {"masked": masked})
+                yield BlockRef(client_id, holding, network, index), {"masked": masked}
 
 
 def _count(state: Mapping[str, Tensor]) -> int:

@@ -16,8 +16,8 @@ from ...wire.frames import Frame, FrameError
 from ..base import Batches
 from ..local import check_plan, prepare_batch, update_averages
 from ..mixing import block_topic
-from .expected import Crossings, describe_block, open_frame
-from .mirror import BlockRef
+from .block_frames import BlockRef, Wanted, fetch_blocks, send_blocks
+from .expected import Crossings
 from .moves import move_at_site
 from .protocol import Ask, Dropped
 from .sums import Comparison, OwnSums
@@ -187,23 +187,31 @@ class SiteHalf:
 
     def give(self, command: Mapping[str, Any], ask: Ask) -> None:
         """Send the blocks that the server asks for."""
-        for ref in _read_refs(command, self.clients):
-            client_id, holding, network, index = ref
-            optimizer = None
-            if command["moments"] and holding == "trained":
-                optimizer = self.clients[client_id].optimizers.get(network)
-            block = getattr(self.clients[client_id], holding).blocks(network)[index]
-            state, topic = read_block(block, optimizer), block_topic(network, holding)
-            message = Message(client_id, SERVER, command["as"], topic, state)
-            ask("block", ref.as_fields(), self.wires[client_id].depart(message))
+        refs = _read_refs(command, self.clients)
+        with_moments, kind = bool(command["moments"]), command["as"]
+        send_blocks(((ref, self._carry(ref, with_moments, kind)) for ref in refs), ask)
+
+    def _carry(self, ref: BlockRef, with_moments: bool, kind: Kind) -> Mapping[str, Tensor]:
+        client_id, holding, network, index = ref
+        optimizer = None
+        if with_moments and holding == "trained":
+            optimizer = self.clients[client_id].optimizers.get(network)
+        block = getattr(self.clients[client_id], holding).blocks(network)[index]
+        state, topic = read_block(block, optimizer), block_topic(network, holding)
+        return self.wires[client_id].depart(Message(client_id, SERVER, kind, topic, state))
 
     def take(self, command: Mapping[str, Any], ask: Ask) -> None:
         """Get blocks that have been averaged, and forget moments where that is asked for."""
-        for ref in _read_refs(command, self.clients):
-            client_id, holding, network, index = ref
-            expected = describe_block(self.networks[network], index, holding == "trained")
-            wire, frame = self.wires[client_id], ask("fetch", ref.as_fields(), {})
-            state = open_frame(frame, wire, "blocks", expected, optional=True)
+        wanted = [
+            Wanted(
+                ref,
+                self.networks[ref.network],
+                ref.holding == "trained",
+                self.wires[ref.client_id],
+            )
+            for ref in _read_refs(command, self.clients)
+        ]
+        for (client_id, holding, network, index), state in fetch_blocks(wanted, "blocks", ask):
             block = getattr(self.clients[client_id], holding).blocks(network)[index]
             optimizer = self.clients[client_id].optimizers.get(network)
             write_block(block, state, optimizer if holding == "trained" else None)

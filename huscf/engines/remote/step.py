@@ -14,7 +14,8 @@ from ...wire import SERVER, Kind, Message
 from ...wire.frames import Frame, FrameError
 from ..serial import Gradients, sum_gradients
 from .deferred_norms import DeferredNorms, find_norms, is_order_free
-from .expected import Specs, join_parts, open_parts
+from .expected import Specs
+from .parts import join_parts, open_parts
 from .protocol import Reply, read_runs
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Clients of a site on their ways through a phase: their own parts, and the server's by asking."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -9,18 +9,16 @@ from torch import Tensor
 from ...errors import NonFiniteError
 from ...methods import Direction, Pass, Phase
 from ...wire import SERVER, Kind, Message
-from .expected import Specs, join_parts, open_parts
+from .expected import Specs
+from .parts import join_parts, open_parts, split_parts
 from .protocol import Ask, Dropped
 
 if TYPE_CHECKING:
     from .site import SiteHalf
 
-#: A frame holds several passes up to so many bytes; larger ones gain nothing from company.
-MAX_TOGETHER = 16 << 20
-
 #: A client's run of a pass, and what crosses in it.
 Run = tuple[int, Pass]
-Crossed = Mapping[str, Tensor]
+Crossed = dict[str, Tensor]
 
 
 class Ways:
@@ -92,23 +90,16 @@ class Ways:
         """Send what crosses, in as few frames as hold it; return what comes back, by run."""
         made = [(run, make(*run)) for run in runs]
         arrived = {(c, item.name): tensors for (c, item), tensors in made if not tensors}
-        waiting = [entry for entry in made if entry[1]]
-        while waiting:
-            count = self._count_together(direction, waiting)
-            arrived |= self._ask(direction, waiting[:count])
-            waiting = waiting[count:]
+        crossing = (entry for entry in made if entry[1])
+        for group in split_parts(crossing, partial(self._measure, direction)):
+            arrived |= self._ask(direction, group)
         return arrived
 
-    def _count_together(self, direction: Direction, made: Sequence[tuple[Run, Crossed]]) -> int:
-        """Return how many runs go in one frame: those that fit, and at least one."""
-        sizes = (
-            max(sum(t.nbytes for t in tensors.values()), self._count_answer(direction, run))
-            for run, tensors in made
-        )
-        return max(1, sum(total <= MAX_TOGETHER for total in accumulate(sizes)))
-
-    def _count_answer(self, direction: Direction, run: Run) -> int:
-        return sum(spec.num_bytes for spec in self._expect(direction, run).values())
+    def _measure(self, direction: Direction, entry: tuple[Run, Crossed]) -> int:
+        """Return the bytes of what crosses, or of its answer where that is larger."""
+        run, tensors = entry
+        back = sum(spec.num_bytes for spec in self._expect(direction, run).values())
+        return max(back, sum(tensor.nbytes for tensor in tensors.values()))
 
     def _ask(
         self, direction: Direction, made: Sequence[tuple[Run, Crossed]]
