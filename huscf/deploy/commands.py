@@ -1,5 +1,6 @@
 """The commands provision, serve and join, and where nvflare is among them."""
 
+import gc
 import sys
 import tempfile
 import time
@@ -133,6 +134,7 @@ def join(arguments: Sequence[str]) -> int:
     site = SiteRun(
         *(data, options.clients, tls.secret, folder, caller, device, trust, options.samples, say)
     )
+    gc.freeze()  # or a collector's pause over all that is imported holds up every party
     try:
         say(site.run())
     finally:
@@ -221,6 +223,7 @@ def _lead(run: ServerRun, network: GrpcServer) -> None:
         if sites.metrics_port is not None:
             endpoint = MetricsEndpoint(run, sites.metrics_port, sites.metrics_host)
             run.say(f"figures for Prometheus at port {endpoint.port}, /metrics")
+        gc.freeze()
         run.run()
     except KeyboardInterrupt:
         _say("interrupted; go on with --ckpt_path last")
