@@ -15,25 +15,13 @@ from huscf.check_data import read_datamodule
 from huscf.deploy.run_config import read_run_config
 from huscf.engines import Mixture, SerialEngine
 from huscf.errors import HuscfError
-from huscf.methods import build_networks, request_plan
+from huscf.methods import Method, build_networks, request_plan
 from huscf.named_configs import find_config
-from huscf.wire import MemoryWire, Message
+from huscf.parties import Client
+from huscf.wire import MemoryWire
 
 RATES_MBIT = (4, 30, 100)
 ROUND_TRIP_S = 0.05
-
-
-class CountingWire(MemoryWire):
-    """Counts messages that clients send: each is a frame, and what comes back is its answer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.num_frames = 0
-
-    def send(self, message: Message) -> None:
-        """Count a message."""
-        self.num_frames += message.direction == "uplink"
-        super().send(message)
 
 
 def measure(name: str) -> list[tuple[str, float, float, int, float]]:
@@ -50,19 +38,32 @@ def measure(name: str) -> list[tuple[str, float, float, int, float]]:
             continue
         # A client by itself: its frames, as if it were alone; and a twin to average with.
         client, count = entry.client_id, sizes[entry.client_id]
-        wire = CountingWire()
+        wire = MemoryWire()
         engine = SerialEngine(config.method, networks, plan, shape, data.client_sizes, wire)
         engine.make_optimizers()
         samples = torch.zeros(count, shape.channels, shape.image_size, shape.image_size).byte()
         batch = (samples, torch.zeros(count, dtype=torch.int64))
         engine.run_step({client: batch}, 1)
         step = [wire.traffic.total(client, way) / 1e6 for way in ("uplink", "downlink")]
-        frames = wire.num_frames + len(list(config.method.phases(1))) + 1  # finish, ready
+        frames = count_frames(config.method, engine.client(client))
         every = plan.client_ids
         engine.mix(Mixture(dict.fromkeys(every, 0), dict.fromkeys(every, 1 / len(every))))
         total = wire.traffic.total(client) / 1e6 - sum(step)
         found[entry.cuts] = (str(entry.cuts.as_list()), *step, frames, total)
     return list(found.values())
+
+
+def count_frames(method: Method, client: Client) -> int:
+    """Return the frames that a site sends in a step, whose clients are like this one."""
+    phases, known = list(method.phases(1)), set[str]()
+    count = 1 + len(phases)  # it is ready, and finishes each phase
+    for phase in phases:
+        for direction, items in phase.exchanges():
+            new = [item for item in items if direction == "backward" or item.name not in known]
+            known |= {item.name for item in items}
+            crossings = [client.crossings[item.network] for item in new]
+            count += any(c.up if direction == "forward" else c.down for c in crossings)
+    return count
 
 
 def main() -> None:

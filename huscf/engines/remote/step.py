@@ -14,7 +14,6 @@ from ...wire import SERVER, Kind, Message
 from ...wire.frames import Frame, FrameError
 from ..serial import Gradients, sum_gradients
 from .deferred_norms import DeferredNorms, find_norms, is_order_free
-from .expected import Specs
 from .parts import join_parts, open_parts
 from .protocol import Reply, read_runs
 
@@ -197,26 +196,29 @@ class RemoteStep:
 
     def _answer(self, frame: Frame, kind: Kind, runs: Sequence[Run], run: RunMiddle) -> Reply:
         """Run what a frame is of; nothing is run where some of it does not fit."""
-        is_back = kind == "gradients"
-        names = [self._name(run, kind, is_up=True) for run in runs]
-        specs = [self._expect(run, is_back) for run in runs]
-        expected = [(kind, spec) for (_, kind), spec in zip(names, specs, strict=True)]
-        wires = [self.engine.wire] * len(runs)
-        answers = []
-        for each, arrived in zip(
-            runs, open_parts(frame, wires, expected, optional=is_back), strict=True
-        ):
-            written: Mapping[str, Tensor] = {}
-            if self._admit(each, kind, arrived):
-                topic, down = self._name(each, kind, is_up=False)
-                message = Message(SERVER, each[0], down, topic, run(*each, arrived))
-                written = self.engine.wire.depart(message)
-            answers.append(written)
-        dropped = sorted({client_id for client_id, _ in runs} - {*self.active})
+        answers: list[Mapping[str, Tensor]] = []
+        for each, arrived in zip(runs, self._open(frame, kind, runs), strict=True):
+            is_admitted = self._admit(each, kind, arrived)
+            answers.append(self._depart(each, kind, run(*each, arrived)) if is_admitted else {})
         if not self._list_active(runs):
             raise DroppedError
+        dropped = sorted({client_id for client_id, _ in runs} - {*self.active})
         kept = [a if c not in dropped else {} for (c, _), a in zip(runs, answers, strict=True)]
         return {"kind": "ok", "dropped": dropped}, join_parts(kept)
+
+    def _open(self, frame: Frame, kind: Kind, runs: Sequence[Run]) -> list[dict[str, Tensor]]:
+        """Return what has arrived for each run, checked against its client's cuts."""
+        is_back, expected = kind == "gradients", []
+        for client_id, item in runs:
+            crossings, size = self.engine.crossings[client_id], self.engine.batch_sizes[client_id]
+            specs = (crossings.gradients_up if is_back else crossings.up)(item.network, size)
+            expected.append((crossings.name(item.network, kind, True)[1], specs))
+        return open_parts(frame, [self.engine.wire] * len(runs), expected, optional=is_back)
+
+    def _depart(self, run: Run, kind: Kind, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        client_id, item = run
+        topic, kind = self.engine.crossings[client_id].name(item.network, kind, False)
+        return self.engine.wire.depart(Message(SERVER, client_id, kind, topic, tensors))
 
     def _run_middle(self, client_id: int, item: Pass, arrived: dict[str, Tensor]) -> Carry:
         norms = find_norms(self.engine.server.segment(item.network, client_id))
@@ -235,21 +237,12 @@ class RemoteStep:
         self._end_turn(client_id)
         return back
 
-    def _name(self, run: Run, kind: Kind, is_up: bool) -> tuple[str, Kind]:
-        client_id, item = run
-        return self.engine.crossings[client_id].name(item.network, kind, is_up)
-
-    def _expect(self, run: Run, is_back: bool) -> Specs:
-        client_id, item = run
-        crossings, size = self.engine.crossings[client_id], self.engine.batch_sizes[client_id]
-        return (crossings.gradients_up if is_back else crossings.up)(item.network, size)
-
     def _admit(self, run: Run, kind: Kind, tensors: dict[str, Tensor]) -> bool:
         """Count what has arrived, and look at it; return whether it may be used."""
         client_id, item = run
         if client_id not in self.active:
             return False
-        topic, kind = self._name(run, kind, is_up=True)
+        topic, kind = self.engine.crossings[client_id].name(item.network, kind, True)
         self.engine.wire.note(Message(client_id, SERVER, kind, topic, tensors))
         guard = self.engine.server.guard
         try:
