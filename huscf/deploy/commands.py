@@ -17,7 +17,7 @@ from ..check_data import read_datamodule
 from ..checkpoint_io import read_checkpoint
 from ..commands import CommandParser
 from ..engines.remote import Caller
-from ..errors import HuscfError, check_count
+from ..errors import HuscfError, check_count, check_number
 from ..resuming import check_same_config, find_last_checkpoint
 from ..run_lock import RunLock
 from ..signals import sigterm_as_interrupt
@@ -111,12 +111,17 @@ def join(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--calibrate", action="store_true", help="measure speed, memory and link, for the plan"
     )
+    parser.add_argument(
+        "--max_epsilon", type=float, help="of its records; the site takes no step beyond it"
+    )
     parser.add_argument("--patience_s", type=float, default=600.0, help="without a server: ends")
     parser.add_argument("--trust", nargs="+", action="extend", default=[], metavar="PACKAGE")
     parser.add_argument("--num_threads", type=int, default=0, help=SUPPRESS)
     parser.add_argument("--clients", type=int, nargs="+", help=SUPPRESS)
     options, others = parser.parse_known_args(list(arguments))
     check_count("--samples", options.samples)
+    if options.max_epsilon is not None:
+        check_number("--max_epsilon", options.max_epsilon, 0, is_open=True)
     tls = Tls.read(options.tls)
     address = options.address or _find_address(options.config)
     if options.num_threads:
@@ -132,7 +137,8 @@ def join(arguments: Sequence[str]) -> int:
     caller, trust = Caller(exchange), Trust(tuple(options.trust))
     device = SiteDevice.read(options.config, options.calibrate)
     site = SiteRun(
-        *(data, options.clients, tls.secret, folder, caller, device, trust, options.samples, say)
+        *(data, options.clients, tls.secret, folder, caller, device, trust, options.samples, say),
+        max_epsilon=options.max_epsilon,
     )
     gc.freeze()  # or a collector's pause over all that is imported holds up every party
     try:

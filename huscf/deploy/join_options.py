@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ..errors import HuscfError, check_count
+from ..errors import HuscfError, check_count, check_number
 from ..planning import load_mapping
 
 
@@ -21,6 +21,7 @@ class JoinOptions:
         secret: Whether noise and labels are drawn from a secret that this site alone has; if not,
             they follow from the run's seed, as in one process.
         num_threads: Inside torch's operators; 0 leaves torch's choice.
+        max_epsilon: The site takes no step that would exceed it; null leaves that to the run.
     """
 
     clients: Sequence[int] | None = None
@@ -28,10 +29,13 @@ class JoinOptions:
     calibrate: bool = False
     secret: bool = True
     num_threads: int = 0
+    max_epsilon: float | None = None
 
     def __post_init__(self) -> None:
         check_count("join.samples", self.samples)
         check_count("join.num_threads", self.num_threads)
+        if self.max_epsilon is not None:
+            check_number("join.max_epsilon", self.max_epsilon, 0, is_open=True)
 
     @classmethod
     def read(cls, path: Path) -> "JoinOptions":

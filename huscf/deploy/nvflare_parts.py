@@ -196,5 +196,6 @@ class SitePart(Executor):
             Trust(),
             options.samples,
             self.logger.info,
+            options.max_epsilon,
         )
         return site.run()

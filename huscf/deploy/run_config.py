@@ -13,7 +13,8 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namesp
 
 from ..callbacks import Replanning
 from ..datamodules.attendance import Attendance
-from ..engines import OnNonFinite, ServerGradient
+from ..engines import DifferentialPrivacy, OnNonFinite, ServerGradient
+from ..engines.private import check_private
 from ..errors import HuscfError, check_count, check_number, find_refusal
 from ..methods import HuscfGan, Method
 from ..one_line_parser import OneLineParser
@@ -94,6 +95,7 @@ class RunConfig:
         federation: What happens at a round's end.
         sites: How the server deals with sites.
         wire: What changes messages on their way; None changes nothing.
+        privacy: Of every client's single records; None is none.
         seed: Of the run.
         server_gradient: How clients count in the server's gradient.
         on_nonfinite: What happens where a client sends NaN or Inf.
@@ -117,6 +119,7 @@ class RunConfig:
     federation: Federation
     sites: SitesOptions
     wire: DefendedWire | None = None
+    privacy: DifferentialPrivacy | None = None
     seed: int = 0
     server_gradient: ServerGradient = "uniform"
     on_nonfinite: OnNonFinite = "stop"
@@ -170,6 +173,8 @@ def read_run_config(arguments: Sequence[str], trust: Trust | None = None) -> Run
         )
     if made.federation.private is not None:
         raise HuscfError("federation.privacy: needs one process: sites do not have it yet")
+    if made.model.privacy is not None:
+        check_private(made.model.method, made.model.privacy, made.model.on_nonfinite)
     made.federation.check_replanning(made.replanning.every_n_rounds)
     plain = json.loads(values)
     sections = {name: plain.get(name) or {} for name in _OTHERS}
@@ -183,6 +188,7 @@ def read_run_config(arguments: Sequence[str], trust: Trust | None = None) -> Run
         method_values=plain["model"]["method"],
         plan=made.model.plan or UniformPlan(),
         wire=made.model.wire,
+        privacy=made.model.privacy,
         federation=made.federation,
         sites=sites,
         seed=int(made.seed_everything),
@@ -259,7 +265,7 @@ def _make_parser() -> OneLineParser:
     parser.add_argument("--model.server_gradient", type=ServerGradient, default="uniform")
     parser.add_argument("--model.on_nonfinite", type=OnNonFinite, default="stop")
     parser.add_argument("--model.wire", type=Wire | None, default=None)
-    parser.add_argument("--model.privacy", type=dict | None, default=None)
+    parser.add_argument("--model.privacy", type=DifferentialPrivacy | None, default=None)
     for name in _ONE_PROCESS:
         parser.add_argument(f"--model.{name}", type=Any, default=None)
     parser.add_class_arguments(Federation, "federation")
@@ -283,8 +289,6 @@ def _name(cls: type) -> str:
 
 def _check(plain: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse what a run of sites cannot do, instead of doing something else."""
-    if plain["model"].get("privacy") is not None:
-        raise HuscfError("model.privacy: not where clients are at sites: use huscf fit")
     if not 0 <= plain["seed_everything"] < 2**32:
         raise HuscfError("seed_everything: must be a whole number from 0 to 4294967295")
     if str(sections["trainer"].get("precision") or "32-true") not in ("32", "32-true"):

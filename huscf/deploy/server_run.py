@@ -5,12 +5,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..callbacks.run_folder import write_yaml
 from ..engines import StepResult
-from ..engines.remote import Comparison, RemoteEngine, Sessions, hand_out
+from ..engines.remote import Comparison, PrivateRemoteEngine, RemoteEngine, Sessions, hand_out
 from ..errors import HuscfError
 from ..methods import Method, build_networks, request_plan
 from ..models import SampleShape
@@ -20,6 +21,7 @@ from ..split import CutPlan, PlanRequest
 from ..wire.frames import Frame
 from .halves import Folder
 from .joining import Roll, digest_weights
+from .ledger import Ledger
 from .presence import Presence
 from .progress import Progress
 from .run_config import RunConfig
@@ -152,7 +154,11 @@ class ServerRun:
         if known is not None:
             entries = (known.by_client.get(own.client_id, own) for own in plan.clients)
             plan = CutPlan(known.blocks, tuple(entries))
-        self.engine = RemoteEngine(
+        make_engine: type[RemoteEngine] | partial[PrivateRemoteEngine] = RemoteEngine
+        if config.privacy is not None:
+            keep = Ledger(self.folder).write
+            make_engine = partial(PrivateRemoteEngine, privacy=config.privacy, keep=keep)
+        self.engine = make_engine(
             self.method,
             networks,
             plan,
@@ -165,6 +171,8 @@ class ServerRun:
             batch_sizes=batch_sizes,
             timeout_s=config.sites.step_timeout_s,
         )
+        if isinstance(self.engine, PrivateRemoteEngine):
+            Ledger(self.folder).read_into(self.engine.budget)
         self.engine.sessions = self.sessions
         self.engine.server.train()
         longest = max(-(-size // batch_sizes[c]) for c, size in client_sizes.items())
@@ -179,6 +187,8 @@ class ServerRun:
 
     def _open(self) -> None:
         """Write what is to be trained, and welcome the sites."""
+        if not self._has_spent():
+            self.engine.begin()
         write_yaml(self.folder / "config.yaml", self.config.values)
         self.engine.plan.save(self.folder / "plan.yaml")
         note_start(self.folder, self.num_rounds)
@@ -213,6 +223,7 @@ class ServerRun:
             "new": name not in self.have_saved,
             "secure": self.config.federation.secure,
             "comparison": asdict(self._compare()),
+            "privacy": self.config.privacy and asdict(self.config.privacy),
         }
 
     def _compare(self) -> Comparison:
@@ -242,7 +253,7 @@ class ServerRun:
                 self.engine.num_rounds = self.num_rounds
                 self._add(self.engine.run_step(presence.list_active(), self.step))
                 self.step += 1
-                if self.step == self.config.max_steps:
+                if self._is_over():
                     break
             self.epoch += 1
             federation = self.config.federation
@@ -253,11 +264,17 @@ class ServerRun:
             self._hand_out()
         if self.config.writes_page:
             self.say(f"page: {self.report.write_page()}")
+        if self._has_spent():
+            self.say("the budget of model.privacy has no room for another step")
         self.say(f"{self.num_rounds} rounds, {self.step} steps; run folder: {self.folder}")
 
     def _is_over(self) -> bool:
         limits = (self.config.max_epochs, self.config.max_steps)
-        return self.epoch >= limits[0] >= 0 or self.step >= limits[1] >= 0
+        return self.epoch >= limits[0] >= 0 or self.step >= limits[1] >= 0 or self._has_spent()
+
+    def _has_spent(self) -> bool:
+        """Return whether the run has ended for want of a budget; one that begins needs some."""
+        return self.step > 0 and self.engine.is_spent()
 
     def _is_epoch_over(self) -> bool:
         return self.step >= (self.epoch + 1) * self.steps_per_epoch

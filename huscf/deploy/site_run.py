@@ -1,5 +1,6 @@
 """A run at a site: its own data and half, and what the server asks of it."""
 
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,12 +11,15 @@ from typing import Any
 
 from ..datamodules import FederatedDataModule
 from ..datamodules.client_batches import ClientBatches
+from ..engines import DifferentialPrivacy
+from ..engines.private.budget import RecordBudget
 from ..engines.remote import (
     SUM_COMMANDS,
     Caller,
     Comparison,
     Dismissed,
     Dropped,
+    PrivateSiteHalf,
     Rejoin,
     SiteHalf,
     SiteMembers,
@@ -33,13 +37,14 @@ from ..wire import DefendedWire
 from ..wire.frames import find_zstd
 from .halves import Folder
 from .joining import digest_weights
+from .ledger import Ledger
 from .run_config import build_method, check_method
 from .site_device import SiteDevice
 from .site_generator import write_generator
 from .site_samples import SiteData, SiteSampler, evaluate_site, write_site_samples
 
 #: What a half has of the clients beside their tensors.
-_BESIDE_TENSORS = ("optimizers", "cuts", "wires", "sums")
+_BESIDE_TENSORS = ("optimizers", "cuts", "wires", "sums", "budget")
 
 
 class SiteRun:
@@ -55,9 +60,12 @@ class SiteRun:
         trust: What the method that the server names may be made of.
         num_samples: So many of each client and class are drawn when the run ends; 0 are none.
         say: Prints a line.
+        max_epsilon: The site takes no step that would exceed it, whatever the server says, and
+            no part in a run without differential privacy; None leaves that to the run.
     """
 
     half: SiteHalf
+    budget: RecordBudget | None
     kept: Folder
     members: SiteMembers
     is_secure: bool
@@ -73,7 +81,9 @@ class SiteRun:
         trust: Trust | None = None,
         num_samples: int = 0,
         say: Callable[[str], None] = print,
+        max_epsilon: float | None = None,
     ) -> None:
+        self.max_epsilon = max_epsilon
         self.data, self.secret, self.folder, self.caller = data, secret, folder, caller
         self.device, self.trust = device or SiteDevice(), trust or Trust()
         self.num_samples, self.say = num_samples, say
@@ -132,6 +142,7 @@ class SiteRun:
             self._take_compression(welcome["compression"])
             self.is_secure = bool(welcome["secure"])
             comparison = Comparison(**welcome["comparison"])
+            privacy = read_privacy(welcome["privacy"], self.max_epsilon)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, HuscfError):
                 raise
@@ -149,16 +160,46 @@ class SiteRun:
         seeds = {c: seed_of(self.secret, c, seed) for c in self.clients}
         self.noise_seed = seed_of(self.secret, min(self.clients), seed)
         make_wire = partial(DefendedWire, **wire)
-        self.half = SiteHalf(method, networks, plan, shape, seeds, sizes, make_wire, comparison)
+        if not run_id.isalnum():
+            raise HuscfError(f"the server names the run {run_id!r:.40}")
+        self.kept = Folder(self.folder / run_id)
+        given = (method, networks, plan, shape, seeds, sizes, make_wire, comparison)
+        check_sampling(self.data.sampling, privacy)
+        self.batch_seed, self.budget = self.data.seed, None
+        if privacy is None:
+            self.half = SiteHalf(*given)
+        else:
+            self.batch_seed, self.budget = draw_seed(), self._begin_budget(privacy, sizes)
+            self.half = PrivateSiteHalf(*given, budget=self.budget, noise_seed=self.batch_seed)
         if wire:
             changes = ", ".join(f"{name} {value}" for name, value in wire.items() if value)
             self.say(f"what crosses is changed: {changes}")
         self.members = SiteMembers(self.half)
         self._run_values = {"method": welcome["method"], "seed": seed}
-        if not run_id.isalnum():
-            raise HuscfError(f"the server names the run {run_id!r:.40}")
-        self.kept = Folder(self.folder / run_id)
         self._go_on(step, is_new)
+
+    def _begin_budget(self, privacy: DifferentialPrivacy, sizes: Mapping[int, int]) -> RecordBudget:
+        """Return what counts the steps of this site's clients, from what is known of earlier ones.
+
+        Raises:
+            HuscfError: Where it has no room for a first step.
+        """
+        records, ledger = {c: len(own) for c, own in self.clients.items()}, Ledger(self.kept.path)
+        budget = RecordBudget(privacy, sizes, records, ledger.write)
+        ledger.read_into(budget)
+        if budget.allows() or not any(budget.num_steps.values()):
+            budget.begin()
+        return budget
+
+    def _say_spent(self) -> None:
+        if self.budget is not None and (figures := self.budget.figures()):
+            most = self.budget.options.max_epsilon
+            steps = max(self.budget.num_steps.values())
+            self.say(
+                f"privacy: epsilon {figures['privacy/epsilon']:.3f} at delta "
+                f"{figures['privacy/delta']:g} after {steps} steps of its own count, "
+                f"{'no limit' if most is None else f'at most {most:g}'}"
+            )
 
     def _take_compression(self, compression: object) -> None:
         if compression not in (None, "zstd"):
@@ -187,6 +228,7 @@ class SiteRun:
         self.say(f"joined: clients {clients}; the run stands at step {step}, here {where}")
         self.say(f"averages: {'secure sums' if self.is_secure else 'the server sees every block'}")
         self.say(f"clients are compared {self.half.comparison.explain()}")
+        self._say_spent()
 
     def _obey(self) -> None:
         """Do what the server asks, again and again."""
@@ -281,10 +323,11 @@ class SiteRun:
         batches = ClientBatches(
             own,
             self.data.batch_size,
-            self.data.seed,
+            self.batch_seed,
             1,
             self.data.augmentation,
             self.data.label_sampling,
+            sampling=self.data.sampling,
         )
         batches.load_state_dict({"step": step})
         losses = self.half.run_step(command, next(iter(batches)), self.caller.ask)
@@ -304,6 +347,7 @@ class SiteRun:
         huscf = {"format": FORMAT, "site": site}
         self.kept.write(step, {"state_dict": state["state_dict"], "huscf": huscf})
         self.say(f"saved step {step} in {self.kept.path}")
+        self._say_spent()
 
     def _digests(self) -> list[str]:
         known = self.data.client_digests
@@ -313,6 +357,47 @@ class SiteRun:
 def seed_of(secret: str | None, client_id: int, shared: int) -> int:
     """Return the seed of what a client draws: from the site's secret, or the run's seed."""
     return shared if secret is None else derive_seed(shared, f"secret {secret}", client_id)
+
+
+def draw_seed() -> int:
+    """Return a seed that nobody else knows, and nobody writes down.
+
+    Every session has its own: a step that is taken again after a server has gone back is another
+    step, with other noise and another batch, and counts as one.
+    """
+    return secrets.randbits(128)
+
+
+def read_privacy(values: object, max_epsilon: float | None) -> DifferentialPrivacy | None:
+    """Return what a server guarantees for records, within a site's own budget.
+
+    Raises:
+        HuscfError: Where the site has one and the server guarantees nothing.
+    """
+    privacy = DifferentialPrivacy(**values) if isinstance(values, dict) else None
+    if max_epsilon is None:
+        return privacy
+    if privacy is None:
+        raise HuscfError(
+            f"--max_epsilon {max_epsilon:g}: the server's run has no model.privacy, and tells of "
+            "records without any limit"
+        )
+    least = min(max_epsilon, privacy.max_epsilon or max_epsilon)
+    return replace(privacy, max_epsilon=least)
+
+
+def check_sampling(sampling: str, privacy: DifferentialPrivacy | None) -> None:
+    """Refuse batches that are not drawn as an accountant takes them to be, or the reverse."""
+    if privacy is not None and sampling != "poisson":
+        raise HuscfError(
+            "data.sampling: the run's model.privacy counts on batches whose records are drawn one "
+            "by one: set it to poisson in this site's configuration"
+        )
+    if privacy is None and sampling == "poisson":
+        raise HuscfError(
+            "data.sampling: batches drawn by poisson may be empty, which only model.privacy knows "
+            "to train on: set it to shuffled in this site's configuration"
+        )
 
 
 def _read_clusters(command: Mapping[str, Any]) -> dict[int, int]:

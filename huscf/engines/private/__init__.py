@@ -1,6 +1,7 @@
 """Differential privacy, of single records by their gradients, and of whole clients by averages."""
 
 from .averages import PrivateAverages, check_hides_clients
+from .checks import check_private
 from .engine import PrivateEngine
 from .options import ClientPrivacy, DifferentialPrivacy
 
@@ -10,4 +11,5 @@ __all__ = [
     "PrivateAverages",
     "PrivateEngine",
     "check_hides_clients",
+    "check_private",
 ]

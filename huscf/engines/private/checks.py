@@ -14,6 +14,8 @@ from ...methods import Method, Phase
 from ...models import Carry, Network, SampleShape, run_blocks
 from ...parties.sample_gradients import note_layers, sum_weighted
 from ...randomness import make_generator
+from ..base import OnNonFinite
+from .accounting import make_counter
 from .options import DifferentialPrivacy
 
 #: Samples of the trial batch.
@@ -21,6 +23,22 @@ _NUM_ROWS = 3
 
 #: Largest difference between two ways to the same gradient, as a part of it.
 _TOLERANCE = 1e-3
+
+
+def check_private(method: Method, options: DifferentialPrivacy, on_nonfinite: OnNonFinite) -> Phase:
+    """Refuse what is known before networks and data are; return the phase that reads records.
+
+    Raises:
+        HuscfError: Naming the option, or the library that is missing.
+    """
+    if on_nonfinite == "drop":
+        raise HuscfError(
+            "model.on_nonfinite: to drop a client follows from its records, which nothing "
+            "accounts for under model.privacy: set it to stop"
+        )
+    if options.noise_multiplier:
+        make_counter(options.accountant)
+    return find_private_phase(method, method.phases(0))
 
 
 def reads_records(method: Method, phase: Phase) -> bool:

@@ -21,15 +21,14 @@ from typing import Any
 
 from torch import Tensor
 
-from ...errors import HuscfError
 from ...methods import Phase
 from ...parties.sample_gradients import square_norms, sum_weighted
 from ...randomness import make_generator
 from ...wire import SERVER, Message
-from ..base import Batches, Observation, OnNonFinite, StepResult
+from ..base import Batches, Observation, StepResult
 from ..serial import Gradients, SerialEngine
 from .budget import RecordBudget
-from .checks import check_samplewise, find_private_phase, reads_records
+from .checks import check_private, check_samplewise, reads_records
 from .client import PrivateClient
 from .clipping import Reading, add_noise, clip_client, list_calls, scale_server
 from .options import DifferentialPrivacy
@@ -60,11 +59,10 @@ class PrivateEngine(SerialEngine):
         self.privacy = privacy
         self.batch_sizes = dict(batch_sizes)
         super().__init__(*args, **kwargs)
-        check_stops(self.on_nonfinite)
+        phase = check_private(self.method, privacy, self.on_nonfinite)
         self.wire.kinds |= {"norms"}
         self.budget = RecordBudget(privacy, batch_sizes, self.client_sizes)
         self._step = 0
-        phase = find_private_phase(self.method, self.method.phases(0))
         check_samplewise(self.method, self.networks, self.shape, phase)
 
     def make_clients(self) -> dict[int, PrivateClient]:  # type: ignore[override]
@@ -174,12 +172,3 @@ class PrivateEngine(SerialEngine):
         """Take over plan, clusters, counters, and the steps that were taken."""
         self.budget.set_state(state)
         return super().set_structure(state, may_join)
-
-
-def check_stops(on_nonfinite: OnNonFinite) -> None:
-    """Refuse to drop clients by what follows from their records."""
-    if on_nonfinite == "drop":
-        raise HuscfError(
-            "model.on_nonfinite: to drop a client follows from its records, which nothing "
-            "accounts for under model.privacy: set it to stop"
-        )

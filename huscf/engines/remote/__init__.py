@@ -6,6 +6,8 @@ from .drawing import forward_through
 from .engine import RemoteEngine
 from .expected import Crossings
 from .handing_out import fetch_drawn, hand_out
+from .private_server import PrivateRemoteEngine
+from .private_site import PrivateSiteHalf
 from .protocol import MAX_PROBE, PROTOCOL, Ask, Dismissed, Dropped, check_request
 from .secure_sums import SUM_COMMANDS, SiteMembers
 from .sessions import Sessions
@@ -23,6 +25,8 @@ __all__ = [
     "Crossings",
     "Dismissed",
     "Dropped",
+    "PrivateRemoteEngine",
+    "PrivateSiteHalf",
     "Rejoin",
     "RemoteEngine",
     "Sessions",

@@ -24,7 +24,7 @@ from .expected import Crossings, open_frame
 from .mirror import Mirror
 from .moves import State, list_given, move_at_server
 from .parts import join_parts, name_parts
-from .protocol import Reply, read_failures, read_losses, read_runs
+from .protocol import Reply, read_counts, read_failures, read_losses, read_runs
 from .secure_sums import SiteSums
 from .sessions import Sessions
 from .step import DroppedError, RemoteStep
@@ -97,7 +97,7 @@ class RemoteEngine(LocalEngine):
         """Let the clients that are named run a step, as far as their sites are there."""
         active = sorted(batches)
         self.server.own_memory()
-        running = RemoteStep(self, step, active)
+        running = self.make_step(step, active)
         self._step = running
         commands = {
             name: {
@@ -126,6 +126,10 @@ class RemoteEngine(LocalEngine):
         self.sessions.collect({name: numbers[name] for name in in_time}, self.timeout_s)
         return StepResult(losses, tuple(running.dropped))
 
+    def make_step(self, step: int, active: list[int]) -> RemoteStep:
+        """Return what takes what these clients send in a step; engines of other kinds override."""
+        return RemoteStep(self, step, active)
+
     def answer(self, name: str, frame: Frame) -> Reply:
         """Answer what a site asks within a step or a round; threads may call it."""
         kind = frame.header["kind"]
@@ -144,6 +148,13 @@ class RemoteEngine(LocalEngine):
             return running.forward(frame) if kind == "forward" else running.backward(frame)
         if kind == "observe":
             return self._observe(running, frame)
+        if kind == "norms":
+            return {"kind": "ok"}, running.exchange_norms(frame)
+        if kind == "records":
+            counts = read_counts(frame.header["counts"])
+            self._check_own(name, kind, counts)
+            running.take_counts(counts)
+            return {"kind": "ok"}, {}
         losses = read_losses(frame.header["losses"])
         failed = read_failures(frame.header["failed"])
         self._check_own(name, kind, (*losses, *failed))

@@ -24,6 +24,8 @@ no stream is idle for long.
     observe                            ok; or dropped: out of this step
     forward, backward (of some runs,   ok, with tensors and who is dropped; or dropped: all are
       a client's pass each)
+    records (how many, of each client) ok
+    norms (none, then factors)         ok, with records' squared norms at the server; then without
     finish (losses of a phase)         commit: step your networks; wait; or dropped
     block, fetch, draw, statistics     ok
     bye                                bye
@@ -64,6 +66,8 @@ REQUESTS: dict[str, dict[str, tuple[type, ...]]] = {
     "statistics": {"client": _INT, "samples": _INT},
     "forward": {"step": _INT, "phase": _INT, "runs": _LIST},
     "backward": {"step": _INT, "phase": _INT, "runs": _LIST},
+    "records": {"step": _INT, "counts": _LIST},
+    "norms": {"client": _INT, "step": _INT, "phase": _INT},
     "draw": {"client": _INT, "network": _TEXT, "count": _INT},
     "finish": {"step": _INT, "phase": _INT, "losses": _LIST, "failed": _LIST},
     "block": {"refs": _LIST},
@@ -109,6 +113,11 @@ def read_runs(entries: list[Any]) -> list[tuple[int, str]]:
     return runs
 
 
+def read_counts(entries: list[Any]) -> dict[int, int]:
+    """Return numbers of records by client, from pairs of both."""
+    return _read_pairs(entries, int, "records are pairs of client and number")
+
+
 def read_losses(entries: list[Any]) -> dict[int, float]:
     """Return losses by client, from pairs of both."""
     return _read_pairs(entries, float, "losses are pairs of client and number")
@@ -124,7 +133,7 @@ def _read_pairs(entries: list[Any], kind: type[ValueT], wanted: str) -> dict[int
     found: dict[int, ValueT] = {}
     for entry in entries:
         if not _is_pair(entry, kind):
-            raise FrameError(f"finish: {wanted}")
+            raise FrameError(wanted)
         found[entry[0]] = entry[1]
     return found
 

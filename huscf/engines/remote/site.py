@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError, HuscfError, check_complete
 from ...federation import ReferenceBlocks
-from ...methods import Method, Phase, trace_inputs
+from ...methods import Method, Pass, Phase, trace_inputs
 from ...models import Network, SampleShape
 from ...parties import Client, read_block, write_block
 from ...split import ClientCuts, ClientPlan, CutPlan
@@ -67,11 +67,36 @@ class SiteHalf:
         """Hold the clients' blocks as they were before training."""
         self._take_plan(plan)
         averaged = self.method.averaged
-        self.clients = {e.client_id: Client(e, self.networks, averaged) for e in plan.clients}
+        self.clients = {e.client_id: self.make_client(e, averaged) for e in plan.clients}
         for client in self.clients.values():
             client.train()
             client.own_memory()
             client.make_optimizers(self.method)
+
+    # What sites of other kinds override
+
+    def make_client(self, entry: ClientPlan, averaged: tuple[str, ...]) -> Client:
+        """Return a client."""
+        return Client(entry, self.networks, averaged)
+
+    def fill_batch(
+        self, client_id: int, batch: tuple[Tensor, Tensor], step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return a client's batch as its private tensors are made of it."""
+        return batch
+
+    def begin_phases(self, client_ids: Sequence[int], step: int, ask: Ask) -> None:
+        """Do what there is to do once clients have their batches."""
+
+    def count_rows(self, client_id: int, item: Pass) -> int:
+        """Return how many samples a client's pass has."""
+        return self.batch_sizes[client_id]
+
+    def end_passes(self, client_id: int, phase: Phase, place: Mapping[str, int], ask: Ask) -> None:
+        """Do what there is to do once a client has gone back through a phase's passes."""
+
+    def finish_gradients(self, client_id: int, phase: Phase, step: int) -> None:
+        """Change a client's gradients before it steps."""
 
     def _take_plan(self, plan: CutPlan) -> None:
         check_plan(self.method, plan, self.networks)
@@ -117,6 +142,7 @@ class SiteHalf:
                     self._show(client_id, batches[client_id][0], step, ask)
                 if self._sums is not None:
                     self._sums.add(command["round"], step, client_id, batches[client_id][0])
+            self.begin_phases(active, step, ask)
             for number, phase in enumerate(self.method.phases(step)):
                 active, losses[phase.name] = self._run_phase(command, number, phase, active, ask)
         except Dropped:
@@ -130,7 +156,9 @@ class SiteHalf:
 
     def _load(self, client_id: int, batch: tuple[Tensor, Tensor], step: int) -> None:
         self.clients[client_id].own_memory()
-        private = prepare_batch(self.method, client_id, *batch, self.seeds[client_id], step)
+        samples, labels = self.fill_batch(client_id, batch, step)
+        seed = self.seeds[client_id]
+        private = prepare_batch(self.method, client_id, samples, labels, seed, step)
         self.clients[client_id].load_batch(private, self.shape.num_classes)
 
     def _show(self, client_id: int, samples: Tensor, step: int, ask: Ask) -> None:
@@ -167,6 +195,7 @@ class SiteHalf:
                 if client_id not in committed:
                     self._undo(client_id, before[client_id])
         for client_id in committed:
+            self.finish_gradients(client_id, phase, command["step"])
             for network in phase.trains:
                 self.clients[client_id].step(network)
         return committed, float(end.header["loss"])

@@ -106,6 +106,23 @@ class RemoteStep:
             mine = [c for c in losses if c in committed]
             return {"kind": "commit", "clients": mine, "loss": loss}
 
+    def take_counts(self, counts: Mapping[int, int]) -> None:
+        """Take how many records clients have drawn; steps whose batches differ in size override."""
+        raise FrameError("records: batches are of one size in this run")
+
+    def exchange_norms(self, frame: Frame) -> Mapping[str, Tensor]:
+        """Tell of records' gradients, or clip them; steps that know such override."""
+        raise FrameError("norms: this run clips no records")
+
+    # What steps of other kinds override
+
+    def count_rows(self, client_id: int, item: Pass) -> int:
+        """Return how many samples a client's pass has."""
+        return self.engine.batch_sizes[client_id]
+
+    def finish_gradients(self, phase: Phase, shares: Mapping[int, float]) -> None:
+        """Change the server's gradients before it steps; see SerialEngine."""
+
     # What the engine calls
 
     def end_phase(self, timeout_s: float) -> float:
@@ -172,7 +189,9 @@ class RemoteStep:
         losses = {c: self._losses[c] for c in self.active}
         for client_id in losses:
             self._norms[client_id].follow()
-        sum_gradients(self.engine.server_shares(losses), self._gradients)
+        shares = self.engine.server_shares(losses)
+        sum_gradients(shares, self._gradients)
+        self.finish_gradients(phase, shares)
         for network in phase.trains:
             self.engine.server.check_gradients(network)
             self.engine.server.step(network)
@@ -210,7 +229,7 @@ class RemoteStep:
         """Return what has arrived for each run, checked against its client's cuts."""
         is_back, expected = kind == "gradients", []
         for client_id, item in runs:
-            crossings, size = self.engine.crossings[client_id], self.engine.batch_sizes[client_id]
+            crossings, size = self.engine.crossings[client_id], self.count_rows(client_id, item)
             specs = (crossings.gradients_up if is_back else crossings.up)(item.network, size)
             expected.append((crossings.name(item.network, kind, True)[1], specs))
         return open_parts(frame, [self.engine.wire] * len(runs), expected, optional=is_back)

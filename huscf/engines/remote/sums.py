@@ -60,7 +60,7 @@ class Comparison:
             noise = f", with noise of {self.noise:g}" if self.noise else ""
             return f"by a mean and a covariance, once a round{noise}"
         of_batches = "by activations of a round's first batches"
-        return of_batches if self.shown == "reference" else "by nothing beside a step's activations"
+        return of_batches if self.shown == "reference" else "by nothing that is sent for it"
 
 
 class OwnSums:

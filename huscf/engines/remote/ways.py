@@ -53,6 +53,8 @@ class Ways:
                 self._go_forward(runs)
             else:
                 self._go_back(runs)
+        for client_id in list(self._losses):
+            self._end(client_id)
         self.losses |= self._losses
 
     def _go_forward(self, runs: Sequence[Run]) -> None:
@@ -77,8 +79,19 @@ class Ways:
         try:
             self._losses[client_id] += self.half.clients[client_id].measure_loss(item, self.phase)
         except NonFiniteError as error:
-            self.failed[client_id] = str(error).partition(": ")[2]
-            del self._losses[client_id]
+            self._fail(client_id, error)
+
+    def _end(self, client_id: int) -> None:
+        try:
+            self.half.end_passes(client_id, self.phase, self.place, self.ask)
+        except NonFiniteError as error:
+            self._fail(client_id, error)
+        except Dropped:
+            self._leave([client_id])
+
+    def _fail(self, client_id: int, error: NonFiniteError) -> None:
+        self.failed[client_id] = str(error).partition(": ")[2]
+        del self._losses[client_id]
 
     def _remaining(self, runs: Iterable[Run]) -> Iterator[Run]:
         """Yield the runs of clients that are still on their way."""
@@ -138,6 +151,6 @@ class Ways:
 
     def _expect(self, direction: Direction, run: Run) -> Specs:
         client_id, item = run
-        crossings, size = self.half.crossings[client_id], self.half.batch_sizes[client_id]
+        crossings, size = self.half.crossings[client_id], self.half.count_rows(client_id, item)
         is_back = direction == "backward"
         return (crossings.gradients_down if is_back else crossings.down)(item.network, size)

@@ -1,0 +1,59 @@
+"""How many private steps a party has counted, on disk before any of them is taken."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..engines.private.budget import RecordBudget
+from ..errors import CheckpointError
+from ..whole_files import replacing
+
+_NAME = "privacy.json"
+
+
+class Ledger:
+    """Keeps counts that no crash takes back, as saved halves would.
+
+    Args:
+        folder: Of the party's half; made when something is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / _NAME
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Replace what is kept; it is on the disk when this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.path) as partial, partial.open("x", encoding="utf-8") as file:
+            json.dump(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_into(self, budget: RecordBudget) -> None:
+        """Let a budget go on from what is kept, if anything is.
+
+        Raises:
+            CheckpointError: Where it is damaged, or of other noise or batches.
+        """
+        try:
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+            steps, noise = _read_counts(known["private_steps"]), float(known["private_noise"])
+            batches = _read_counts(known["private_batches"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{self.path} is damaged, so that nobody knows how many private steps were taken: "
+                "train anew"
+            ) from error
+        budget.set_state(
+            {"private_steps": steps, "private_noise": noise, "private_batches": batches}
+        )
+
+
+def _read_counts(values: dict[str, Any]) -> dict[int, int]:
+    counts = {int(client_id): int(count) for client_id, count in values.items()}
+    if any(count < 0 for count in counts.values()):
+        raise ValueError("a negative count")
+    return counts

@@ -1,0 +1,26 @@
+"""The tiny run of sites under differential privacy of records."""
+
+import yaml
+
+from huscf.deploy import site_run
+from huscf.engines.remote import private_server
+from tests.deploy.cases import name_method
+
+
+def make_private(method="HuscfGan", noise=0.0, **options):
+    """Options of `write_config`; batches of 8 of 40 records on average."""
+    found = yaml.safe_load(yaml.safe_dump(name_method(method)))
+    arguments = found["init_args"]
+    for network in arguments.keys() & {"discriminator", "encoder", "decoder"}:
+        arguments[network]["init_args"]["norm"] = "group"
+    if "discriminator" in arguments:
+        arguments["fake_label_weights"] = [1] * 10
+    privacy = {"noise_multiplier": noise, "delta": 0.001, "accountant": "rdp", **options}
+    model = {"method": found, "privacy": {"max_grad_norm": 0.5, **privacy}}
+    return {"model": model, "data": {"sampling": "poisson"}}
+
+
+def draw_as_one_process(monkeypatch):
+    """Let both ends draw by the run's seed, which is 0, what they draw by secrets of their own."""
+    monkeypatch.setattr(site_run, "draw_seed", lambda: 0)
+    monkeypatch.setattr(private_server.secrets, "randbits", lambda bits: 0)
