@@ -167,7 +167,7 @@ def test_a_try_on_this_machine_trains_and_says_where_everything_is(tmp_path, mon
             "model.privacy: HuscfGan reads a client's records in 2 phases",
         ),
         (["serve", "--tls", "none", "--config", "run.yaml"], "roster none"),
-        (["join", "--tls", "none", "--max_epsilon", "0"], "--max_epsilon is 0.0, must be > 0"),
+        (["join", "--tls", "none", "--max_epsilon", "0"], "--max_epsilon is 0.0, must be a fin"),
         (["join", "--tls", "none"], "give the folder of this party that huscf provision made"),
         (["provision", "--sites", "a", "a", "--host", "h", "--output", "k"], "given twice"),
         (["serve", "--local", "1", "--sites.step_timeout_s", "0"], "sites.step_timeout_s is 0.0"),
