@@ -129,8 +129,8 @@ def write_kits(
     authority.write_party(output / "server", "server", host)
     _write_roster(output, roster)
     (output / ADDRESS).write_text(f"{host}:{port}", encoding="utf-8")
-    for name in roster:
-        _write_site(authority, output, name)
+    for name, clients in roster.items():
+        _write_site(authority, output, name, len(clients))
 
 
 def add_kits(output: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -154,7 +154,7 @@ def add_kits(output: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     first = sum(map(len, roster.values()))
     grown = roster | {name: (first + number,) for number, name in enumerate(names)}
     for name in names:
-        _write_site(authority, output, name)
+        _write_site(authority, output, name, len(grown[name]))
     _write_roster(output, grown)
     return grown
 
@@ -179,19 +179,23 @@ def _write_roster(output: Path, roster: Mapping[str, Sequence[int]]) -> None:
     (output / "server" / ROSTER).write_text(text, encoding="utf-8")
 
 
-def _write_site(authority: "_Authority", output: Path, name: str) -> None:
+def _write_site(authority: "_Authority", output: Path, name: str, num_clients: int) -> None:
     authority.write_party(output / name, "site", name)
     _write_private(output / name / SECRET, secrets.token_hex(32).encode())
     site = {
         "address": (output / ADDRESS).read_text(encoding="utf-8").strip(),
-        "data": {"class_path": "huscf.datamodules.NameYourOwnHere"},
+        "data": {
+            "class_path": "huscf.datamodules.NameYourOwnHere",
+            "init_args": {"clients_per_domain": num_clients},
+        },
     }
     text = yaml.safe_dump(site, sort_keys=False)
     (output / name / "site.yaml").write_text(_SITE_HEAD + text, encoding="utf-8")
 
 
 _SITE_HEAD = """\
-# This site's own data, of which nothing leaves it: docs/datamodules.md. Then
+# This site's own data, of which nothing leaves it: docs/datamodules.md. They make as many clients
+# as the server's roster.yaml gives this site. Then
 #   huscf check-data --config site.yaml
 #   huscf join --config site.yaml --tls .
 """
