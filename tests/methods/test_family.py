@@ -191,6 +191,11 @@ def test_guidance_follows_the_label_and_one_pass_is_enough_without():
     plain.build_networks(SHAPE)
     plain.sample(run, torch.tensor([0, 1]), stream)
     assert calls == [[0, 1]] * 3
+    calls.clear()
+    between = make_flow(guidance=2.0, guidance_from=0.25, guidance_until=0.75, num_steps=4)
+    between.build_networks(SHAPE)
+    between.sample(run, torch.tensor([0, 1]), stream)
+    assert calls == [[0, 1], [0, 1], [3, 3], [0, 1], [3, 3], [0, 1]]
 
 
 @pytest.mark.parametrize("path", ["straight", "cosine"])
@@ -246,6 +251,8 @@ def test_drawing_by_the_exact_velocity_finds_the_only_sample(path):
         ({"label_dropout": 0.0}, "set label_dropout above 0"),
         ({"label_dropout": 1.0}, "label_dropout is 1.0"),
         ({"guidance": float("inf")}, "guidance is inf"),
+        ({"guidance_from": 0.5, "guidance_until": 0.5}, "guidance_from is 0.5 and guidance_until"),
+        ({"guidance_until": 1.5}, "guidance_until 1.5, must be times from 0 to 1"),
         ({"ema_decay": 1.0}, "ema_decay is 1.0"),
         ({"betas": (0.9, 1.0)}, "betas is"),
     ],
