@@ -50,8 +50,8 @@ class FlowMatching(Method):
     of that size sends. Noise, noised samples and labels never leave a client; the time does.
 
     Source: Lipman et al. 2023; times from a logit-normal, Esser et al. 2024; guidance, Ho and
-        Salimans 2022, between two times alone, Kynkäänniemi et al. 2024; the cosine path, Nichol and Dhariwal 2021, and its velocity, Salimans and
-        Ho 2022.
+        Salimans 2022, and between two times alone, Kynkäänniemi et al. 2024; the cosine path,
+        Nichol and Dhariwal 2021, and its velocity, Salimans and Ho 2022.
 
     Args:
         denoiser: Class or function that returns the network's blocks: (x, labels, time) in, as
@@ -105,8 +105,8 @@ class FlowMatching(Method):
             )
         if not 0 <= guidance_from < guidance_until <= 1:
             raise HuscfError(
-                f"method.guidance_from is {guidance_from} and guidance_until {guidance_until}, must "
-                "be times from 0 to 1, the first one earlier"
+                f"method.guidance_from is {guidance_from} and guidance_until {guidance_until}, "
+                "must be times from 0 to 1, the first one earlier"
             )
         if path not in PATHS:
             raise HuscfError(f"method.path is {path!r}, must be one of {', '.join(PATHS)}")
