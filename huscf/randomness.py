@@ -8,8 +8,7 @@ import torch
 
 def derive_seed(seed: int, purpose: str, *ids: int) -> int:
     """Return a 63-bit seed for one purpose and its ids (client, step, round, ...)."""
-    text = ":".join([str(seed), purpose, *map(str, ids)])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    return _digest(8, seed, purpose, ids) >> 1
 
 
 def make_generator(seed: int, purpose: str, *ids: int) -> torch.Generator:
@@ -20,3 +19,18 @@ def make_generator(seed: int, purpose: str, *ids: int) -> torch.Generator:
 def make_rng(seed: int, purpose: str, *ids: int) -> np.random.Generator:
     """Return a NumPy generator for one purpose and its ids."""
     return np.random.default_rng(derive_seed(seed, purpose, *ids))
+
+
+def make_wide_rng(seed: int, purpose: str, *ids: int) -> np.random.Generator:
+    """Return a NumPy generator for numbers that hide others, of a seed that is secret.
+
+    There are 2^128 of them. Of torch's there are 2^32, whatever their seed: whoever sees numbers
+    under their noise can try all, and of some ten thousand two are likely to be alike.
+    """
+    return np.random.default_rng(_digest(32, seed, purpose, ids))
+
+
+def _digest(num_bytes: int, seed: int, purpose: str, ids: tuple[int, ...]) -> int:
+    text = ":".join([str(seed), purpose, *map(str, ids)])
+    digest = hashlib.blake2b(text.encode(), digest_size=num_bytes).digest()
+    return int.from_bytes(digest, "big")

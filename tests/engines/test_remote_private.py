@@ -9,6 +9,7 @@ from huscf.engines import DifferentialPrivacy
 from huscf.engines.private.budget import RecordBudget
 from huscf.engines.remote import Comparison, PrivateRemoteEngine, PrivateSiteHalf
 from huscf.engines.remote.step import DroppedError
+from huscf.randomness import derive_seed
 from huscf.split import CutPlan
 from huscf.wire.frames import Frame, FrameError, pack
 from tests.conftest import SHAPE, make_batch, make_gan
@@ -81,6 +82,49 @@ def test_who_drops_out_of_a_private_phase_adds_nothing_and_has_taken_the_step(wh
         assert [n for n in before if not torch.equal(before[n], after[n])] == []
         assert server.engine.run_step([0, 1], 1).dropped == ()
         assert server.engine.budget.num_steps == {0: 2, 1: 2}
+
+
+def test_no_site_is_told_losses_of_other_sites_records():
+    """They have no noise: who knows the mean and its own loss would know that of the others."""
+    with PrivateServer() as server:
+        sent = {}
+        for name, site in server.sites.items():
+
+            def note(data, name=name):
+                frame = Frame(data)
+                if frame.header["kind"] == "finish":
+                    sent.setdefault(name, []).append(frame.header["losses"][0][1])
+
+            site.on_frame = note
+        found = server.engine.run_step([0, 1], 0).losses
+        server.wait(ROSTER)
+        told = {name: site.losses[0] for name, site in server.sites.items()}
+    assert {name: list(losses.values()) for name, losses in told.items()} == sent
+    assert sent["a"] != sent["b"] and len(sent["a"]) == 2
+    means = [sum(each) / 2 for each in zip(*sent.values(), strict=True)]
+    assert list(found.values()) == pytest.approx(means)
+
+
+def test_noise_is_of_more_streams_than_anybody_can_try():
+    """Torch's generators know 32 bits of a seed: two steps that agree in these have other noise."""
+    known = {}
+    for step in range(1 << 18):
+        low = derive_seed(0, "noise of privacy", step, 0) & 0xFFFFFFFF
+        if (first := known.setdefault(low, step)) != step:
+            break
+    else:
+        pytest.fail("no two steps agree")
+    with PrivateServer() as server:
+        half, phase = server.sites["a"].half, server.method.phases(0)[0]
+        found = []
+        for each in (first, step, step):
+            for parameter in (parameters := half.clients[0].parameters_of("discriminator")):
+                parameter.grad = torch.zeros_like(parameter)
+            half.finish_gradients(0, phase, each)
+            found.append(torch.cat([parameter.grad.flatten() for parameter in parameters]))
+    assert abs(torch.corrcoef(torch.stack(found[:2]))[0, 1]) < 0.2 and len(found[0]) > 100
+    assert torch.equal(found[1], found[2])
+    assert float(found[0].std()) == pytest.approx(0.5 / 6, rel=0.2)
 
 
 def pack_norms(content=None, **fields):

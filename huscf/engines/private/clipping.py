@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -98,7 +99,7 @@ def add_noise(
     networks: Collection[str],
     options: DifferentialPrivacy,
     scales: Mapping[nn.Parameter, float],
-    stream: torch.Generator,
+    rng: np.random.Generator,
 ) -> None:
     """Add noise to a party's gradients, in a fixed order of its parameters.
 
@@ -107,11 +108,12 @@ def add_noise(
         networks: Those that are trained on records.
         options: How strong, for a scale of 1.
         scales: By parameter.
-        stream: CPU stream.
+        rng: Draws the noise of this party and step.
     """
     strength = options.noise_multiplier * options.max_grad_norm
     for network in networks:
         for parameter in party.parameters_of(network):
             if parameter.grad is not None and parameter in scales:
-                drawn = torch.randn(parameter.shape, generator=stream).to(parameter.grad)
-                parameter.grad = parameter.grad + strength * scales[parameter] * drawn
+                drawn = rng.standard_normal(tuple(parameter.shape), dtype=np.float32)
+                noise = torch.as_tensor(drawn).to(parameter.grad)
+                parameter.grad = parameter.grad + strength * scales[parameter] * noise

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ...methods import Phase
 from ...parties.sample_gradients import square_norms, sum_weighted
-from ...randomness import make_generator
+from ...randomness import make_generator, make_wide_rng
 from ...wire import SERVER, Message
 from ..base import Batches, Observation, StepResult
 from ..serial import Gradients, SerialEngine
@@ -137,12 +137,12 @@ class PrivateEngine(SerialEngine):
             return
         for client_id in shares:
             client = self.client(client_id)
-            stream = make_generator(self.seed, "noise of privacy", self._step, client_id)
+            rng = make_wide_rng(self.seed, "noise of privacy", self._step, client_id)
             scales = dict.fromkeys(client.parameters(), 1 / client.expected_size)
-            add_noise(client, phase.trains, self.privacy, scales, stream)
-        stream = make_generator(self.seed, "noise of privacy at the server", self._step)
+            add_noise(client, phase.trains, self.privacy, scales, rng)
+        rng = make_wide_rng(self.seed, "noise of privacy at the server", self._step)
         scales = scale_server(self.server, phase, shares, self.batch_sizes)
-        add_noise(self.server, phase.trains, self.privacy, scales, stream)
+        add_noise(self.server, phase.trains, self.privacy, scales, rng)
 
     def _clip(self, phase: Phase, client_id: int) -> Gradients:
         """Add the records' clipped gradients to the client's; return those of the server."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...methods import Pass, Phase
 from ...parties.sample_gradients import LayerCall, square_norms, sum_weighted
-from ...randomness import make_generator
+from ...randomness import make_wide_rng
 from ...wire import SERVER, Message
 from ...wire.frames import Frame, FrameError, TensorSpec
 from ..base import Observation, StepResult
@@ -160,9 +160,13 @@ class PrivateRemoteStep(RemoteStep):
         engine = self.engine
         if reads_records(engine.method, phase):
             purpose = "noise of privacy at the server"
-            stream = make_generator(engine.noise_seed, purpose, self.step)
+            rng = make_wide_rng(engine.noise_seed, purpose, self.step)
             scales = scale_server(engine.server, phase, shares, engine.batch_sizes)
-            add_noise(engine.server, phase.trains, engine.privacy, scales, stream)
+            add_noise(engine.server, phase.trains, engine.privacy, scales, rng)
+
+    def choose_loss(self, own: Mapping[int, float], loss: float) -> float:
+        """Return the mean over a site's own clients: others' follow from records, without noise."""
+        return sum(own.values()) / len(own) if own else float("nan")
 
     def _find_private(self, header: Mapping[str, Any]) -> Phase:
         """Return the phase of whose records a client asks."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...errors import HuscfError
 from ...methods import Pass, Phase
 from ...parties import Client
-from ...randomness import make_generator
+from ...randomness import make_generator, make_wide_rng
 from ...split import ClientPlan
 from ...wire import SERVER, Message
 from ...wire.frames import FrameError, TensorSpec
@@ -130,9 +130,9 @@ class PrivateSiteHalf(SiteHalf):
         """Add noise to a client's gradients."""
         if reads_records(self.method, phase):
             client = self.client(client_id)
-            stream = make_generator(self.noise_seed, "noise of privacy", step, client_id)
+            rng = make_wide_rng(self.noise_seed, "noise of privacy", step, client_id)
             scales = dict.fromkeys(client.parameters(), 1 / client.expected_size)
-            add_noise(client, phase.trains, self.budget.options, scales, stream)
+            add_noise(client, phase.trains, self.budget.options, scales, rng)
 
     def get_state(self) -> dict[str, Any]:
         """Return the clients' half, and how many steps of what they have taken."""

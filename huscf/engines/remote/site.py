@@ -122,7 +122,8 @@ class SiteHalf:
             ask: The way to the server.
 
         Returns:
-            The mean losses over all clients of the run, by phase; fewer where the site was dropped.
+            The mean losses by phase, over all clients of the run or, where records are private,
+            this site's; fewer where the site was dropped.
 
         Raises:
             HuscfError: Where the server asks for more than it was to be shown.

@@ -103,8 +103,8 @@ class RemoteStep:
             if self.phase <= phase:
                 return {"kind": "wait"}
             committed, loss = self.results[phase]
-            mine = [c for c in losses if c in committed]
-            return {"kind": "commit", "clients": mine, "loss": loss}
+            mine = {c: own for c, own in losses.items() if c in committed}
+            return {"kind": "commit", "clients": [*mine], "loss": self.choose_loss(mine, loss)}
 
     def take_counts(self, counts: Mapping[int, int]) -> None:
         """Take how many records clients have drawn; steps whose batches differ in size override."""
@@ -122,6 +122,15 @@ class RemoteStep:
 
     def finish_gradients(self, phase: Phase, shares: Mapping[int, float]) -> None:
         """Change the server's gradients before it steps; see SerialEngine."""
+
+    def choose_loss(self, own: Mapping[int, float], loss: float) -> float:
+        """Return the loss of a phase that a site is told.
+
+        Args:
+            own: Of its clients that finished.
+            loss: The mean over all that did.
+        """
+        return loss
 
     # What the engine calls
 
