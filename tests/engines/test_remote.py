@@ -3,6 +3,7 @@
 import copy
 import threading
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 from huscf.engines import Mixture
 from huscf.engines.remote import (
     SUM_COMMANDS,
+    BlockRef,
     Caller,
     Dismissed,
+    Dropped,
     Rejoin,
     RemoteEngine,
     Sessions,
@@ -77,7 +80,8 @@ class Site:
                 elif command["kind"] == "move":
                     self.half.move(command["cuts"], ask)
                 elif command["kind"] in ("give", "take"):
-                    getattr(self.half, command["kind"])(command, ask)
+                    with suppress(Dropped):
+                        getattr(self.half, command["kind"])(command, ask)
                 elif command["kind"] in SUM_COMMANDS:
                     answer = self.members.answer(command, ask)
         except Dismissed as goodbye:
@@ -632,11 +636,9 @@ def test_frames_that_do_not_fit_are_refused_and_counted_and_the_run_goes_on(lyin
         ("forward", right, {**place, "runs": "1"}, "runs is a str"),
         ("forward", right, {**place, "more": 1}, "'more' is missing or not known"),
         ("backward", {}, {**place, "runs": [[1, "real"]]}, "has not run"),
-        ("fetch", {}, {"refs": [[1, "trained", "x", 0]]}, "nothing of block 0 for client 1"),
         ("fetch", {}, {"refs": [[0, "trained", "generator", 0]]}, "client 0 is not a client of b"),
         ("fetch", {}, {"refs": [[1, "trained", "x"]]}, "named by client, holding, network"),
         ("fetch", {}, {"refs": []}, "no block is named"),
-        ("block", {}, {"refs": [[1, "trained", "x", 0]]}, "block 0 of client 1 is not wanted"),
         ("block", {}, {"refs": [[1, "trained", "x", 0]] * 2}, "or one twice"),
         ("finish", {}, {"step": 0, "phase": 0, "losses": [[0, 0.0]], "failed": []}, "not a client"),
         ("finish", {}, {"step": 0, "phase": 2, "losses": [], "failed": []}, "has not begun"),
@@ -649,6 +651,37 @@ def test_frames_that_do_not_fit_are_refused_and_counted_and_the_run_goes_on(lyin
         assert server.sessions.refused["b"] == number
     assert liar.send("forward", right, **place)["kind"] == "ok"
     assert liar.send("forward", right, **place)["kind"] == "refused"  # once is enough
+    # Nobody has asked for blocks, or has some: it may be late.
+    blocks = {"refs": [[1, "trained", "x", 0]]}
+    assert [liar.send(kind, **blocks)["kind"] for kind in ("block", "fetch")] == ["dropped"] * 2
+    server.engine._wanted = {BlockRef(1, "trained", "generator", 0): False}
+    assert "block 0 of client 1 is not wanted" in liar.send("block", **blocks)["reason"]
+    server.engine._taken = {BlockRef(1, "trained", "generator", 0): {}}
+    assert "nothing of block 0 for client 1" in liar.send("fetch", **blocks)["reason"]
+    server.engine._wanted, server.engine._taken = {}, {}
+
+
+@pytest.mark.parametrize("kind", ["block", "fetch"])
+def test_a_site_that_is_late_at_a_round_s_end_takes_part_in_what_follows(kind):
+    silence, seen = threading.Event(), []
+    with Server(gan(2), {"a": (0,), "b": (1,)}, timeout_s=0.5) as server:
+
+        def hold(data):
+            if Frame(data).header["kind"] == kind and not seen:
+                seen.append(kind)
+                silence.wait(20)
+
+        server.engine.run_step([0, 1], 0)
+        server.sites["b"].on_frame = hold
+        mixture = Mixture({0: 0, 1: 0}, {0: 0.5, 1: 0.5})
+        server.engine.mix(mixture)
+        silence.set()
+        server.wait(server.roster)
+        assert seen == [kind]
+        server.engine.timeout_s = 20.0
+        server.engine.mix(mixture)
+        assert server.engine.run_step([0, 1], 1).dropped == ()
+        assert server.sessions.refused["b"] == 0
 
 
 def test_a_frame_that_is_repeated_has_the_same_answer_and_others_are_out_of_order(lying):

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ...errors import HuscfError
 from ...models import Network
 from ...wire import Kind, MemoryWire
 from ...wire.frames import Frame, FrameError, TensorSpec
 from .expected import describe_block
 from .parts import join_parts, open_parts, split_parts
-from .protocol import Ask
+from .protocol import Ask, Dropped
 
 
 class BlockRef(NamedTuple):
@@ -98,8 +99,18 @@ def take_blocks(frame: Frame, blocks: Sequence[Wanted], kind: Kind) -> list[dict
 
 
 def fetch_block(wanted: Wanted, ask: Ask) -> dict[str, Tensor]:
-    """Return a whole block that changes hands for good: it crosses as it is, whatever the wire."""
-    frame = ask("fetch", {"refs": [list(wanted.ref)]}, {})
+    """Return a whole block that changes hands for good: it crosses as it is, whatever the wire.
+
+    Raises:
+        HuscfError: Where the server does not have it.
+    """
+    ref = wanted.ref
+    try:
+        frame = ask("fetch", {"refs": [list(ref)]}, {})
+    except Dropped as error:
+        raise HuscfError(
+            f"the server has nothing of block {ref.block} for client {ref.client_id} any more"
+        ) from error
     return take_blocks(frame, [wanted], "moved_blocks")[0]
 
 

@@ -365,11 +365,19 @@ class RemoteEngine(LocalEngine):
             self.is_drawing = False
 
     def _exchange_blocks(self, name: str, frame: Frame) -> Reply:
-        """Take blocks that were asked for, or hand out some that have been averaged."""
+        """Take blocks that were asked for, or hand out some that have been averaged.
+
+        Raises:
+            DroppedError: Where there are no such now, as for a site that is late.
+        """
         refs, kind = read_refs(frame.header["refs"]), frame.header["kind"]
         self._check_own(name, kind, (ref.client_id for ref in refs))
         if kind == "fetch":
+            if not (self._taken or self.lent or self.owed):
+                raise DroppedError
             return {"kind": "ok"}, self._give_out(refs)
+        if not (self._wanted or self.wanted_words):
+            raise DroppedError
         if all(ref in self.wanted_words for ref in refs):
             self._take_masked(frame, refs)
         else:

@@ -20,6 +20,7 @@ from ...randomness import make_generator
 from ...wire import SERVER, MemoryWire, Message
 from ...wire.frames import Frame, FrameError, TensorSpec
 from ..observing import add_to_sums, read_sums, write_sums
+from .step import DroppedError
 
 if TYPE_CHECKING:
     from .engine import RemoteEngine
@@ -140,12 +141,15 @@ def take_sums(engine: "RemoteEngine", frame: Frame) -> None:
     """Take a client's sums, which its site sends when the round is closed.
 
     Raises:
+        DroppedError: Where they come too late, when no round is closed.
         FrameError: Where they are not asked for, or are sums of no samples.
     """
     client_id, count = frame.header["client"], frame.header["samples"]
     observer, network = engine.observer, engine.method.observed
-    if observer is None or network is None or not engine.is_closing:
-        raise FrameError("statistics: nobody was asked for them now")
+    if observer is None or network is None or not engine.sends_sums:
+        raise FrameError("statistics: nobody was asked for them")
+    if not engine.is_closing:
+        raise DroppedError
     if observer.statistics.num_samples(client_id):
         raise FrameError(f"statistics: those of client {client_id} are there")
     if not 1 <= count < observer.num_samples + engine.batch_sizes[client_id]:
