@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,21 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
 
+    def check_kept(self, half: Mapping[str, Any]) -> None:
+        """Refuse to go on from a half whose later steps nobody knows any more.
+
+        Args:
+            half: State of a budget, as the half has it.
+
+        Raises:
+            CheckpointError: Where it has counted steps, and nothing is kept.
+        """
+        if any(half.get("private_steps", {}).values()) and not self.path.exists():
+            raise CheckpointError(
+                f"{self.path} is missing, so that nobody knows how many private steps were taken "
+                "since the half was saved: bring it back, or train anew"
+            )
+
     def read_into(self, budget: RecordBudget) -> None:
         """Let a budget go on from what is kept, if anything is.
 
@@ -40,6 +56,8 @@ class Ledger:
             known = json.loads(self.path.read_text(encoding="utf-8"))
             steps, noise = _read_counts(known["private_steps"]), float(known["private_noise"])
             batches = _read_counts(known["private_batches"])
+            if strange := steps.keys() - budget.num_steps.keys():
+                raise ValueError(f"client {min(strange)} is not in the run")
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

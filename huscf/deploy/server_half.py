@@ -11,6 +11,7 @@ from ..models import SampleShape
 from ..split import CutPlan
 from ..training import FORMAT
 from ..training.checkpoint_checks import add_fresh, check_same_network
+from .ledger import Ledger
 
 if TYPE_CHECKING:
     from .server_run import ServerRun
@@ -54,6 +55,7 @@ def set_half(run: "ServerRun", saved: Mapping[str, Any]) -> None:
     """Let a server go on from a saved half; sites that it does not know begin."""
     huscf = saved["huscf"]
     known = huscf["server"]
+    Ledger(run.folder).check_kept(huscf["engine"])
     run.run_id, run.step, run.epoch = known["run_id"], known["step"], known["epoch"]
     run.num_rounds, run.steps_per_epoch = huscf["num_rounds"], known["steps_per_epoch"]
     run.have_saved = set(known["have_saved"])

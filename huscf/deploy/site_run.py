@@ -222,6 +222,7 @@ class SiteRun:
             if saved["huscf"].get("site", {}).get("digests") != self._digests():
                 raise CheckpointError(f"{self.kept.file(own)} was made with other data: give those")
             state = _pick(saved["huscf"]["site"], _BESIDE_TENSORS)
+            Ledger(self.kept.path).check_kept(state.get("budget", {}))
             self.half.set_state({"state_dict": saved["state_dict"], **state}, self.caller.ask)
         clients = " ".join(map(str, self.clients))
         where = "its beginning" if own is None else f"its half of step {own}"

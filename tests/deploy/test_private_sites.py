@@ -134,10 +134,28 @@ def test_a_site_keeps_its_own_count_and_its_half_goes_on_from_it(tmp_path, monke
     quiet = RecordBudget(DifferentialPrivacy(4.0, delta=1e-3), {0: 8}, {0: 40})
     with pytest.raises(CheckpointError, match="noise_multiplier is 4, and the checkpoint's steps"):
         ledger.read_into(quiet)
-    for damaged in ("", "{}", '{"private_steps": 3}', "[1]"):
+    foreign = json.dumps({**state, "private_steps": {5: 1}})
+    for damaged in ("", "{}", '{"private_steps": 3}', "[1]", foreign):
         ledger.path.write_text(damaged)
         with pytest.raises(CheckpointError, match=r"privacy\.json is damaged"):
             ledger.read_into(budget)
+
+
+def test_neither_end_goes_on_from_a_half_without_what_it_has_counted_since(tmp_path, monkeypatch):
+    deployment = Deployment(tmp_path, monkeypatch, **make_private(noise=1.0))
+    server, sites = run(deployment)
+    saved = read_checkpoint(deployment.folder / "served" / "checkpoints" / "last.ckpt")
+    ledgers = [Ledger(server.folder).path, Ledger(sites[0].kept.path).path]
+    for path in ledgers:
+        content = path.read_bytes()
+        path.unlink()
+        begin = sites[0]._go_on if path == ledgers[1] else None
+        with pytest.raises(CheckpointError, match=r"privacy\.json is missing, so that nobody"):
+            begin(4, False) if begin else deployment.start_server(saved=saved)
+        path.write_bytes(content)
+    assert deployment.start_server(saved=saved).engine.budget.num_steps == {0: 4, 1: 4}
+    deployment.finish(*(deployment.start_site(name) for name in ROSTER))
+    assert deployment.errors == []
 
 
 def test_the_run_ends_with_the_budget_and_a_round_and_can_end_once_more(tmp_path, monkeypatch):
