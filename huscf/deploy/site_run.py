@@ -192,7 +192,11 @@ class SiteRun:
         return budget
 
     def _say_spent(self) -> None:
-        if self.budget is not None and (figures := self.budget.figures()):
+        if self.budget is None:
+            return
+        if not (figures := self.budget.figures()):
+            self.say("privacy: records are clipped, but without noise there is no epsilon")
+        else:
             most = self.budget.options.max_epsilon
             steps = max(self.budget.num_steps.values())
             self.say(
@@ -331,6 +335,7 @@ class SiteRun:
             sampling=self.data.sampling,
         )
         batches.load_state_dict({"step": step})
+        command = {**command, "step": step}  # a whole number, which comes once
         losses = self.half.run_step(command, next(iter(batches)), self.caller.ask)
         self.num_steps += 1
         if not losses:

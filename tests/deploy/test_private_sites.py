@@ -39,6 +39,8 @@ def test_a_private_run_of_sites_is_that_of_one_process(method, noise, tmp_path, 
     deployment = Deployment(tmp_path, monkeypatch, **options)
     server, sites = run(deployment)
     assert deployment.errors == []
+    silent = [line for line in deployment.lines if "without noise there is no epsilon" in line]
+    assert bool(silent) == (not noise)
     assert_bit_equal(one["state_dict"], deployment.tensors(*sites))
     known = one["huscf"]["engine"]
     assert server.engine.wire.traffic.state_dict() == known["traffic"]
@@ -261,7 +263,8 @@ def test_a_site_refuses_what_its_records_are_not_private_in(tmp_path, monkeypatc
     deployment = Deployment(tmp_path, monkeypatch, **make_private())
     _, (site, _) = run(deployment)
     step = {"kind": "step", "step": 3, "round": 2, "clients": [0], "observe": []}
-    with pytest.raises(HuscfError, match="asks for step 3 twice, with equal noise"):
-        site._do(step)
+    for again in (3, 3.5):  # whose batch would be that of 3
+        with pytest.raises(HuscfError, match="asks for step 3 twice, with equal noise"):
+            site._do({**step, "step": again})
     with pytest.raises(HuscfError, match="asks for activations to compare clients by"):
         site._do({**step, "step": 4, "observe": [0]})

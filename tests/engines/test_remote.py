@@ -1,6 +1,7 @@
 """Clients at sites of their own give what clients of one process give, bit for bit."""
 
 import copy
+import math
 import threading
 from collections import Counter
 from contextlib import suppress
@@ -643,6 +644,7 @@ def test_frames_that_do_not_fit_are_refused_and_counted_and_the_run_goes_on(lyin
         ("finish", {}, {"step": 0, "phase": 0, "losses": [[0, 0.0]], "failed": []}, "not a client"),
         ("finish", {}, {"step": 0, "phase": 2, "losses": [], "failed": []}, "has not begun"),
         ("finish", {}, {"step": 0, "phase": 0, "losses": [[1, "0"]], "failed": []}, "pairs"),
+        ("finish", {}, {"step": 0, "phase": 0, "losses": [[1, math.nan]], "failed": []}, "NaN"),
         ("anything", {}, {}, "no request is of kind"),
     ]
     for number, (kind, tensors, fields, reason) in enumerate(refused, 1):

@@ -34,6 +34,7 @@ Any request may be answered by `refused` (with the reason), `rejoin` (the server
 session, as after a restart) or `displaced` (another process joined under this name).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -120,7 +121,10 @@ def read_counts(entries: list[Any]) -> dict[int, int]:
 
 def read_losses(entries: list[Any]) -> dict[int, float]:
     """Return losses by client, from pairs of both."""
-    return _read_pairs(entries, float, "losses are pairs of client and number")
+    found = _read_pairs(entries, float, "losses are pairs of client and number")
+    if not all(map(math.isfinite, found.values())):
+        raise FrameError("a loss is NaN or Inf")
+    return found
 
 
 def read_failures(entries: list[Any]) -> dict[int, str]:
