@@ -24,8 +24,15 @@ class Ledger:
         self.path = folder / _NAME
 
     def write(self, state: dict[str, Any]) -> None:
-        """Replace what is kept; it is on the disk when this returns."""
+        """Replace what is kept; it is on the disk when this returns.
+
+        A larger count stays: a process whose place another has taken may count once more.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        steps, known = dict(state["private_steps"]), self._read() or {"private_steps": {}}
+        for client_id, count in known["private_steps"].items():
+            steps[client_id] = max(count, steps.get(client_id, 0))
+        state = {**state, "private_steps": steps}
         with replacing(self.path) as partial, partial.open("x", encoding="utf-8") as file:
             json.dump(state, file)
             file.flush()
@@ -50,23 +57,32 @@ class Ledger:
         """Let a budget go on from what is kept, if anything is.
 
         Raises:
-            CheckpointError: Where it is damaged, or of other noise or batches.
+            CheckpointError: Where it is damaged, or of other clients, noise or batches.
         """
+        if (known := self._read()) is None:
+            return
+        if known["private_steps"].keys() - budget.num_steps.keys():
+            raise self._complain()
+        budget.set_state(known)
+
+    def _read(self) -> dict[str, Any] | None:
+        """Return what is kept, if anything is."""
         try:
             known = json.loads(self.path.read_text(encoding="utf-8"))
-            steps, noise = _read_counts(known["private_steps"]), float(known["private_noise"])
-            batches = _read_counts(known["private_batches"])
-            if strange := steps.keys() - budget.num_steps.keys():
-                raise ValueError(f"client {min(strange)} is not in the run")
+            return {
+                "private_steps": _read_counts(known["private_steps"]),
+                "private_noise": float(known["private_noise"]),
+                "private_batches": _read_counts(known["private_batches"]),
+            }
         except FileNotFoundError:
-            return
+            return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{self.path} is damaged, so that nobody knows how many private steps were taken: "
-                "train anew"
-            ) from error
-        budget.set_state(
-            {"private_steps": steps, "private_noise": noise, "private_batches": batches}
+            raise self._complain() from error
+
+    def _complain(self) -> CheckpointError:
+        return CheckpointError(
+            f"{self.path} is damaged, so that nobody knows how many private steps were taken: "
+            "train anew"
         )
 
 

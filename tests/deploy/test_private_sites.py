@@ -126,6 +126,7 @@ def test_a_site_keeps_its_own_count_and_its_half_goes_on_from_it(tmp_path, monke
     # It was killed within a step after its half was saved: what it counted is on the disk.
     state = site.budget.get_state()
     ledger.write({**state, "private_steps": {0: 7}})
+    ledger.write({**state, "private_steps": {0: 5}})  # a process that was displaced since
     budget = RecordBudget(site.budget.options, {0: 8}, {0: 40})
     ledger.read_into(budget)
     assert budget.num_steps == {0: 7}
