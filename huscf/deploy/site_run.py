@@ -1,6 +1,5 @@
 """A run at a site: its own data and half, and what the server asks of it."""
 
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,6 @@ from typing import Any
 
 from ..datamodules import FederatedDataModule
 from ..datamodules.client_batches import ClientBatches
-from ..engines import DifferentialPrivacy
 from ..engines.private.budget import RecordBudget
 from ..engines.remote import (
     SUM_COMMANDS,
@@ -41,6 +39,7 @@ from .ledger import Ledger
 from .run_config import build_method, check_method
 from .site_device import SiteDevice
 from .site_generator import write_generator
+from .site_privacy import begin_budget, check_sampling, describe_spent, draw_seed, read_privacy
 from .site_samples import SiteData, SiteSampler, evaluate_site, write_site_samples
 
 #: What a half has of the clients beside their tensors.
@@ -169,7 +168,9 @@ class SiteRun:
         if privacy is None:
             self.half = SiteHalf(*given)
         else:
-            self.batch_seed, self.budget = draw_seed(), self._begin_budget(privacy, sizes)
+            records = {c: len(own) for c, own in self.clients.items()}
+            self.budget = begin_budget(privacy, sizes, records, self.kept.path)
+            self.batch_seed = draw_seed()
             self.half = PrivateSiteHalf(*given, budget=self.budget, noise_seed=self.batch_seed)
         if wire:
             changes = ", ".join(f"{name} {value}" for name, value in wire.items() if value)
@@ -178,32 +179,9 @@ class SiteRun:
         self._run_values = {"method": welcome["method"], "seed": seed}
         self._go_on(step, is_new)
 
-    def _begin_budget(self, privacy: DifferentialPrivacy, sizes: Mapping[int, int]) -> RecordBudget:
-        """Return what counts the steps of this site's clients, from what is known of earlier ones.
-
-        Raises:
-            HuscfError: Where it has no room for a first step.
-        """
-        records, ledger = {c: len(own) for c, own in self.clients.items()}, Ledger(self.kept.path)
-        budget = RecordBudget(privacy, sizes, records, ledger.write)
-        ledger.read_into(budget)
-        if budget.allows() or not any(budget.num_steps.values()):
-            budget.begin()
-        return budget
-
     def _say_spent(self) -> None:
-        if self.budget is None:
-            return
-        if not (figures := self.budget.figures()):
-            self.say("privacy: records are clipped, but without noise there is no epsilon")
-        else:
-            most = self.budget.options.max_epsilon
-            steps = max(self.budget.num_steps.values())
-            self.say(
-                f"privacy: epsilon {figures['privacy/epsilon']:.3f} at delta "
-                f"{figures['privacy/delta']:g} after {steps} steps of its own count, "
-                f"{'no limit' if most is None else f'at most {most:g}'}"
-            )
+        if self.budget is not None:
+            self.say(describe_spent(self.budget))
 
     def _take_compression(self, compression: object) -> None:
         if compression not in (None, "zstd"):
@@ -363,47 +341,6 @@ class SiteRun:
 def seed_of(secret: str | None, client_id: int, shared: int) -> int:
     """Return the seed of what a client draws: from the site's secret, or the run's seed."""
     return shared if secret is None else derive_seed(shared, f"secret {secret}", client_id)
-
-
-def draw_seed() -> int:
-    """Return a seed that nobody else knows, and nobody writes down.
-
-    Every session has its own: a step that is taken again after a server has gone back is another
-    step, with other noise and another batch, and counts as one.
-    """
-    return secrets.randbits(128)
-
-
-def read_privacy(values: object, max_epsilon: float | None) -> DifferentialPrivacy | None:
-    """Return what a server guarantees for records, within a site's own budget.
-
-    Raises:
-        HuscfError: Where the site has one and the server guarantees nothing.
-    """
-    privacy = DifferentialPrivacy(**values) if isinstance(values, dict) else None
-    if max_epsilon is None:
-        return privacy
-    if privacy is None:
-        raise HuscfError(
-            f"--max_epsilon {max_epsilon:g}: the server's run has no model.privacy, and tells of "
-            "records without any limit"
-        )
-    least = min(max_epsilon, privacy.max_epsilon or max_epsilon)
-    return replace(privacy, max_epsilon=least)
-
-
-def check_sampling(sampling: str, privacy: DifferentialPrivacy | None) -> None:
-    """Refuse batches that are not drawn as an accountant takes them to be, or the reverse."""
-    if privacy is not None and sampling != "poisson":
-        raise HuscfError(
-            "data.sampling: the run's model.privacy counts on batches whose records are drawn one "
-            "by one: set it to poisson in this site's configuration"
-        )
-    if privacy is None and sampling == "poisson":
-        raise HuscfError(
-            "data.sampling: batches drawn by poisson may be empty, which only model.privacy knows "
-            "to train on: set it to shuffled in this site's configuration"
-        )
 
 
 def _read_clusters(command: Mapping[str, Any]) -> dict[int, int]:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from huscf.checkpoint_io import read_checkpoint
-from huscf.deploy import site_run
 from huscf.deploy.ledger import Ledger
 from huscf.deploy.run_config import read_run_config
+from huscf.deploy.site_privacy import check_sampling, read_privacy
 from huscf.engines import DifferentialPrivacy
 from huscf.engines.private.budget import RecordBudget
 from huscf.errors import CheckpointError, HuscfError
@@ -249,18 +249,18 @@ def test_a_server_refuses_at_once_what_it_can(tmp_path, options, message):
 
 def test_a_site_refuses_what_its_records_are_not_private_in(tmp_path, monkeypatch):
     privacy = {"noise_multiplier": 1.0, "delta": 1e-3, "max_epsilon": 9.0}
-    assert site_run.read_privacy(None, None) is None
-    assert site_run.read_privacy(privacy, 3.0).max_epsilon == 3.0
-    assert site_run.read_privacy(privacy, 30.0).max_epsilon == 9.0
-    assert site_run.read_privacy({**privacy, "max_epsilon": None}, 3.0).max_epsilon == 3.0
+    assert read_privacy(None, None) is None
+    assert read_privacy(privacy, 3.0).max_epsilon == 3.0
+    assert read_privacy(privacy, 30.0).max_epsilon == 9.0
+    assert read_privacy({**privacy, "max_epsilon": None}, 3.0).max_epsilon == 3.0
     with pytest.raises(HuscfError, match="--max_epsilon 3: the server's run has no model"):
-        site_run.read_privacy(None, 3.0)
+        read_privacy(None, 3.0)
     with pytest.raises(HuscfError, match="without noise there is no epsilon"):
-        site_run.read_privacy({"noise_multiplier": 0.0, "delta": 1e-3}, 3.0)
+        read_privacy({"noise_multiplier": 0.0, "delta": 1e-3}, 3.0)
     with pytest.raises(HuscfError, match="set it to poisson in this site's configuration"):
-        site_run.check_sampling("shuffled", DifferentialPrivacy(delta=1e-3))
+        check_sampling("shuffled", DifferentialPrivacy(delta=1e-3))
     with pytest.raises(HuscfError, match="set it to shuffled in this site's configuration"):
-        site_run.check_sampling("poisson", None)
+        check_sampling("poisson", None)
     deployment = Deployment(tmp_path, monkeypatch, **make_private())
     _, (site, _) = run(deployment)
     step = {"kind": "step", "step": 3, "round": 2, "clients": [0], "observe": []}
