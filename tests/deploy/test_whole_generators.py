@@ -139,6 +139,36 @@ def test_a_server_hands_out_nothing_until_its_configuration_says_so(tmp_path, mo
     assert "a whole generator is at site-b" in deployment.lines
 
 
+def test_a_site_that_is_killed_while_it_gets_its_generator_takes_it_from_no_other(
+    tmp_path, monkeypatch
+):
+    deployment = Deployment(tmp_path, monkeypatch)
+    limits = ["--sites.min_clients=1", "--sites.evaluation_timeout_s=3"]
+    deployment.start_server("--run.share_generator=true", *limits)
+    first, dying = (deployment.start_site(name) for name in ROSTER)
+    do, ask, asked = dying._do, dying.caller.ask, []
+
+    def ask_or_die(kind, *rest):
+        asked.append(kind)
+        if len(asked) == 2:
+            dying.exchange.close()
+            raise RuntimeError("killed")
+        return ask(kind, *rest)
+
+    def do_or_die(command):
+        if command["kind"] == "keep":
+            dying.caller.ask = ask_or_die
+        return do(command)
+
+    dying._do = do_or_die
+    deployment.finish(first, dying, timeout_s=60)
+    assert asked == ["fetch", "fetch"]
+    assert [str(error) for error in deployment.errors] == ["killed"]
+    assert "a whole generator is at site-a" in deployment.lines
+    assert [p.name for p in first.kept.path.glob("generator*")] == ["generator.ckpt"]
+    assert not list(dying.kept.path.glob("generator*"))
+
+
 def test_a_server_that_names_no_cluster_of_a_client_is_one_line(shared):
     with pytest.raises(HuscfError, match="the server names no cluster of client 0"):
         fetch_drawn(shared[1][0].half, {1: 0}, None)
