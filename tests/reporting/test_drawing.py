@@ -53,7 +53,10 @@ def test_the_number_of_steps_is_chosen_when_drawing(flow_run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("lr=1", "--draw lr: FlowMatching draws by guidance, num_steps"),
+        (
+            "lr=1",
+            "--draw lr: FlowMatching draws by guidance, guidance_from, guidance_until, num_steps",
+        ),
         ("num_steps=0", "--draw num_steps=0: method.num_steps is 0, must be >= 1"),
         ("num_steps=many", "--draw num_steps=many: num_steps is many, must be a whole number$"),
         ("num_steps", "--draw num_steps: needs NAME=VALUE"),
