@@ -16,7 +16,6 @@ noised before.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -25,16 +24,16 @@ from ...methods import Phase
 from ...parties.sample_gradients import square_norms, sum_weighted
 from ...randomness import make_generator, make_wide_rng
 from ...wire import SERVER, Message
-from ..base import Batches, Observation, StepResult
+from ..base import Batches, StepResult
 from ..serial import Gradients, SerialEngine
-from .budget import RecordBudget
-from .checks import check_private, check_samplewise, reads_records
+from .budgeted import BudgetedEngine
+from .checks import reads_records
 from .client import PrivateClient
 from .clipping import Reading, add_noise, clip_client, list_calls, scale_server
 from .options import DifferentialPrivacy
 
 
-class PrivateEngine(SerialEngine):
+class PrivateEngine(BudgetedEngine, SerialEngine):
     """Trains under differential privacy of every client's records.
 
     Args:
@@ -47,8 +46,6 @@ class PrivateEngine(SerialEngine):
         HuscfError: Where method or networks do not allow it.
     """
 
-    is_private = True
-
     def __init__(
         self,
         *args: Any,
@@ -56,14 +53,9 @@ class PrivateEngine(SerialEngine):
         batch_sizes: Mapping[int, int],
         **kwargs: Any,
     ) -> None:
-        self.privacy = privacy
-        self.batch_sizes = dict(batch_sizes)
+        self.batch_sizes, self._step = dict(batch_sizes), 0
         super().__init__(*args, **kwargs)
-        phase = check_private(self.method, privacy, self.on_nonfinite)
-        self.wire.kinds |= {"norms"}
-        self.budget = RecordBudget(privacy, batch_sizes, self.client_sizes)
-        self._step = 0
-        check_samplewise(self.method, self.networks, self.shape, phase)
+        self.protect(privacy, batch_sizes)
 
     def make_clients(self) -> dict[int, PrivateClient]:  # type: ignore[override]
         """Return all clients by id."""
@@ -80,24 +72,6 @@ class PrivateEngine(SerialEngine):
         client = super().client(client_id)
         assert isinstance(client, PrivateClient)
         return client
-
-    # Before training, and what a round says
-
-    def begin(self) -> None:
-        """Refuse, before anything is trained, a guarantee that cannot be given."""
-        self.budget.begin()
-
-    def is_spent(self) -> bool:
-        """Return whether another step of some client would exceed the budget."""
-        return not self.budget.allows()
-
-    def figures(self) -> dict[str, float]:
-        """Return what the records of the most exposed client have been exposed to."""
-        return self.budget.figures()
-
-    def observe(self) -> Observation:
-        """Return what the server knows, without what it has seen of records."""
-        return replace(super().observe(), summary=None, present=frozenset())
 
     # A step
 
@@ -161,14 +135,3 @@ class PrivateEngine(SerialEngine):
         message = Message(client_id, SERVER, "norms", topic, {"factors": factors})
         scale = client.num_rows / client.expected_size
         return sum_weighted(calls, self.wire.pass_on(message)["factors"] * scale)
-
-    # Checkpoints
-
-    def get_state(self) -> dict[str, Any]:
-        """Return what is not in the parties' parameters, and how many steps of what were taken."""
-        return {**super().get_state(), **self.budget.get_state()}
-
-    def set_structure(self, state: Mapping[str, Any], may_join: bool = False) -> tuple[str, ...]:
-        """Take over plan, clusters, counters, and the steps that were taken."""
-        self.budget.set_state(state)
-        return super().set_structure(state, may_join)

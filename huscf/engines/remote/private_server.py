@@ -7,7 +7,6 @@ its own: sites know the run's seed, and clients must not know the noise.
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,16 +17,16 @@ from ...parties.sample_gradients import LayerCall, square_norms, sum_weighted
 from ...randomness import make_wide_rng
 from ...wire import SERVER, Message
 from ...wire.frames import Frame, FrameError, TensorSpec
-from ..base import Observation, StepResult
-from ..private.budget import RecordBudget
-from ..private.checks import check_private, check_samplewise, reads_records
+from ..base import StepResult
+from ..private.budgeted import BudgetedEngine
+from ..private.checks import reads_records
 from ..private.clipping import Reading, add_noise, list_calls, scale_server
 from ..private.options import DifferentialPrivacy
 from .engine import RemoteEngine
 from .step import DroppedError, RemoteStep
 
 
-class PrivateRemoteEngine(RemoteEngine):
+class PrivateRemoteEngine(BudgetedEngine, RemoteEngine):
     """Holds the server of sites whose records are private; see PrivateEngine.
 
     Args:
@@ -44,8 +43,6 @@ class PrivateRemoteEngine(RemoteEngine):
         HuscfError: Where method or networks do not allow it.
     """
 
-    is_private = True
-
     def __init__(
         self,
         *args: Any,
@@ -54,27 +51,8 @@ class PrivateRemoteEngine(RemoteEngine):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        phase = check_private(self.method, privacy, self.on_nonfinite)
-        self.privacy, self.noise_seed = privacy, secrets.randbits(128)
-        self.wire.kinds |= {"norms"}
-        self.budget = RecordBudget(privacy, self.batch_sizes, self.client_sizes, keep)
-        check_samplewise(self.method, self.networks, self.shape, phase)
-
-    def begin(self) -> None:
-        """Refuse, before anything is trained, a guarantee that cannot be given."""
-        self.budget.begin()
-
-    def is_spent(self) -> bool:
-        """Return whether another step of some client would exceed the budget."""
-        return not self.budget.allows()
-
-    def figures(self) -> dict[str, float]:
-        """Return what the records of the most exposed client have been exposed to."""
-        return self.budget.figures()
-
-    def observe(self) -> Observation:
-        """Return what the server knows, without what it has seen of records."""
-        return replace(super().observe(), summary=None, present=frozenset())
+        self.noise_seed = secrets.randbits(128)
+        self.protect(privacy, self.batch_sizes, keep)
 
     def run_step(self, batches: Any, step: int) -> StepResult:
         """Count a step of the clients that are named, whatever becomes of it, and run it."""
@@ -84,15 +62,6 @@ class PrivateRemoteEngine(RemoteEngine):
     def make_step(self, step: int, active: list[int]) -> RemoteStep:
         """Return what takes what these clients send in a step."""
         return PrivateRemoteStep(self, step, active)
-
-    def get_state(self) -> dict[str, Any]:
-        """Return what is not in the server's parameters, and how many steps of what were taken."""
-        return {**super().get_state(), **self.budget.get_state()}
-
-    def set_structure(self, state: Mapping[str, Any], may_join: bool = False) -> tuple[str, ...]:
-        """Take over plan, clusters, counters, and the steps that were taken."""
-        self.budget.set_state(state)
-        return super().set_structure(state, may_join)
 
 
 class PrivateRemoteStep(RemoteStep):
