@@ -78,7 +78,11 @@ def write_config(path, data=None, model=None, **trainer):
 
 def fit(folder, **options):
     """Run `huscf fit` with the serial engine, without figures; return its last checkpoint."""
-    config = write_config(folder / "run.yaml", enable_progress_bar=False, **options)
+    return fit_config(write_config(folder / "run.yaml", enable_progress_bar=False, **options))
+
+
+def fit_config(config):
+    """Do so with a configuration of `write_config`'s."""
     arguments = ["--model.engine", "serial", "--report.enabled", "false"]
     before = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -86,7 +90,7 @@ def fit(folder, **options):
         monkeypatch.setattr(SampleGrid, "on_round_end", lambda *_: None)
         assert main(["fit", "--config", str(config), "--training.num_threads=1", *arguments]) == 0
     torch.set_num_threads(before)
-    return read_checkpoint(folder / "runs" / "tiny-1" / "checkpoints" / "last.ckpt")
+    return read_checkpoint(config.parent / "runs" / "tiny-1" / "checkpoints" / "last.ckpt")
 
 
 class GrpcNetwork(GrpcServer):
@@ -163,6 +167,24 @@ class Deployment:
         thread = threading.Thread(target=guarded, daemon=True)
         thread.start()
         return thread
+
+    def kill_server(self, step):
+        """Let the server die as it begins a step, its port with it; return its last half."""
+        server, killed = self.server, threading.Event()
+
+        def die(present, number):
+            if number == step:
+                server.sessions.close = lambda *_: None
+                killed.set()
+                raise RuntimeError("killed")
+            return run_step(present, number)
+
+        assert server._is_set_up.wait(30)
+        run_step, server.engine.run_step = server.engine.run_step, die
+        assert killed.wait(30)
+        self.network.stop(0)
+        self.leader.join(20)
+        return read_checkpoint(self.folder / "served" / "checkpoints" / "last.ckpt")
 
     def finish(self, *sites, timeout_s=20):
         self.leader.join(timeout_s)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import threading
 
 import pytest
 import torch
@@ -84,23 +83,9 @@ def test_steps_that_a_killed_server_takes_again_count_again_with_other_noise(tmp
     deployment = Deployment(tmp_path, monkeypatch, **make_private(noise=1.0))
     server = deployment.start_server()
     sites = [deployment.start_site(name) for name in ROSTER]
-    killed = threading.Event()
-
-    def die(present, step):
-        if step == 3:
-            server.sessions.close = lambda *_: None
-            killed.set()
-            raise RuntimeError("killed")
-        return run_step(present, step)
-
-    assert server._is_set_up.wait(30)
-    run_step, server.engine.run_step = server.engine.run_step, die
-    assert killed.wait(30)
-    seeds = [server.engine.noise_seed, *(site.batch_seed for site in sites)]
     port = deployment.network.port
-    deployment.network.stop(0)
-    deployment.leader.join(20)
-    saved = read_checkpoint(deployment.folder / "served" / "checkpoints" / "last.ckpt")
+    saved = deployment.kill_server(3)
+    seeds = [server.engine.noise_seed, *(site.batch_seed for site in sites)]
     assert saved["huscf"]["server"]["step"] == 2
     assert saved["huscf"]["engine"]["private_steps"] == {0: 2, 1: 2}
     server = deployment.start_server(saved=saved, port=port)

@@ -4,7 +4,6 @@ import copy
 import csv
 import re
 import shutil
-import threading
 from types import SimpleNamespace
 from urllib.request import urlopen
 
@@ -199,24 +198,10 @@ def test_who_rests_in_an_epoch_rests_as_in_one_process(data, tmp_path, monkeypat
 
 def test_a_server_that_was_stopped_goes_on_with_the_sites_bit_for_bit(deployment, one_process):
     """It stops after three of four steps: the third is run again, from the first round on."""
-    server = deployment.start_server()
+    deployment.start_server()
     sites = [deployment.start_site(name) for name in ROSTER]
-    run_step, killed = None, threading.Event()
-
-    def die(present, step):
-        if step == 3:
-            server.sessions.close = lambda *_: None
-            killed.set()
-            raise RuntimeError("killed")
-        return run_step(present, step)
-
-    assert server._is_set_up.wait(30)
-    run_step, server.engine.run_step = server.engine.run_step, die
-    assert killed.wait(30)
     port = deployment.network.port
-    deployment.network.stop(0)
-    deployment.leader.join(20)
-    saved = read_checkpoint(deployment.folder / "served" / "checkpoints" / "last.ckpt")
+    saved = deployment.kill_server(3)
     assert saved["huscf"]["server"]["step"] == 2
     deployment.start_server(saved=saved, port=port)
     deployment.finish(*sites)

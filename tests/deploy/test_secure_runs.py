@@ -1,14 +1,10 @@
 """A run of sites whose blocks the server never sees: that of one process, bit for bit."""
 
 import pytest
-import torch
 import yaml
 
-from huscf.__main__ import main
-from huscf.callbacks import Evaluation, SampleGrid
-from huscf.checkpoint_io import read_checkpoint
 from huscf.errors import HuscfError
-from tests.deploy.cases import Deployment, write_config
+from tests.deploy.cases import Deployment, fit_config, write_config
 from tests.deploy.test_runs import assert_bit_equal
 
 ROSTER = {"site-a": (0, 1), "site-b": (2, 3)}
@@ -30,20 +26,13 @@ def deployment(tmp_path, monkeypatch):
     return found
 
 
-def fit(folder, monkeypatch):
-    config = make_secure(write_config(folder / "run.yaml", enable_progress_bar=False))
-    monkeypatch.setattr(Evaluation, "on_round_end", lambda *_: None)
-    monkeypatch.setattr(SampleGrid, "on_round_end", lambda *_: None)
-    options = ["--model.engine", "serial", "--report.enabled", "false"]
-    before = torch.get_num_threads()
-    assert main(["fit", "--config", str(config), "--training.num_threads=1", *options]) == 0
-    torch.set_num_threads(before)
-    return read_checkpoint(folder / "runs" / "tiny-1" / "checkpoints" / "last.ckpt")
+def fit(folder):
+    return fit_config(make_secure(write_config(folder / "run.yaml", enable_progress_bar=False)))
 
 
 def test_a_secure_run_of_sites_equals_that_of_huscf_fit(deployment, tmp_path, monkeypatch):
     (tmp_path / "one").mkdir()
-    one = fit(tmp_path / "one", monkeypatch)
+    one = fit(tmp_path / "one")
     server = deployment.start_server()
     sites = [deployment.start_site(name) for name in ROSTER]
     deployment.finish(*sites)

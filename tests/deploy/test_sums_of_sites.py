@@ -7,12 +7,10 @@ import pytest
 import torch
 import yaml
 
-from huscf.__main__ import main
-from huscf.callbacks import Evaluation, SampleGrid
 from huscf.checkpoint_io import read_checkpoint
 from huscf.errors import HuscfError
 from huscf.wire.frames import Frame
-from tests.deploy.cases import Deployment, write_config
+from tests.deploy.cases import Deployment, fit_config, write_config
 from tests.deploy.test_runs import assert_bit_equal
 
 ROSTER = {"site-a": (0, 1), "site-b": (2, 3)}
@@ -29,14 +27,9 @@ def compare(path, **federation):
     return path
 
 
-def fit(folder, monkeypatch, **federation):
-    config = compare(write_config(folder / "run.yaml", enable_progress_bar=False), **federation)
-    monkeypatch.setattr(Evaluation, "on_round_end", lambda *_: None)
-    monkeypatch.setattr(SampleGrid, "on_round_end", lambda *_: None)
-    options = ["--model.engine", "serial", "--report.enabled", "false"]
-    before = torch.get_num_threads()
-    assert main(["fit", "--config", str(config), "--training.num_threads=1", *options]) == 0
-    torch.set_num_threads(before)
+def fit(folder, **federation):
+    config = write_config(folder / "run.yaml", enable_progress_bar=False)
+    fit_config(compare(config, **federation))
     return folder / "runs" / "tiny-1"
 
 
@@ -63,7 +56,7 @@ def serve(folder, monkeypatch, secrets=(None, None), **federation):
 
 def test_clusters_weights_and_tensors_are_those_of_one_process(tmp_path, monkeypatch):
     (tmp_path / "one").mkdir()
-    folder = fit(tmp_path / "one", monkeypatch)
+    folder = fit(tmp_path / "one")
     one = read_checkpoint(folder / "checkpoints" / "last.ckpt")
     deployment, sites, frames = serve(tmp_path, monkeypatch)
     assert_bit_equal(one["state_dict"], deployment.tensors(*sites))
