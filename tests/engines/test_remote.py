@@ -571,6 +571,76 @@ def test_a_round_goes_on_without_a_site_and_waits_for_a_whole_cluster():
         assert_bit_equal(own, server.sites["a"].half.get_state()["state_dict"])
 
 
+def test_a_command_that_a_new_process_leaves_unanswered_is_not_waited_for():
+    sessions = Sessions({"a": (0,)}, lambda name, frame: ({}, {}), lambda name, header: {})
+    sessions.poll_s = 60.0
+
+    def send(key, seq, kind, **fields):
+        header = {"kind": kind, "seq": seq, "session": key * 32, **fields}
+        return Frame(sessions.handle("a", pack(header))).header
+
+    def wait_for_commands(key):
+        send(key, 0, "join", protocol=1, **JOINING)
+        given.append(send(key, 1, "ready", answers=0, answer=None))
+
+    given, found = [], []
+    first, second = (threading.Thread(target=wait_for_commands, args=(k,)) for k in "fe")
+    first.start()
+    assert sessions.wait_for(lambda: sessions.present() == ["a"], 20)
+    numbers = sessions.post({"a": {"kind": "measure"}})
+    first.join(20)
+    assert given[0]["kind"] == "measure"
+    asking = threading.Thread(target=lambda: found.append(sessions.collect(numbers, 600.0)))
+    asking.start()
+    asking.join(WAIT_S)
+    assert not found  # its first process may still answer
+    second.start()
+    asking.join(20)
+    assert found == [{}] and sessions.present() == ["a"]
+    sessions.close("over")
+    second.join(20)
+
+
+#: Commands of a server, and why a site does not follow them.
+WRONG_COMMANDS = [
+    ({"kind": "dance"}, "answered 'ready' by 'dance'"),
+    ({"kind": "save"}, "'step' is missing"),
+    ({"kind": "save", "step": "1"}, "step is no int"),
+    ({"kind": "give", "blocks": [[0, "trained"]], "moments": False, "as": "blocks"}, "no list of"),
+    *(
+        ({"kind": "give", "blocks": [block], "moments": False, "as": "blocks"}, "does not hold")
+        for block in (
+            [0, "trained", "generator", 99],
+            [0, "trained", "generator", -1],
+            [0, "trained", "other", 0],
+            [0, "average", "discriminator", 0],
+            [0, "segments", "generator", 0],
+            [1, "trained", "generator", 0],
+        )
+    ),
+    ({"kind": "take", "blocks": [[9, "trained", "generator", 0]], "forget": []}, "does not hold"),
+    ({"kind": "move", "cuts": [[0, "1111"]]}, r"no list of \[int, list of int\]"),
+    ({"kind": "sum_shares", "groups": [[[0, "key"]]]}, r"no list of list of \[int, bytes\]"),
+]
+
+
+@pytest.mark.parametrize(("command", "reason"), WRONG_COMMANDS)
+def test_a_site_leaves_a_server_whose_commands_do_not_fit_by_a_line(command, reason):
+    server, raised = Server(gan(2), {"a": (0,), "b": (1,)}), []
+    site = server.sites["a"]
+
+    def run():
+        with pytest.raises(HuscfError, match=reason):
+            site.run()
+        raised.append(reason)
+
+    site.thread = threading.Thread(target=run, daemon=True)
+    with server:
+        assert server.sessions.call({"a": command}, 0.5) == {}
+        site.thread.join(20)
+        assert raised == [reason]
+
+
 class Liar:
     """Sends what it likes under a site's name, in a session of its own."""
 
@@ -630,21 +700,23 @@ def test_frames_that_do_not_fit_are_refused_and_counted_and_the_run_goes_on(lyin
         ("forward", right, {**place, "runs": [[1, "fakes"], [0, "real"]]}, "client 0 is not a"),
         ("forward", right, {**place, "runs": [[1, "fooled"]]}, "no pass 'fooled'"),
         ("forward", right, {**place, "runs": [[1, "fakes"], [1, "real"]]}, "1.x is missing"),
-        ("forward", right, {**place, "runs": [[1, "fakes"], [1, "fakes"]]}, "there twice"),
-        ("forward", right, {**place, "runs": []}, "pairs of client and pass"),
+        ("forward", right, {**place, "runs": [[1, "fakes"], [1, "fakes"]]}, "or one twice"),
+        ("forward", right, {**place, "runs": []}, "no run is named"),
         ("forward", right, {**place, "phase": 1}, "phase 1 is not running"),
-        ("forward", right, {**place, "runs": [["1", "fakes"]]}, "pairs of client and pass"),
-        ("forward", right, {**place, "runs": "1"}, "runs is a str"),
+        ("forward", right, {**place, "runs": [["1", "fakes"]]}, "list of [int, str]"),
+        ("forward", right, {**place, "runs": "1"}, "runs is no list of"),
         ("forward", right, {**place, "more": 1}, "'more' is missing or not known"),
         ("backward", {}, {**place, "runs": [[1, "real"]]}, "has not run"),
         ("fetch", {}, {"refs": [[0, "trained", "generator", 0]]}, "client 0 is not a client of b"),
-        ("fetch", {}, {"refs": [[1, "trained", "x"]]}, "named by client, holding, network"),
+        ("fetch", {}, {"refs": [[1, "trained", "x"]]}, "refs is no list of [int, str, str, int]"),
         ("fetch", {}, {"refs": []}, "no block is named"),
         ("block", {}, {"refs": [[1, "trained", "x", 0]] * 2}, "or one twice"),
         ("finish", {}, {"step": 0, "phase": 0, "losses": [[0, 0.0]], "failed": []}, "not a client"),
         ("finish", {}, {"step": 0, "phase": 2, "losses": [], "failed": []}, "has not begun"),
-        ("finish", {}, {"step": 0, "phase": 0, "losses": [[1, "0"]], "failed": []}, "pairs"),
+        ("finish", {}, {"step": 0, "phase": 0, "losses": [[1, "0"]], "failed": []}, "[int, float]"),
         ("finish", {}, {"step": 0, "phase": 0, "losses": [[1, math.nan]], "failed": []}, "NaN"),
+        ("records", {}, {"step": 0, "counts": [[1, 6.0]]}, "counts is no list of [int, int]"),
+        ("records", {}, {"step": 0, "counts": [7]}, "counts is no list of [int, int]"),
         ("anything", {}, {}, "no request is of kind"),
     ]
     for number, (kind, tensors, fields, reason) in enumerate(refused, 1):
@@ -716,7 +788,7 @@ def test_a_probe_gets_as_many_bytes_as_it_asks_for_and_no_more_than_there_may_be
     ]
     assert 4096 < sent[0] < 4296 and 1 << 20 < sent[1] < (1 << 20) + 200
     for size in (-1, (4 << 20) + 1):
-        with pytest.raises(HuscfError, match="a probe by 'refused'"):
+        with pytest.raises(HuscfError, match=r"refused 'probe': probe: -?\d+ bytes"):
             caller.probe(0, size)
     place = {"step": 0, "phase": 0, "runs": [[1, "fakes"]]}
     assert liar.send("forward", right_frame(server), **place)["kind"] == "ok"

@@ -148,8 +148,6 @@ WRONG_COUNTS = [
     ([[0, 0]], "records: 0 of client 0"),
     ([[0, 61]], "records: 61 of client 0"),
     ([[1, 6]], "client 1 is not a client of a"),
-    ([[0, 6.0]], "records are pairs of client and number"),
-    ([7], "records are pairs of client and number"),
 ]
 
 

@@ -57,10 +57,6 @@ def read_refs(entries: Sequence[Any]) -> list[BlockRef]:
     Raises:
         FrameError: Where it names none, or one twice.
     """
-    types = (int, str, str, int)
-    for entry in entries:
-        if not isinstance(entry, list) or tuple(map(type, entry)) != types:
-            raise FrameError("a block is named by client, holding, network and index")
     refs = [BlockRef(*entry) for entry in entries]
     if not refs or len(set(refs)) < len(refs):
         raise FrameError("no block is named, or one twice")

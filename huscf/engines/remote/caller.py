@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import HuscfError
 from ...wire.frames import Compression, Frame, FrameError, pack
-from .protocol import PROTOCOL, Dismissed, Dropped
+from .protocol import PROTOCOL, Dismissed, Dropped, check_answer
 
 #: Carries a frame to the server and returns its answer; sends it again where a stream breaks.
 Exchange = Callable[[bytes], bytes]
@@ -57,8 +57,9 @@ class Caller:
         started = time.perf_counter()
         reply = self._exchange(data)
         seconds = time.perf_counter() - started
-        if (kind := Frame(reply).header.get("kind")) != "ok":
-            raise HuscfError(f"the server answered a probe by {kind!r:.40}")
+        header = Frame(reply).header
+        _check_refused("probe", header)
+        check_answer("probe", header)
         return seconds
 
     def ask(
@@ -89,18 +90,27 @@ class Caller:
         return answer
 
     def _judge(self, kind: str, header: Mapping[str, Any]) -> None:
-        answer, reason = header.get("kind"), str(header.get("reason", ""))[:300]
-        if answer == "refused":
-            raise HuscfError(f"the server refused {kind!r}: {reason}")
+        _check_refused(kind, header)
+        answer = header.get("kind")
         if answer == "displaced":
             raise HuscfError("another process has joined under this site's name; this one ends")
         if answer == "rejoin":
             raise Rejoin
         if answer == "bye":
-            raise Dismissed(reason)
+            raise Dismissed(_read_reason(header))
         if header.get("seq") != self._seq:
             raise FrameError(
                 f"the server answered frame {header.get('seq')!r:.20}, not {self._seq}"
             )
         if answer == "dropped":
             raise Dropped
+        check_answer(kind, header)
+
+
+def _check_refused(asked: str, header: Mapping[str, Any]) -> None:
+    if header.get("kind") == "refused":
+        raise HuscfError(f"the server refused {asked!r}: {_read_reason(header)}")
+
+
+def _read_reason(header: Mapping[str, Any]) -> str:
+    return str(header.get("reason", ""))[:300]

@@ -24,7 +24,7 @@ from .expected import Crossings, open_frame
 from .mirror import Mirror
 from .moves import State, list_given, move_at_server
 from .parts import join_parts, name_parts
-from .protocol import Reply, read_counts, read_failures, read_losses, read_runs
+from .protocol import Reply, read_failures, read_losses, read_runs
 from .secure_sums import SiteSums
 from .sessions import Sessions
 from .step import DroppedError, RemoteStep
@@ -151,7 +151,7 @@ class RemoteEngine(LocalEngine):
         if kind == "norms":
             return {"kind": "ok"}, running.exchange_norms(frame)
         if kind == "records":
-            counts = read_counts(frame.header["counts"])
+            counts = dict(frame.header["counts"])
             self._check_own(name, kind, counts)
             running.take_counts(counts)
             return {"kind": "ok"}, {}

@@ -36,13 +36,13 @@ session, as after a restart) or `displaced` (another process joined under this n
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
 from ...wire.frames import Frame, FrameError
+from .fields import Fields, check_fields
 
-ValueT = TypeVar("ValueT")
 #: Asks the server: kind, fields, tensors -> its answer.
 Ask = Callable[[str, Mapping[str, Any], Mapping[str, Tensor]], Frame]
 #: What a request is answered by: fields of the header, and tensors.
@@ -53,29 +53,67 @@ PROTOCOL = 5
 #: The largest content of a probe, in bytes.
 MAX_PROBE = 4 << 20
 
-_INT, _TEXT, _LIST, _MAP = (int,), (str,), (list,), (dict,)
+#: A block: client, holding, network and index.
+_REF = (int, str, str, int)
+_CLUSTERS = [(int, int)]
+#: Public keys, shares or whatever else members of secure sums send one another, by client.
+_SEALED = [(int, bytes)]
 
-#: Of every request: names and types of the fields of its header, beside kind, seq and session.
-REQUESTS: dict[str, dict[str, tuple[type, ...]]] = {
-    "probe": {"size": _INT},
+#: Of every request: the fields of its header, beside kind, seq and session.
+REQUESTS: dict[str, Fields] = {
+    "probe": {"size": int},
     "join": {
-        **{"protocol": _INT, "version": _TEXT, "clients": _LIST, "shape": _LIST},
-        "device": (dict, type(None)),
+        **{"protocol": int, "version": str, "clients": list, "shape": list},
+        "device": {dict, None},
     },
-    "ready": {"answers": _INT, "answer": (dict, type(None))},
-    "observe": {"client": _INT, "step": _INT},
-    "statistics": {"client": _INT, "samples": _INT},
-    "forward": {"step": _INT, "phase": _INT, "runs": _LIST},
-    "backward": {"step": _INT, "phase": _INT, "runs": _LIST},
-    "records": {"step": _INT, "counts": _LIST},
-    "norms": {"client": _INT, "step": _INT, "phase": _INT},
-    "draw": {"client": _INT, "network": _TEXT, "count": _INT},
-    "finish": {"step": _INT, "phase": _INT, "losses": _LIST, "failed": _LIST},
-    "block": {"refs": _LIST},
-    "fetch": {"refs": _LIST},
+    "ready": {"answers": int, "answer": {dict, None}},
+    "observe": {"client": int, "step": int},
+    "statistics": {"client": int, "samples": int},
+    "forward": {"step": int, "phase": int, "runs": [(int, str)]},
+    "backward": {"step": int, "phase": int, "runs": [(int, str)]},
+    "records": {"step": int, "counts": [(int, int)]},
+    "norms": {"client": int, "step": int, "phase": int},
+    "draw": {"client": int, "network": str, "count": int},
+    "finish": {"step": int, "phase": int, "losses": [(int, float)], "failed": [(int, str)]},
+    "block": {"refs": [_REF]},
+    "fetch": {"refs": [_REF]},
     "bye": {},
 }
-_COMMON = {"kind": _TEXT, "seq": _INT, "session": _TEXT}
+#: Of every command: the fields of its header, beside kind, seq and number.
+COMMANDS: dict[str, Fields] = {
+    "step": {"step": int, "round": int, "clients": [int], "observe": [int], "in_turn": bool},
+    "close": {"round": int},
+    "give": {"blocks": [_REF], "moments": bool, "as": str},
+    "take": {"blocks": [_REF], "forget": [int]},
+    "measure": {},
+    "move": {"cuts": [(int, [int])]},
+    "save": {"step": int},
+    "sum_keys": {"clients": [int]},
+    "sum_shares": {"groups": [_SEALED]},
+    "sum_give": {
+        "sealed": [(int, _SEALED)],
+        "weights": [(int, float)],
+        "parts": [(str, str, int, [int])],
+    },
+    "sum_reveal": {"survivors": [int]},
+    "evaluate": {"num_per_class": int, "full": bool},
+    "sample": {"clusters": _CLUSTERS},
+    "keep": {"clusters": _CLUSTERS, "rounds": int, "step": int},
+}
+_DROPPING: dict[str, Fields] = {"ok": {"dropped": [int]}}
+#: What a request may be answered by: kinds, and the fields beside kind and seq. A join's welcome is
+#: read by whoever joins.
+ANSWERS: dict[str, dict[str, Fields]] = {
+    **{kind: {"ok": {}} for kind in REQUESTS.keys() - {"join"}},
+    "forward": _DROPPING,
+    "backward": _DROPPING,
+    "finish": {"wait": {}, "commit": {"clients": [int], "loss": float}},
+    "ready": {
+        "wait": {},
+        **{kind: {"number": int, **fields} for kind, fields in COMMANDS.items()},
+    },
+}
+_COMMON: Fields = {"kind": str, "seq": int}
 
 
 class Dropped(Exception):
@@ -96,32 +134,31 @@ def check_request(header: Mapping[str, Any]) -> None:
     fields = REQUESTS.get(kind) if isinstance(kind, str) else None
     if fields is None:
         raise FrameError(f"no request is of kind {kind!r:.40}")
-    wanted = {**_COMMON, **fields}
-    if wrong := sorted(str(name) for name in header.keys() ^ wanted.keys()):
-        raise FrameError(f"{kind}: the field {wrong[0]!r:.40} is missing or not known")
-    for name, types in wanted.items():
-        if type(header[name]) not in types:
-            raise FrameError(f"{kind}: {name} is a {type(header[name]).__name__}")
+    check_fields(str(kind), header, {**_COMMON, "session": str, **fields})
+
+
+def check_answer(asked: str, header: Mapping[str, Any]) -> None:
+    """Raise a FrameError unless a request of this kind may have an answer with this header."""
+    if asked not in ANSWERS:
+        return
+    kind = header.get("kind")
+    fields = ANSWERS[asked].get(kind) if isinstance(kind, str) else None
+    if fields is None:
+        raise FrameError(f"the server answered {asked!r} by {kind!r:.40}, unknown to this version")
+    check_fields(f"the server's {kind!r}", header, {**_COMMON, **fields})
 
 
 def read_runs(entries: list[Any]) -> list[tuple[int, str]]:
     """Return the runs of a frame, from pairs of client and name of a pass; each is there once."""
-    if not entries or not all(_is_pair(entry, str) for entry in entries):
-        raise FrameError("runs are pairs of client and pass")
     runs = [(client_id, name) for client_id, name in entries]
-    if len(set(runs)) < len(runs):
-        raise FrameError("a run is there twice")
+    if not runs or len(set(runs)) < len(runs):
+        raise FrameError("no run is named, or one twice")
     return runs
-
-
-def read_counts(entries: list[Any]) -> dict[int, int]:
-    """Return numbers of records by client, from pairs of both."""
-    return _read_pairs(entries, int, "records are pairs of client and number")
 
 
 def read_losses(entries: list[Any]) -> dict[int, float]:
     """Return losses by client, from pairs of both."""
-    found = _read_pairs(entries, float, "losses are pairs of client and number")
+    found = dict(entries)
     if not all(map(math.isfinite, found.values())):
         raise FrameError("a loss is NaN or Inf")
     return found
@@ -129,20 +166,4 @@ def read_losses(entries: list[Any]) -> dict[int, float]:
 
 def read_failures(entries: list[Any]) -> dict[int, str]:
     """Return what was not finite by client, from pairs of both."""
-    found = _read_pairs(entries, str, "failures are pairs of client and text")
-    return {client_id: reason[:200] for client_id, reason in found.items()}
-
-
-def _read_pairs(entries: list[Any], kind: type[ValueT], wanted: str) -> dict[int, ValueT]:
-    found: dict[int, ValueT] = {}
-    for entry in entries:
-        if not _is_pair(entry, kind):
-            raise FrameError(wanted)
-        found[entry[0]] = entry[1]
-    return found
-
-
-def _is_pair(entry: object, kind: type) -> bool:
-    if not isinstance(entry, list) or len(entry) != 2:
-        return False
-    return type(entry[0]) is int and type(entry[1]) is kind
+    return {client_id: reason[:200] for client_id, reason in entries}

@@ -193,9 +193,11 @@ class SiteMembers:
         self._members = {int(c): SecureMember(int(c)) for c in clients if c in self.half.clients}
         return {c: member.public for c, member in self._members.items()}
 
-    def _share(self, groups: Iterable[Pairs]) -> list[tuple[int, dict[int, bytes]]]:
+    def _share(
+        self, groups: Iterable[list[tuple[int, bytes]]]
+    ) -> list[tuple[int, dict[int, bytes]]]:
         found = []
-        for public in map(_read_pairs, groups):
+        for public in (dict(group) for group in groups):
             own = (self._members[c] for c in public if c in self._members)
             found += [(member.member, member.share_out(public)) for member in own]
         return found
@@ -205,20 +207,21 @@ class SiteMembers:
         send_blocks(self._mask(command), ask)
 
     def _mask(self, command: Mapping[str, Any]) -> Iterator[tuple[BlockRef, dict[str, Tensor]]]:
-        weights = _read_pairs(command["weights"], float)
-        for client_id, texts in _read_pairs(command["sealed"], list).items():
-            if client_id not in self._members:
+        weights = dict(command["weights"])
+        for client_id, texts in command["sealed"]:
+            if client_id not in self._members or client_id not in weights:
                 continue
-            member, client = self._members[client_id], self.half.clients[client_id]
-            member.take_shares(_read_pairs(texts))
+            member = self._members[client_id]
+            member.take_shares(dict(texts))
             for holding, network, index, holders in command["parts"]:
-                if client_id not in holders or holding not in ("trained", "average"):
+                if client_id not in holders:
                     continue
-                state = read_block(getattr(client, holding).blocks(network)[index])
+                ref = BlockRef(client_id, holding, network, index)
+                state = read_block(self.half.find_block(ref))
                 words = write_words(client_id, state, weights[client_id])
                 part = SumRef(0, holding, network, index).part
                 masked = torch.from_numpy(member.mask(part, words, holders).view(np.int64))
-                yield BlockRef(client_id, holding, network, index), {"masked": masked}
+                yield ref, {"masked": masked}
 
 
 def _count(state: Mapping[str, Tensor]) -> int:

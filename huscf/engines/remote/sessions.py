@@ -184,11 +184,12 @@ class Sessions:
     def collect(self, numbers: Mapping[str, int], timeout_s: float) -> dict[str, dict[str, Any]]:
         """Return the answers to commands, of the sites that answered in time.
 
-        Who is disconnected is not waited for longer than for its return within the time.
+        A site that is disconnected may return within the time and answer. One that left a command
+        unanswered, as a new process of it does, is not waited for.
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: all(n in self._answers(name) for name, n in numbers.items()), timeout_s
+                lambda: not any(self._is_at(name, n) for name, n in numbers.items()), timeout_s
             )
             found = {name: self._answers(name).get(n) for name, n in numbers.items()}
         return {name: answer for name, answer in found.items() if answer is not None}
@@ -216,6 +217,11 @@ class Sessions:
         return session is not None and (
             session.is_connected and session.is_ready and session.command is None
         )
+
+    def _is_at(self, name: str, number: int) -> bool:
+        """Return whether a command may still be answered."""
+        session = self._sessions.get(name)
+        return session is not None and session.command is not None and session.command[0] == number
 
     def _answers(self, name: str) -> dict[int, dict[str, Any]]:
         session = self._sessions.get(name)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import CheckpointError, HuscfError, check_complete
 from ...federation import ReferenceBlocks
@@ -12,7 +12,7 @@ from ...models import Network, SampleShape
 from ...parties import Client, read_block, write_block
 from ...split import ClientCuts, ClientPlan, CutPlan
 from ...wire import SERVER, Kind, MemoryWire, Message
-from ...wire.frames import Frame, FrameError
+from ...wire.frames import Frame
 from ..base import Batches
 from ..local import check_plan, prepare_batch, update_averages
 from ..mixing import block_topic
@@ -217,18 +217,17 @@ class SiteHalf:
 
     def give(self, command: Mapping[str, Any], ask: Ask) -> None:
         """Send the blocks that the server asks for."""
-        refs = _read_refs(command, self.clients)
+        refs = self._read_refs(command)
         with_moments, kind = bool(command["moments"]), command["as"]
         send_blocks(((ref, self._carry(ref, with_moments, kind)) for ref in refs), ask)
 
     def _carry(self, ref: BlockRef, with_moments: bool, kind: Kind) -> Mapping[str, Tensor]:
-        client_id, holding, network, index = ref
         optimizer = None
-        if with_moments and holding == "trained":
-            optimizer = self.clients[client_id].optimizers.get(network)
-        block = getattr(self.clients[client_id], holding).blocks(network)[index]
-        state, topic = read_block(block, optimizer), block_topic(network, holding)
-        return self.wires[client_id].depart(Message(client_id, SERVER, kind, topic, state))
+        if with_moments and ref.holding == "trained":
+            optimizer = self.clients[ref.client_id].optimizers.get(ref.network)
+        state = read_block(self.find_block(ref), optimizer)
+        message = Message(ref.client_id, SERVER, kind, block_topic(ref.network, ref.holding), state)
+        return self.wires[ref.client_id].depart(message)
 
     def take(self, command: Mapping[str, Any], ask: Ask) -> None:
         """Get blocks that have been averaged, and forget moments where that is asked for."""
@@ -239,14 +238,38 @@ class SiteHalf:
                 ref.holding == "trained",
                 self.wires[ref.client_id],
             )
-            for ref in _read_refs(command, self.clients)
+            for ref in self._read_refs(command)
         ]
-        for (client_id, holding, network, index), state in fetch_blocks(wanted, "blocks", ask):
-            block = getattr(self.clients[client_id], holding).blocks(network)[index]
-            optimizer = self.clients[client_id].optimizers.get(network)
-            write_block(block, state, optimizer if holding == "trained" else None)
-        for client_id in command["forget"]:
+        for ref, state in fetch_blocks(wanted, "blocks", ask):
+            optimizer = self.clients[ref.client_id].optimizers.get(ref.network)
+            own = optimizer if ref.holding == "trained" else None
+            write_block(self.find_block(ref), state, own)
+        for client_id in self.clients.keys() & set(command["forget"]):
             self.clients[client_id].forget_moments()
+
+    def find_block(self, ref: BlockRef) -> nn.Module:
+        """Return a block that the server names.
+
+        Raises:
+            HuscfError: Where none of this site's clients holds it.
+        """
+        client, found = self.clients.get(ref.client_id), None
+        known = {"trained": self.networks, "average": self.method.averaged}.get(ref.holding, ())
+        if client is not None and ref.network in known:
+            found = getattr(client, ref.holding).blocks(ref.network).get(ref.block)
+        if found is None:
+            raise HuscfError(
+                f"the server asks for {ref.holding} block {ref.block} of the {ref.network:.40} of "
+                f"client {ref.client_id}, which this site does not hold"
+            )
+        return found
+
+    def _read_refs(self, command: Mapping[str, Any]) -> list[BlockRef]:
+        """Return the blocks that a command names, all of them held here."""
+        refs = [BlockRef(*entry) for entry in command["blocks"]]
+        for ref in refs:
+            self.find_block(ref)
+        return refs
 
     def move(self, cuts: Sequence[Any], ask: Ask) -> None:
         """Let clients go on with new cuts: blocks come from the server, or have gone there.
@@ -337,16 +360,4 @@ def _wait_for_commit(
     }
     while (answer := ask("finish", fields, {})).header["kind"] == "wait":
         pass
-    if answer.header["kind"] != "commit":
-        raise FrameError(f"the server answered {answer.header['kind']!r:.40} at a phase's end")
     return answer
-
-
-def _read_refs(command: Mapping[str, Any], clients: Mapping[int, Client]) -> list[BlockRef]:
-    """Return the blocks that a command names; only those that a client holds are named by it."""
-    found = []
-    for client_id, holding, network, index in command["blocks"]:
-        if holding not in ("trained", "average") or client_id not in clients:
-            raise HuscfError(f"the server asks for a block of {holding!r:.40}, client {client_id}")
-        found.append(BlockRef(client_id, holding, network, index))
-    return found
