@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def derive_seed(seed: int, purpose: str, *ids: int) -> int:
@@ -28,6 +29,17 @@ def make_wide_rng(seed: int, purpose: str, *ids: int) -> np.random.Generator:
     under their noise can try all, and of some ten thousand two are likely to be alike.
     """
     return np.random.default_rng(_digest(32, seed, purpose, ids))
+
+
+def draw_hiding(rng: np.random.Generator, like: Tensor) -> Tensor:
+    """Return standard normal numbers of a tensor's shape, type and device.
+
+    Args:
+        rng: Of `make_wide_rng`.
+        like: Floating point; numbers narrower than 32 bits are rounded from these.
+    """
+    dtype = np.float64 if like.dtype == torch.float64 else np.float32
+    return torch.as_tensor(rng.standard_normal(tuple(like.shape), dtype)).to(like)
 
 
 def _digest(num_bytes: int, seed: int, purpose: str, ids: tuple[int, ...]) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ def add_to_sums(
     client_id: int,
     inputs: Carry,
     noise: float,
-    make_stream: Callable[[], torch.Generator],
+    make_rng: Callable[[], np.random.Generator],
 ) -> None:
     """Let a client add its batch, as all reference blocks show it, to its own sums.
 
@@ -30,7 +31,7 @@ def add_to_sums(
         client_id: Whose batch.
         inputs: What enters the blocks, (B, ...) each.
         noise: On each sample's numbers, in units of their root mean square; 0 adds none.
-        make_stream: Makes the stream of the noise.
+        make_rng: Makes what draws the noise.
     """
     blocks.to(inputs[MAIN].device)
     values = blocks.run(inputs, 0, None)[MAIN]
@@ -38,7 +39,7 @@ def add_to_sums(
         return
     sums.update([client_id], values.unsqueeze(1))
     if noise:
-        sums.blur(client_id, noise, make_stream())
+        sums.blur(client_id, noise, make_rng())
     sums.fold()
 
 

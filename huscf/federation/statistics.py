@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..randomness import draw_hiding
+
 #: Features are the first so many pooled channels: enough to tell domains apart, few enough for a
 #: covariance from some dozens of samples, and as many for wide networks as for narrow ones.
 MAX_FEATURES = 64
@@ -182,16 +184,16 @@ class ActivationStatistics:
             self._pending[client_id] = own, own_map
 
     @torch.no_grad()
-    def blur(self, client_id: int, strength: float, stream: torch.Generator) -> None:
+    def blur(self, client_id: int, strength: float, rng: np.random.Generator) -> None:
         """Add Gaussian noise to what is pooled of every sample of a client's batch.
 
         Args:
             client_id: Whose; the batch is one that `update` has taken, and `fold` has not.
             strength: Standard deviation, in units of the batch's root mean square.
-            stream: CPU stream.
+            rng: Draws the noise.
         """
         pooled, maps = self._pending[client_id]
-        noise = torch.randn(pooled.shape, generator=stream).to(pooled)
+        noise = draw_hiding(rng, pooled)
         self._pending[client_id] = pooled + strength * pooled.square().mean().sqrt() * noise, maps
 
     def drop(self, client_id: int) -> None:

@@ -10,7 +10,7 @@ from ..engines import add_to_sums
 from ..errors import HuscfError
 from ..federation import ReferenceObserver
 from ..models import Carry
-from ..randomness import make_generator
+from ..randomness import make_wide_rng
 from ..wire import SERVER, Kind, Message
 from .rounds import FederatedRun
 
@@ -88,9 +88,9 @@ def sum_batch(
         if not observer.wants(client):
             continue
         place = (client, module.num_rounds, statistics.num_samples(client))
-        stream = partial(make_generator, module.seed, "noise of statistics", *place)
+        rng = partial(make_wide_rng, module.seed, "noise of statistics", *place)
         inputs = module.method.reference_inputs(samples)
-        add_to_sums(statistics, observer.blocks, client, inputs, noise, stream)
+        add_to_sums(statistics, observer.blocks, client, inputs, noise, rng)
 
 
 def count_labels(

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import HuscfError, check_number
-from ..randomness import make_generator
+from ..randomness import draw_hiding, make_wide_rng
 from .message import Kind, Message, TensorSpec
 from .roundings import RANGES, Bits, dtype_of_rows, make_rounding
 from .traffic import TrafficKey
@@ -65,9 +66,9 @@ class DefendedWire(MemoryWire):
         knobs = [self.bits] + ([self.clip, self.noise] if is_sent_by_client else [])
         if not any(message.kind in knob for knob in knobs):
             return message.tensors
-        stream = self._stream(message)
+        rng = self._make_rng(message)
         return {
-            name: self._change(message, tensor, stream) if _is_defended(tensor) else tensor
+            name: self._change(message, tensor, rng) if _is_defended(tensor) else tensor
             for name, tensor in message.tensors.items()
         }
 
@@ -76,13 +77,13 @@ class DefendedWire(MemoryWire):
         rounding = self._roundings.get(message.kind)
         if rounding is None:
             return self.transmit(message)
-        stream = self._stream(message)
+        rng = self._make_rng(message)
         carried: dict[str, Tensor] = {}
         for name, tensor in message.tensors.items():
             if not _is_defended(tensor):
                 carried[name] = tensor
                 continue
-            rows = self._take_rows(message, tensor, stream)
+            rows = self._take_rows(message, tensor, rng)
             carried |= {name + end: t for end, t in rounding.encode(rows, tensor.shape).items()}
         return carried
 
@@ -135,19 +136,19 @@ class DefendedWire(MemoryWire):
                 total += tensor.nbytes
         return total
 
-    def _change(self, message: Message, tensor: Tensor, stream: torch.Generator) -> Tensor:
-        rows = self._take_rows(message, tensor, stream)
+    def _change(self, message: Message, tensor: Tensor, rng: np.random.Generator) -> Tensor:
+        rows = self._take_rows(message, tensor, rng)
         if rounding := self._roundings.get(message.kind):
             rows = rounding.round(rows)
         return rows.reshape(tensor.shape).to(tensor.dtype)
 
-    def _take_rows(self, message: Message, tensor: Tensor, stream: torch.Generator) -> Tensor:
+    def _take_rows(self, message: Message, tensor: Tensor, rng: np.random.Generator) -> Tensor:
         """Return a tensor's rows (N, n), blurred where a client sends them."""
         count = _count_rows(message.kind, tensor)
         rows = tensor.detach().to(dtype_of_rows(tensor.dtype)).reshape(count, -1)
-        return self._blur(message.kind, rows, stream) if message.direction == "uplink" else rows
+        return self._blur(message.kind, rows, rng) if message.direction == "uplink" else rows
 
-    def _blur(self, kind: str, rows: Tensor, stream: torch.Generator) -> Tensor:
+    def _blur(self, kind: str, rows: Tensor, rng: np.random.Generator) -> Tensor:
         """Clip rows to their largest size, and add noise."""
         sizes = rows.square().mean(1, keepdim=True).sqrt()
         bound = self.clip.get(kind)
@@ -156,18 +157,18 @@ class DefendedWire(MemoryWire):
             sizes = torch.full_like(sizes, bound)
         if not (strength := self.noise.get(kind)):
             return rows
-        drawn = torch.randn(rows.shape, generator=stream).to(rows)
+        drawn = draw_hiding(rng, rows)
         blurred = rows + strength * sizes * drawn
         if kind == "blocks" and bool((rows >= 0).all()):
             blurred = blurred.maximum(_LEAST_PART * sizes)
         return blurred
 
-    def _stream(self, message: Message) -> torch.Generator:
-        """Return the stream of a message's noise; the bytes before it tell it from others."""
+    def _make_rng(self, message: Message) -> np.random.Generator:
+        """Return what draws a message's noise; the bytes before it tell it from others."""
         key = TrafficKey(message.client_id, message.kind, message.topic, message.direction)
         purpose = f"wire {message.kind} {message.topic} {message.direction}"
         before = self.traffic.num_bytes[key]
-        return make_generator(self.run_seed, purpose, message.client_id, before)
+        return make_wide_rng(self.run_seed, purpose, message.client_id, before)
 
 
 def _is_defended(tensor: Tensor | TensorSpec) -> bool:

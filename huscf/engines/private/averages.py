@@ -20,13 +20,14 @@ from collections.abc import Collection, Mapping
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, HuscfError, check_complete
 from ...models import Network
 from ...parties import read_block
-from ...randomness import make_generator
+from ...randomness import draw_hiding, make_wide_rng
 from ...split import CutPlan
 from ...wire import SERVER, Message
 from ..base import Mixture, block_topic
@@ -146,15 +147,14 @@ class PrivateAverages:
         counts = Counter(mixture.clusters.values())
         found: dict[SumRef, State] = {}
         for ref, owners in _list_trained(plan):
-            stream = make_generator(
-                seed, f"noise of averages, {ref.part}", self.num_rounds, ref.cluster
-            )
+            purpose = f"noise of averages, {ref.part}"
+            rng = make_wide_rng(seed, purpose, self.num_rounds, ref.cluster)
             found[ref] = self._mix(
                 {c: given[c, ref] for c in owners},
                 {c: before[c, ref] for c in owners},
                 factors,
                 counts[ref.cluster],
-                stream,
+                rng,
             )
             for client_id in owners:
                 self.received.setdefault(client_id, {})[ref.part] = found[ref]
@@ -187,7 +187,7 @@ class PrivateAverages:
         before: Mapping[int, State],
         factors: Mapping[int, float],
         count: int,
-        stream: torch.Generator,
+        rng: np.random.Generator,
     ) -> State:
         """Return one block's average over a cluster of so many clients."""
         scale = self.options.noise_multiplier * self.options.max_update_norm / count
@@ -198,8 +198,7 @@ class PrivateAverages:
                 total += _wide(before[client_id][name]) / len(given)
                 if factor := factors[client_id]:
                     total += _change(state, before[client_id], name) * (factor / count)
-            noise = torch.randn(like.shape, generator=stream, dtype=torch.float64)
-            found[name] = (total + scale * noise).to(like)
+            found[name] = (total + scale * draw_hiding(rng, total)).to(like)
         return found
 
     # Checkpoints

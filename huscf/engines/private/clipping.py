@@ -4,13 +4,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ...errors import NonFiniteError
 from ...methods import Method, Phase
 from ...parties import Party, Server
 from ...parties.sample_gradients import LayerCall, square_norms, sum_weighted
+from ...randomness import draw_hiding
 from .checks import find_free_passes, find_private_phase
 from .client import PrivateClient
 from .options import DifferentialPrivacy
@@ -114,6 +114,5 @@ def add_noise(
     for network in networks:
         for parameter in party.parameters_of(network):
             if parameter.grad is not None and parameter in scales:
-                drawn = rng.standard_normal(tuple(parameter.shape), dtype=np.float32)
-                noise = torch.as_tensor(drawn).to(parameter.grad)
+                noise = draw_hiding(rng, parameter.grad)
                 parameter.grad = parameter.grad + strength * scales[parameter] * noise

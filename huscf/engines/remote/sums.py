@@ -16,7 +16,7 @@ from ...errors import HuscfError, check_number
 from ...federation import ActivationStatistics, ReferenceBlocks, ReferenceObserver
 from ...methods import Method
 from ...models import MAIN, SampleShape
-from ...randomness import make_generator
+from ...randomness import make_wide_rng
 from ...wire import SERVER, MemoryWire, Message
 from ...wire.frames import Frame, FrameError, TensorSpec
 from ..observing import add_to_sums, read_sums, write_sums
@@ -100,9 +100,9 @@ class OwnSums:
         if is_enough or self._is_sent:
             return
         seed, purpose = self.seeds[client_id], "noise of statistics"
-        stream = partial(make_generator, seed, purpose, client_id, step)
+        rng = partial(make_wide_rng, seed, purpose, client_id, step)
         inputs, noise = self.method.reference_inputs(samples), self.comparison.noise
-        add_to_sums(self._statistics, self.blocks, client_id, inputs, noise, stream)
+        add_to_sums(self._statistics, self.blocks, client_id, inputs, noise, rng)
 
     def send(self, number: int, wires: Mapping[int, MemoryWire], ask: "Ask") -> None:
         """Send every client's sums of a round, and forget them."""
