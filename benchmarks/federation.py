@@ -82,6 +82,7 @@ class Row:
     Args:
         federation: Arguments of ClusteredFederation.
         method: Arguments of the family's class that differ from the defaults.
+        generator: Arguments of ConditionalGenerator that differ from the defaults.
         discriminator: Arguments of ConditionalDiscriminator that differ from the defaults.
         label_sampling: Of the data module.
         knows_domains: Clusters are the true domains.
@@ -92,6 +93,7 @@ class Row:
 
     federation: dict[str, Any] = field(default_factory=dict)
     method: dict[str, Any] = field(default_factory=dict)
+    generator: dict[str, Any] = field(default_factory=dict)
     discriminator: dict[str, Any] = field(default_factory=dict)
     label_sampling: LabelSampling = "natural"
     knows_domains: bool = False
@@ -137,6 +139,11 @@ ROWS = {
     "average_0.9": Row(method={"ema_decay": 0.9}),
     "balanced_labels": Row(label_sampling="balanced"),
     "spectral_norm": Row(discriminator={"spectral_norm": True}),
+    "projection": Row(discriminator={"conditioning": "projection"}),
+    "nearest": Row(generator={"upsampling": "nearest"}),
+    "projection_nearest": Row(
+        generator={"upsampling": "nearest"}, discriminator={"conditioning": "projection"}
+    ),
     "translation": Row(method={"augmentation": DiscriminatorAugmentation(strength=1.0)}),
     "translation_half": Row(method={"augmentation": DiscriminatorAugmentation(strength=0.5)}),
     "translation_adaptive": Row(
@@ -362,7 +369,7 @@ def score_all(
 
 def make_method(row: Row, width: int, learning_rate: float) -> Method:
     """Return what a row trains; rates of the other families are their own defaults."""
-    generator = partial(ConditionalGenerator, width=width)
+    generator = partial(ConditionalGenerator, width=width, **row.generator)
     if row.family == "flow":
         return FlowMatching(partial(UNet, width=width), **row.method)
     if row.family == "vae":

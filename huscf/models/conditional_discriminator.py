@@ -1,8 +1,11 @@
 """The conditional discriminator: sample and label in, one real/fake logit out."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
+from ..errors import HuscfError
 from .layers import (
     LabelledBlock,
     Norm,
@@ -11,7 +14,10 @@ from .layers import (
     make_norm,
     plan_strides,
 )
-from .network import Network, SampleShape
+from .network import LABELS, MAIN, Network, SampleShape
+
+#: Where the label enters.
+Conditioning = Literal["plane", "projection"]
 
 
 class ConditionalDiscriminator(Network):
@@ -26,6 +32,12 @@ class ConditionalDiscriminator(Network):
         depth: Number of blocks, at least 4 (5 for 64 pixels); more blocks allow more cuts.
         norm: Normalisation: "batch" (statistics per client), "group" or "none".
         spectral_norm: Bound every layer's Lipschitz constant by spectral normalisation.
+        conditioning: Where the label enters: "plane", as one more plane of the sample, in the first
+            block (the paper's); or "projection", as a product with the features of the last one
+            (Miyato and Koyama 2018, arXiv:1802.05637).
+
+    Raises:
+        HuscfError: For sizes and options that make no network.
     """
 
     def __init__(
@@ -35,20 +47,30 @@ class ConditionalDiscriminator(Network):
         depth: int = 5,
         norm: Norm = "batch",
         spectral_norm: bool = False,
+        conditioning: Conditioning = "plane",
     ) -> None:
+        if conditioning not in get_args(Conditioning):
+            raise HuscfError(
+                f"discriminator: conditioning is {conditioning!r}, must be plane or projection"
+            )
+        has_plane = conditioning == "plane"
         halvings = check_network_size(shape.image_size, depth, width) + 1
-        size, channels = shape.image_size, shape.channels + 1
+        size, channels = shape.image_size, shape.channels + has_plane
         wanted = width
         blocks: list[nn.Module] = []
         for position, stride in enumerate(plan_strides(depth - 1, halvings)):
             if position and stride == 2:
                 wanted *= 2
             layers = _convolution(channels, wanted, stride, norm)
-            blocks.append(layers if position else DiscriminatorStem(shape, layers))
+            is_stem = has_plane and position == 0
+            blocks.append(DiscriminatorStem(shape, layers) if is_stem else layers)
             size, channels = (size // 2 if stride == 2 else size), wanted
-        blocks.append(
-            nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, 1), SqueezeLogit())
-        )
+        features = channels * size * size
+        if has_plane:
+            logit: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(features, 1), SqueezeLogit())
+        else:
+            logit = ProjectionLogit(features, shape.num_classes)
+        blocks.append(logit)
         if spectral_norm:
             for block in blocks:
                 _normalize_spectra(block)
@@ -78,6 +100,33 @@ class DiscriminatorStem(LabelledBlock):
         batch, _, height, width = samples.shape
         plane = self.embedding(labels).view(batch, 1, height, width).to(samples.dtype)
         return torch.cat([samples, plane], dim=1)
+
+
+class ProjectionLogit(nn.Module):
+    """Last block: a logit of the features, and what they have of the label's direction.
+
+    Args:
+        features: Numbers of a sample before it.
+        num_classes: Number of labels.
+    """
+
+    reads = (MAIN, LABELS)
+    samplewise = True
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, 1)
+        self.embedding = nn.Embedding(num_classes, features)
+
+    def forward(self, values: Tensor, labels: Tensor) -> Tensor:
+        """Return logits, (B,).
+
+        Args:
+            values: (B, ...) with so many numbers each.
+            labels: (B,) int64.
+        """
+        flat = values.flatten(1)
+        return self.linear(flat).squeeze(1) + (self.embedding(labels) * flat).sum(1)
 
 
 def _convolution(channels_in: int, channels_out: int, stride: int, norm: Norm) -> nn.Sequential:

@@ -1,11 +1,12 @@
 """The conditional generator: noise and label in, one picture or spectrogram out."""
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_count
+from ..errors import HuscfError, check_count
 from .layers import (
     LabelledBlock,
     Norm,
@@ -15,9 +16,11 @@ from .layers import (
 )
 from .network import Network, SampleShape
 
+Upsampling = Literal["transposed", "nearest"]
+
 
 class ConditionalGenerator(Network):
-    """Stem, transposed convolutions, and an output block; tanh at the end.
+    """Stem, convolutions that double the map, and an output block; tanh at the end.
 
     Source: arXiv:2507.12979. Width 64, depth 5 and 28 grey pixels give the paper's architecture
     (2,221,925 parameters).
@@ -29,6 +32,12 @@ class ConditionalGenerator(Network):
         depth: Number of blocks, at least 4 (5 for 64 pixels); more blocks allow more cuts.
         norm: Normalisation: "batch" (statistics per client), "group" or "none".
         embedding_dim: Length of the label embedding; 0 takes the number of classes.
+        upsampling: "transposed" convolutions (the paper's), or "nearest": every pixel fourfold,
+            then a plain convolution (Odena et al. 2016), 2.25 times the work of a block that
+            doubles the map.
+
+    Raises:
+        HuscfError: For sizes and options that make no network.
     """
 
     def __init__(
@@ -39,7 +48,12 @@ class ConditionalGenerator(Network):
         depth: int = 5,
         norm: Norm = "batch",
         embedding_dim: int = 0,
+        upsampling: Upsampling = "transposed",
     ) -> None:
+        if upsampling not in get_args(Upsampling):
+            raise HuscfError(
+                f"generator: upsampling is {upsampling!r}, must be transposed or nearest"
+            )
         check_count("generator: latent_dim", latent_dim, 1)
         check_count("generator: embedding_dim", embedding_dim)
         halvings = check_network_size(shape.image_size, depth, width)
@@ -57,11 +71,11 @@ class ConditionalGenerator(Network):
                 wanted = width if position == last_strided else max(channels // 2, width)
             else:
                 wanted = channels
-            blocks.append(_transposed_block(channels, wanted, stride, norm))
+            grow = _transposed if upsampling == "transposed" else _nearest
+            layers = [*grow(channels, wanted, stride), make_norm(norm, wanted)]
+            blocks.append(nn.Sequential(*layers, nn.ReLU(inplace=True)))
             channels = wanted
-        blocks.append(
-            nn.Sequential(nn.ConvTranspose2d(channels, shape.channels, 3, 1, 1), nn.Tanh())
-        )
+        blocks.append(nn.Sequential(*grow(channels, shape.channels, 1), nn.Tanh()))
         super().__init__(blocks)
 
 
@@ -112,10 +126,11 @@ class GeneratorStem(LabelledBlock):
         return torch.cat([self.embedding(labels), noise], dim=1)
 
 
-def _transposed_block(channels_in: int, channels_out: int, stride: int, norm: Norm) -> nn.Module:
+def _transposed(channels_in: int, channels_out: int, stride: int) -> list[nn.Module]:
     kernel = 4 if stride == 2 else 3
-    return nn.Sequential(
-        nn.ConvTranspose2d(channels_in, channels_out, kernel, stride, 1),
-        make_norm(norm, channels_out),
-        nn.ReLU(inplace=True),
-    )
+    return [nn.ConvTranspose2d(channels_in, channels_out, kernel, stride, 1)]
+
+
+def _nearest(channels_in: int, channels_out: int, stride: int) -> list[nn.Module]:
+    grow = [nn.Upsample(scale_factor=2)] if stride == 2 else []
+    return [*grow, nn.Conv2d(channels_in, channels_out, 3, 1, 1)]

@@ -1,12 +1,14 @@
 """The core: every engine equals the uncut networks, for every legal cut."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
 
 from huscf.errors import PlanError
 from huscf.methods import DiscriminatorAugmentation
+from huscf.models import ConditionalDiscriminator, ConditionalGenerator
 from tests.conftest import ENGINES, make_batch, make_gan, run_step
 from tests.engines.cases import (
     NAMES,
@@ -24,6 +26,13 @@ from tests.engines.cases import (
     uncut_step,
 )
 
+#: What the paper's networks do not have.
+OTHER_FORMS = {
+    "generator": partial(ConditionalGenerator, width=4, depth=4, norm="none", upsampling="nearest"),
+    "discriminator": partial(
+        ConditionalDiscriminator, width=4, depth=4, norm="none", conditioning="projection"
+    ),
+}
 CUTS = {0: [1, 1, 1, 1], 1: [2, 1, 1, 2], 2: [1, 3, 2, 2], 3: [3, 1, 3, 1]}
 
 
@@ -61,6 +70,15 @@ def test_augmented_steps_equal_those_of_the_uncut_networks(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_other_forms_of_the_networks_equal_the_uncut_ones(engine):
+    for each in legal_cuts(4):
+        module = make_gan(
+            {0: each}, **OTHER_FORMS, engine=engine, method_class=WatchedGan, loss=WatchedLoss()
+        )
+        assert_equals_uncut(module, make_batch([0]), msg=f"{each}")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_every_placement_equals_the_uncut_networks_where_a_method_allows_all(engine):
     corners = [(0, 0), (4, 0), (0, 4), (1, 1)]
     every = halves(4, least=0)
@@ -89,16 +107,21 @@ def test_the_paper_s_method_refuses_cuts_at_the_edges_in_one_line(cuts, message,
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_many_clients_get_their_own_gradients_and_the_server_the_mean(engine):
-    module = make_gan(CUTS, depth=5, method_class=SgdGan, engine=engine)
-    batch = make_batch(CUTS)
+@pytest.mark.parametrize(
+    ("cuts", "options"),
+    [(CUTS, {"depth": 5}), ({c: [1, 1, 1, 1] for c in range(4)}, OTHER_FORMS)],
+    ids=["usual", "other_forms"],
+)
+def test_many_clients_get_their_own_gradients_and_the_server_the_mean(cuts, options, engine):
+    module = make_gan(cuts, **options, method_class=SgdGan, engine=engine)
+    batch = make_batch(cuts)
     private, networks = load(module, batch), copy_networks(module, batch)
-    results = {c: uncut_step(networks[c], private[c], sgd(0.0)) for c in CUTS}
+    results = {c: uncut_step(networks[c], private[c], sgd(0.0)) for c in cuts}
     losses = run_step(module, batch)
     for name in NAMES:
         mean = sum(r[0][name] for r in results.values()) / 4
         assert losses[name] == pytest.approx(mean, abs=1e-5)
-    assert_gradients(module, results, dict.fromkeys(CUTS, 0.25))
+    assert_gradients(module, results, dict.fromkeys(cuts, 0.25))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -97,12 +97,14 @@ def clipped_norms(wire, client_id, norm):
 # Clipping
 
 
-def test_norms_are_those_of_single_samples_for_every_legal_cut_of_a_gan():
-    cuts = legal_cuts(5)
-    for each in [c for c in cuts if c[:2] == [1, 1]]:
-        module = make_private(
-            {0: each}, max_norm=1e-9, depth=5, wire=Recorder(), method_class=SgdGan
-        )
+@pytest.mark.parametrize("conditioning", ["plane", "projection"])
+def test_norms_are_those_of_single_samples_for_every_legal_cut_of_a_gan(conditioning):
+    discriminator = partial(
+        ConditionalDiscriminator, width=4, depth=5, norm="group", conditioning=conditioning
+    )
+    options = {"depth": 5, "method_class": SgdGan, "discriminator": discriminator}
+    for each in [c for c in legal_cuts(5) if c[:2] == [1, 1]]:
+        module = make_private({0: each}, max_norm=1e-9, wire=Recorder(), **options)
         batch = make_batch([0], size=5)
         expected, _ = list_sample_gradients(module, 0, batch)
         run_step(module, batch)

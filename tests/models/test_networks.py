@@ -41,6 +41,36 @@ def test_every_size_depth_and_norm_gives_samples_and_logits(size, depth, channel
     assert discriminator(samples, labels).shape == (2,)
 
 
+@pytest.mark.parametrize(("size", "depth"), [(8, 4), (28, 5), (64, 6)])
+def test_nearest_upsampling_has_blocks_of_the_same_shapes(size, depth):
+    shape = SampleShape(3, size, 4)
+    one, other = (
+        ConditionalGenerator(shape, 7, width=8, depth=depth, upsampling=way)
+        for way in ("transposed", "nearest")
+    )
+    values = others = torch.randn(2, 7)
+    labels = torch.tensor([0, 3])
+    for index in range(depth):
+        read = (labels,) if index == 0 else ()
+        values, others = one[index](values, *read), other[index](others, *read)
+        assert values.shape == others.shape
+    assert not any(isinstance(m, nn.ConvTranspose2d) for m in other.modules())
+
+
+def test_a_projected_label_acts_in_the_last_block_alone():
+    shape = SampleShape(1, 8, 3)
+    network = ConditionalDiscriminator(shape, width=4, depth=4, conditioning="projection")
+    samples, labels = torch.randn(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
+    network.eval()
+    features, last = network[:3](samples).flatten(1), network[3]
+    directions = last.linear.weight + last.embedding.weight
+    expected = [
+        f @ directions[label] + last.linear.bias[0]
+        for f, label in zip(features, labels, strict=True)
+    ]
+    torch.testing.assert_close(network(samples, labels), torch.stack(expected))
+
+
 def test_blocks_run_one_by_one_equal_the_network():
     network = ConditionalGenerator(SampleShape(1, 8, 3), 5, width=4, depth=4)
     noise, labels = torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
@@ -103,6 +133,18 @@ def test_impossible_sizes_are_named(arguments, message):
     shape = SampleShape(1, arguments.pop("image_size"), 10)
     with pytest.raises(HuscfError, match=message):
         ConditionalGenerator(shape, 10, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda s: ConditionalGenerator(s, 5, upsampling="bilinear"), "transposed or nearest"),
+        (lambda s: ConditionalDiscriminator(s, conditioning="x"), "plane or projection"),
+    ],
+)
+def test_forms_that_are_not_known_are_named(make, message):
+    with pytest.raises(HuscfError, match=message):
+        make(SampleShape(1, 28, 10))
 
 
 def test_spectral_norm_bounds_the_last_layer():

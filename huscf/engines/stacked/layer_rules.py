@@ -223,7 +223,7 @@ def _reshape(stack: Stack, layers: Layers, _: list[NormStats]) -> None:
 
 
 RULES: dict[type[nn.Module], Callable[[Stack, Layers, list[NormStats]], None]] = {
-    **dict.fromkeys(_ELEMENTWISE, _change_values),
+    **dict.fromkeys((*_ELEMENTWISE, nn.Upsample), _change_values),
     **dict.fromkeys(_CONVOLUTIONS, _convolve),
     **dict.fromkeys(_NORMS, _normalize),
     nn.Embedding: _look_up,

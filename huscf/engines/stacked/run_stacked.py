@@ -108,6 +108,8 @@ def draws_random_numbers(block: nn.Module, index: int, inputs: Mapping[str, Tens
 
 def _begin(values: Tensor) -> Stack:
     count = values.shape[1]
+    if values.ndim == 2:  # a number of each sample
+        return Stack(values.flatten(), count, is_apart=True)
     return Stack(values.squeeze(1) if count == 1 else values.flatten(1, 2), count)
 
 

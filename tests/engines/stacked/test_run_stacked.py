@@ -211,7 +211,8 @@ def test_forwards_of_blocks_equal_separate_passes(make_blocks, count, shared):
     for one, other in zip(columns, separate, strict=True):
         tensors = Network(one).named_parameters()
         for (name, parameter), wanted in zip(tensors, Network(other).parameters(), strict=True):
-            torch.testing.assert_close(parameter.grad, wanted.grad, rtol=1e-3, atol=1e-4, msg=name)
+            # A bias before a norm has gradient zero but for rounding, and weights some hundreds.
+            torch.testing.assert_close(parameter.grad, wanted.grad, rtol=1e-3, atol=1e-3, msg=name)
         for buffer, wanted in zip(Network(one).buffers(), Network(other).buffers(), strict=True):
             torch.testing.assert_close(buffer, wanted)
 
