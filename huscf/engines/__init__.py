@@ -14,7 +14,8 @@ from .base import (
     StepResult,
     count_samples,
 )
-from .local import LocalEngine, name_crossing
+from .crossing import name_crossing
+from .local import LocalEngine
 from .mixing import block_topic
 from .observing import add_to_sums
 from .private import (

@@ -8,22 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import PlanError
 from ..federation import ActivationStatistics, ActivationSummary
 from ..methods import Forward, Method, find_drawn, trace_inputs
 from ..models import Carry, Network, SampleShape, run_to_draw
 from ..parties import (
     Client,
     Party,
-    Segment,
     Server,
     copy_moments,
-    find_crossings,
 )
 from ..randomness import make_generator
 from ..split import CutPlan
-from ..wire import SERVER, Kind, MemoryWire, Message, PartyId, Wire
+from ..wire import SERVER, MemoryWire, Message, Wire
+from .averages import update_averages
 from .base import Batches, Engine, Mixture, Move, Observation, OnNonFinite, ServerGradient
+from .crossing import check_plan
 from .mixing import mix_over_wire
 from .moving import move_over_wire
 from .observing import send_sums
@@ -361,85 +360,3 @@ def prepare_batch(
         return make_generator(seed, purpose, client_id, step)
 
     return method.prepare(samples, labels, streams, step)
-
-
-@torch.no_grad()
-def update_averages(method: Method, parties: Sequence[Party], step: int) -> None:
-    """Let parties' averages follow their blocks: x <- decay * x + (1 - decay) * trained."""
-    if not method.averaged:
-        return
-    decay = method.average_decay(step)
-    for network in method.averaged:
-        averages, trained = (
-            [segment for party in parties for segment in getattr(party, name).segments(network)]
-            for name in ("average", "trained")
-        )
-        own, theirs = _divide_tensors(averages), _divide_tensors(trained)
-        # PyTorch refuses empty lists: a network without batch norm has no counters.
-        if own[0]:
-            torch._foreach_lerp_(own[0], theirs[0], 1 - decay)
-        if own[1]:
-            torch._foreach_copy_(own[1], theirs[1])
-        for segment in averages:
-            if segment.spectral_norms:
-                segment.renew_norms()
-
-
-def check_plan(method: Method, plan: CutPlan, networks: Mapping[str, Network]) -> None:
-    """Refuse a plan that a method does not allow, or under which its inputs would cross.
-
-    Raises:
-        PlanError: Naming the client and the network.
-    """
-    method.check_plan(plan)
-    if "inputs" in method.kinds:
-        return
-    for client in plan.clients:
-        for network, crossing in find_crossings(client.cuts, networks).items():
-            if secret := [name for name in crossing.raw if name not in method.public]:
-                raise PlanError(
-                    f"client {client.client_id}: {network}_head {client.cuts.head(network)} leaves "
-                    f"the server blocks that read {', '.join(secret)}, which this method "
-                    "keeps at the client: let the head reach beyond them"
-                )
-
-
-def name_crossing(
-    engine: LocalEngine, network: str, kind: Kind, is_up: bool, client_id: PartyId
-) -> tuple[str, Kind]:
-    """Return the cut that a message of a client crosses, and of which kind that makes it."""
-    assert isinstance(client_id, int)
-    client = engine.client(client_id)
-    raw = set(client.crossings[network].raw) - engine.method.public
-    return name_cut(network, kind, is_up, bool(raw), bool(client.cuts.tail(network)))
-
-
-def name_cut(
-    network: str, kind: Kind, is_up: bool, is_raw: bool, has_tail: bool
-) -> tuple[str, Kind]:
-    """Return the cut that a message crosses, and of which kind that makes it.
-
-    Where no block of a client's head has changed something, what enters the network crosses;
-    where it holds no tail, what leaves it does.
-
-    Args:
-        network: Which.
-        kind: "activations" or "gradients".
-        is_up: Whether it goes to the server.
-        is_raw: Whether something crosses that the head has not changed and that is a secret.
-        has_tail: Whether the client holds a tail.
-    """
-    is_head_cut = is_up if kind == "activations" else not is_up
-    if kind == "activations" and is_up and is_raw:
-        kind = "inputs"
-    elif kind == "activations" and not is_up and not has_tail:
-        kind = "outputs"
-    return f"{network}_{'head' if is_head_cut else 'tail'}", kind
-
-
-def _divide_tensors(segments: Iterable[Segment]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the tensors of segments, floating point and others, once each, in fixed order."""
-    # Segments may share blocks; tensors are told apart by identity, not by value.
-    every = {id(tensor): tensor for segment in segments for tensor in segment.tensors()}
-    floats = [tensor for tensor in every.values() if tensor.is_floating_point()]
-    return floats, [tensor for tensor in every.values() if not tensor.is_floating_point()]

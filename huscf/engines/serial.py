@@ -24,7 +24,8 @@ from ..models import Carry
 from ..parties import Client
 from ..wire import SERVER, Kind, Message, PartyId
 from .base import Batches, StepResult
-from .local import LocalEngine, name_crossing
+from .crossing import name_crossing
+from .local import LocalEngine
 
 Gradients = dict[nn.Parameter, Tensor]
 

@@ -16,7 +16,8 @@ from ...split import ClientPlan, CutPlan
 from ...wire import SERVER, Kind, MemoryWire, Message
 from ...wire.frames import Frame, FrameError, TensorSpec
 from ..base import Batches, Mixture, Move, Observation, StepResult, block_topic
-from ..local import LocalEngine, check_plan
+from ..crossing import check_plan
+from ..local import LocalEngine
 from ..secure_mixing import SumRef, plan_sums
 from .block_frames import BlockRef, Wanted, read_refs, take_blocks
 from .drawing import answer_draw

@@ -11,7 +11,7 @@ from ...parties import find_crossings, read_block
 from ...split import ClientPlan
 from ...wire import Kind, MemoryWire
 from ...wire.frames import Frame, FrameError, TensorSpec
-from ..local import name_cut
+from ..crossing import name_cut
 
 Specs = dict[str, TensorSpec]
 

@@ -178,7 +178,7 @@ class SiteMembers:
         if kind == "sum_give":
             self._give(command, ask)
             return {}
-        survivors = [int(c) for c in command["survivors"]]
+        survivors = command["survivors"]
         found = [
             [c, _pairs(member.reveal(survivors))]
             for c, member in self._members.items()
@@ -190,7 +190,7 @@ class SiteMembers:
     def _begin(self, clients: Iterable[int]) -> dict[int, bytes]:
         from ...secure import SecureMember
 
-        self._members = {int(c): SecureMember(int(c)) for c in clients if c in self.half.clients}
+        self._members = {c: SecureMember(c) for c in clients if c in self.half.clients}
         return {c: member.public for c, member in self._members.items()}
 
     def _share(

@@ -13,8 +13,10 @@ from ...parties import Client, read_block, write_block
 from ...split import ClientCuts, ClientPlan, CutPlan
 from ...wire import SERVER, Kind, MemoryWire, Message
 from ...wire.frames import Frame
+from ..averages import update_averages
 from ..base import Batches
-from ..local import check_plan, prepare_batch, update_averages
+from ..crossing import check_plan
+from ..local import prepare_batch
 from ..mixing import block_topic
 from .block_frames import BlockRef, Wanted, fetch_blocks, send_blocks
 from .expected import Crossings
@@ -218,7 +220,7 @@ class SiteHalf:
     def give(self, command: Mapping[str, Any], ask: Ask) -> None:
         """Send the blocks that the server asks for."""
         refs = self._read_refs(command)
-        with_moments, kind = bool(command["moments"]), command["as"]
+        with_moments, kind = command["moments"], command["as"]
         send_blocks(((ref, self._carry(ref, with_moments, kind)) for ref in refs), ask)
 
     def _carry(self, ref: BlockRef, with_moments: bool, kind: Kind) -> Mapping[str, Tensor]:

@@ -15,7 +15,7 @@ from ...methods import Pass, Phase
 from ...models import MAIN, Carry, check_scalar
 from ...parties import Segment
 from ...wire import Kind
-from ..local import name_crossing
+from ..crossing import name_crossing
 from .gradient_sum import GradientSum
 from .microbatch import Microbatch
 from .norm_stats import NormStats
