@@ -68,6 +68,22 @@ def drop_unused_classes(domains: Sequence[Domain]) -> list[Domain]:
     return renumbered
 
 
+def name_untrained(domains: Sequence[Domain]) -> None:
+    """Say which classes have no training sample where all keep their numbers, as those of a site.
+
+    Other sites may have samples of these.
+    """
+    used = _find_used(domains)
+    total = max(domain.num_classes for domain in domains)
+    if len(used) < total:
+        unused = _list_unused(used, total, max((d.class_names for d in domains), key=len))
+        rank_zero_warn(
+            f"no training sample has {unused}: other sites may have some, and figures of this one "
+            "do not count it",
+            stacklevel=5,
+        )
+
+
 def _find_used(domains: Sequence[Domain]) -> np.ndarray:
     """Return, ascending, the labels that some domain's training samples have."""
     return np.unique(np.concatenate([np.unique(d.train_labels.numpy()) for d in domains]))

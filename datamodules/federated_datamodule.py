@@ -18,7 +18,7 @@ from ..user_paths import expand_path
 from .attendance import Attendance
 from .augmentation import Augmentation
 from .bad_data import BadInput, OnBadData, settle_bad_data
-from .class_numbers import drop_untrained, drop_unused_classes
+from .class_numbers import drop_untrained, drop_unused_classes, name_untrained
 from .client_batches import ClientBatches, LabelSampling, Sampling
 from .domain import ClientData, Domain
 from .log_mel import LogMel
@@ -62,6 +62,8 @@ class FederatedDataModule(LightningDataModule, ABC):
         bad_data: What was left out, by domain name.
         given_shapes: (C, H, W) of a domain's samples before all are brought to one, by its name.
         spectrogram: How samples become sound again; None for pictures.
+        keeps_class_numbers: Whether classes without training samples keep their number, as at a
+            site, where others may have some. To be set before the domains are read.
     """
 
     spectrogram: LogMel | None = None
@@ -108,6 +110,7 @@ class FederatedDataModule(LightningDataModule, ABC):
         self.steps_per_epoch = steps_per_epoch
         self.partitioner = partitioner or IidPartitioner()
         self.seed = seed
+        self.keeps_class_numbers = False
         self._batches: ClientBatches | None = None
         self._position: dict[str, Any] | None = None
         self.image_size = image_size
@@ -156,7 +159,11 @@ class FederatedDataModule(LightningDataModule, ABC):
         for name, found in bad.items():
             settle_bad_data(name, found, self.on_bad_data)
             self.bad_data.setdefault(name, []).extend(found)
-        return {domain.name: domain for domain in drop_unused_classes(trained)}
+        if self.keeps_class_numbers:
+            name_untrained(trained)
+        else:
+            trained = drop_unused_classes(trained)
+        return {domain.name: domain for domain in trained}
 
     @cached_property
     def clients(self) -> list[ClientData]:

@@ -83,6 +83,7 @@ class SiteRun:
         max_epsilon: float | None = None,
     ) -> None:
         self.max_epsilon = max_epsilon
+        data.keeps_class_numbers = True
         self.data, self.secret, self.folder, self.caller = data, secret, folder, caller
         self.device, self.trust = device or SiteDevice(), trust or Trust()
         self.num_samples, self.say = num_samples, say

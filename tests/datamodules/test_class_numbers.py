@@ -73,6 +73,18 @@ def test_enormous_labels_take_no_memory():
         assert Far().domains["x"].class_names == ("1000000000000", "2000000000000")
 
 
+@pytest.mark.parametrize("names", [(), ("benign", "malignant", "normal")])
+def test_at_a_site_classes_that_others_may_have_keep_their_numbers(names):
+    data = Own(([0, 2, 2, 0], [0, 2], names))
+    data.keeps_class_numbers = True
+    with pytest.warns(
+        UserWarning, match=r"no training sample has (label 1|class malignant): other"
+    ):
+        (domain,) = data.domains.values()
+    assert domain.train_labels.tolist() == [0, 2, 2, 0] and domain.class_names == names
+    assert data.sample_shape.num_classes == 3
+
+
 def test_a_named_class_that_nobody_has_is_not_numbered():
     data, (domain,), notes = load(([0, 2, 0, 2], [0, 2], ("cat", "dog", "mouse")))
     assert domain.class_names == data.common_class_names == ("cat", "mouse")

@@ -4,6 +4,7 @@ import copy
 import csv
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 from urllib.request import urlopen
 
@@ -15,13 +16,14 @@ import yaml
 from huscf.__main__ import main
 from huscf.check_data import read_datamodule
 from huscf.checkpoint_io import read_checkpoint
+from huscf.datamodules import DigitsDataModule
 from huscf.deploy import site_run
 from huscf.deploy.kits import add_kits
 from huscf.deploy.metrics_endpoint import MetricsEndpoint
 from huscf.deploy.server_report import read_figures
 from huscf.deploy.server_run import Stopped
 from huscf.deploy.site_run import SiteRun, seed_of
-from huscf.engines.remote import PROTOCOL
+from huscf.engines.remote import PROTOCOL, Caller
 from huscf.errors import CheckpointError, HuscfError
 from huscf.provenance import read_provenance
 from huscf.wire.frames import Frame, FrameError, pack
@@ -516,3 +518,19 @@ def test_a_site_that_does_not_fit_is_told_why(deployment, data, reason, monkeypa
     deployment.server.sessions.close("over")
     first.thread.join(10)
     deployment.network.stop()
+
+
+def test_a_site_without_a_class_trains_the_others_under_the_numbers_of_all(tmp_path):
+    class WithoutThree(DigitsDataModule):
+        def load_domains(self):
+            for domain in super().load_domains():
+                kept = domain.train_labels != 3
+                labels, samples = domain.train_labels[kept], domain.train_samples[kept]
+                yield replace(domain, train_labels=labels, train_samples=samples)
+
+    data = WithoutThree(clients_per_domain=1, on_bad_data="skip")
+    with pytest.warns(UserWarning, match="no training sample") as notes:
+        site = SiteRun(data, None, None, tmp_path, Caller(lambda frame: frame))
+    assert "no training sample has class 3: other sites may have some" in str(notes[-1].message)
+    assert site._describe()["shape"] == [1, 8, 10]
+    assert site._own[0].domain.train_labels.unique().tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]

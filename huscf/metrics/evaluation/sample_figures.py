@@ -84,7 +84,10 @@ def measure_by_judge(
     judge, count, k = reference.judge, settings.max_samples, settings.k
     synthetic = synthetic.at_most(count, seed)
     features, probabilities = judge.inspect(synthetic)
-    right = measure_label_accuracy(probabilities, synthetic.labels.to(judge.device))
+    labels = synthetic.labels.to(judge.device)
+    # A site may lack a class that others have: its judge knows nothing of it.
+    is_known = torch.isin(labels, reference.real.train.labels.to(judge.device))
+    right = measure_label_accuracy(probabilities[is_known], labels[is_known])
     # Else a rare class that is drawn as often as the others would count as a fault of its samples.
     rows = _rows_like_test(synthetic, reference, count, seed).to(judge.device)
     features, probabilities = features[rows], probabilities[rows]
