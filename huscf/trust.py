@@ -177,7 +177,7 @@ def _read_yaml(text: str) -> Any:
     """Return what the parser would make of text, or None where it is no more than text."""
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except Exception:  # PyYAML lets through what its own tags raise, such as "!!int"
         return None
 
 

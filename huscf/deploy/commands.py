@@ -17,7 +17,7 @@ from ..check_data import read_datamodule
 from ..checkpoint_io import read_checkpoint
 from ..commands import CommandParser
 from ..engines.remote import Caller
-from ..errors import HuscfError, check_count, check_number
+from ..errors import HuscfError, check_count, check_number, make_printable
 from ..resuming import check_same_config, find_last_checkpoint
 from ..run_lock import RunLock
 from ..signals import sigterm_as_interrupt
@@ -99,7 +99,7 @@ def serve(arguments: Sequence[str]) -> int:
 
 
 def join(arguments: Sequence[str]) -> int:
-    """Take part in a run with the data of this site, of which nothing leaves it."""
+    """Take part in a run with the data of this site; no sample or label of it is sent."""
     parser = _make_parser("join", join, "--config site.yaml --tls kit/hospital-a")
     parser.add_argument("--config", "-c", type=Path, action="append", default=[], help="its data")
     parser.add_argument("--tls", type=Path, required=True, help="this site's kit")
@@ -265,5 +265,5 @@ def _find_address(configs: Sequence[Path]) -> str:
 
 def _say(line: str) -> None:
     # In one piece: processes of a try share a terminal.
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {make_printable(line)}\n")
     sys.stdout.flush()

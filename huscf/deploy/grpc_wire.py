@@ -3,6 +3,7 @@
 import contextlib
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,8 @@ from .exchange import ANSWER_S, MAX_FRAME, NoAnswer, PatientExchange
 from .kits import Tls, read_name
 
 METHOD = "/huscf.Sites/Exchange"
+#: Streams that a site may have open at once.
+MAX_STREAMS = 4
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_FRAME),
@@ -45,9 +48,10 @@ class GrpcServer:
     def __init__(self, sessions: Sessions, tls: Tls, listen: str) -> None:
         self.sessions = sessions
         self._streams: dict[str, Any] = {}
+        self._num_open: Counter[str] = Counter()
         self._lock = threading.Lock()
-        # A stream that is displaced still has its thread for a while.
-        workers = 4 * len(sessions.roster) + 4
+        # A stream that is displaced still has its thread for a while. No site takes another's.
+        workers = MAX_STREAMS * len(sessions.roster) + 4
         self._server = grpc.server(ThreadPoolExecutor(workers), options=_OPTIONS)
         service, _, name = METHOD.removeprefix("/").partition("/")
         handler = grpc.stream_stream_rpc_method_handler(self._exchange)
@@ -72,8 +76,12 @@ class GrpcServer:
             self.sessions.check_known(name)
         except HuscfError as error:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        with self._lock:
+            self._num_open[name] += 1
         # A stream can end while its thread waits for something to happen.
         context.add_callback(lambda: self._end(name, context))
+        if self._num_open[name] > MAX_STREAMS:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{name} has {MAX_STREAMS} streams")
         with contextlib.suppress(grpc.RpcError):
             for data in frames:
                 is_current = is_current or self._take_over(name, context, data)
@@ -98,6 +106,7 @@ class GrpcServer:
 
     def _end(self, name: str, context: grpc.ServicerContext) -> None:
         with self._lock:
+            self._num_open[name] -= 1
             if self._streams.get(name) is not context:
                 return
             del self._streams[name]
@@ -151,7 +160,8 @@ class _Stream:
     def __init__(self, address: str, credentials: Any) -> None:
         self._channel = grpc.secure_channel(address, credentials, options=_OPTIONS)
         self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._in: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+        # A server that answers what was not asked waits, and fills no memory.
+        self._in: queue.Queue[bytes | Exception] = queue.Queue(maxsize=2)
         self._call = self._channel.stream_stream(METHOD)(iter(self._out.get, None))
         threading.Thread(target=self._receive, daemon=True).start()
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from ..callbacks import Replanning
 from ..datamodules.attendance import Attendance
 from ..engines import DifferentialPrivacy, OnNonFinite, ServerGradient
 from ..engines.private import check_private
+from ..engines.remote import MAX_PER_CLASS
 from ..errors import HuscfError, check_count, check_number, find_refusal
 from ..methods import HuscfGan, Method
 from ..one_line_parser import OneLineParser
@@ -110,6 +111,7 @@ class RunConfig:
         name: Of the run.
         shares_generator: Whether sites get a whole generator at the run's end.
         num_threads: Inside torch's operators; 0 leaves torch's choice.
+        unused: Keys of the configuration that mean nothing here, for people to read.
         values: The whole configuration as plain values.
     """
 
@@ -134,6 +136,7 @@ class RunConfig:
     name: str = "run"
     shares_generator: bool = False
     num_threads: int = 0
+    unused: tuple[str, ...] = ()
     values: dict[str, Any] = field(default_factory=dict)
 
 
@@ -199,12 +202,13 @@ def read_run_config(arguments: Sequence[str], trust: Trust | None = None) -> Run
         replanning=made.replanning,
         attendance=_read_attendance(data),
         evaluate_every_n_rounds=_read_count(sections["evaluation"], "every_n_rounds", 0),
-        num_per_class=_read_count(sections["evaluation"], "num_per_class", 500),
+        num_per_class=_read_num_per_class(sections["evaluation"]),
         writes_page=_read_flag(sections["report"], "enabled", True),
         root=Path(trainer.get("default_root_dir") or "runs"),
         name=str(sections["run"].get("name") or "run"),
         shares_generator=_read_flag(sections["run"], "share_generator", False),
         num_threads=_read_count(sections["training"], "num_threads", 0),
+        unused=tuple(_list_unused(sections)),
         values=plain,
     )
 
@@ -308,6 +312,27 @@ def _check(plain: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) 
         )
 
 
+#: By section, the keys that a run of sites reads, or whose present value changes nothing.
+_READ: dict[str, frozenset[str]] = {
+    "trainer": frozenset(
+        {"max_epochs", "max_steps", "default_root_dir", "precision", "enable_progress_bar"}
+    ),
+    "training": frozenset({"num_threads"}),
+    "run": frozenset({"name", "share_generator"}),
+    "evaluation": frozenset({"every_n_rounds", "num_per_class"}),
+    "report": frozenset({"enabled"}),
+}
+
+
+def _list_unused(sections: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the keys that are given and not read; of data it is known that sites have their own."""
+    for name, section in sections.items():
+        if name != "data":
+            for key, value in section.items():
+                if value is not None and key not in _READ.get(name, ()):
+                    yield f"{name}.{key}"
+
+
 def _read_attendance(data: Mapping[str, Any]) -> Attendance:
     """Return who takes part when, as the section `data` of one process says it."""
     parser = ArgumentParser(exit_on_error=False)
@@ -324,6 +349,15 @@ def _read_flag(section: Mapping[str, Any], key: str, default: bool) -> bool:
     if value not in ("true", "false"):
         raise HuscfError(f"{key} is {value:.40}, must be true or false")
     return value == "true"
+
+
+def _read_num_per_class(evaluation: Mapping[str, Any]) -> int:
+    count = _read_count(evaluation, "num_per_class", 500)
+    if not 1 <= count <= MAX_PER_CLASS:
+        raise HuscfError(
+            f"evaluation.num_per_class is {count}, must be from 1 to {MAX_PER_CLASS} at sites"
+        )
+    return count
 
 
 def _read_count(section: Mapping[str, Any], key: str, default: int) -> int:

@@ -12,13 +12,13 @@ from typing import Any
 from ..callbacks.run_folder import write_yaml
 from ..engines import StepResult
 from ..engines.remote import Comparison, PrivateRemoteEngine, RemoteEngine, Sessions, hand_out
-from ..errors import HuscfError
+from ..errors import HuscfError, make_printable
 from ..methods import Method, build_networks, request_plan
 from ..models import SampleShape
 from ..parties import Server
 from ..provenance import note_start
 from ..split import CutPlan, PlanRequest
-from ..wire.frames import Frame
+from ..wire.frames import Frame, FrameError
 from .halves import Folder
 from .joining import Roll, digest_weights
 from .ledger import Ledger
@@ -126,6 +126,8 @@ class ServerRun:
     # Setting up
 
     def _wait_for(self, names: list[str]) -> None:
+        if unused := self.config.unused:
+            self.say(f"not used where sites train: {', '.join(unused)}")
         self.say(f"waiting for {len(names)} sites: {', '.join(names)}")
         self.sessions.wait_for(lambda: self.roll.joined.keys() >= {*names}, None)
 
@@ -224,6 +226,7 @@ class ServerRun:
             "secure": self.config.federation.secure,
             "comparison": asdict(self._compare()),
             "privacy": self.config.privacy and asdict(self.config.privacy),
+            "replans": self.config.replanning.every_n_rounds > 0,
         }
 
     def _compare(self) -> Comparison:
@@ -355,10 +358,12 @@ class ServerRun:
     # Answering
 
     def _answer(self, name: str, frame: Frame) -> Any:
+        if not self._is_set_up.is_set():
+            raise FrameError(f"{frame.header['kind']}: the run has not begun")
         return self.engine.answer(name, frame)
 
     def _note(self, name: str, event: str) -> None:
-        self.say(f"step {self.step}: {name} {event}")
+        self.say(f"step {self.step}: {name} {make_printable(' '.join(event.split())):.300}")
 
     def _close(self, reason: str) -> None:
         self.sessions.close(reason, 10.0)

@@ -14,7 +14,6 @@ from ..engines.private.budget import RecordBudget
 from ..engines.remote import (
     SUM_COMMANDS,
     Caller,
-    Comparison,
     Dismissed,
     Dropped,
     PrivateSiteHalf,
@@ -22,25 +21,19 @@ from ..engines.remote import (
     SiteHalf,
     SiteMembers,
     fetch_drawn,
-    read_cuts,
 )
 from ..errors import CheckpointError, HuscfError
-from ..methods import build_networks
-from ..models import SampleShape
 from ..randomness import derive_seed
-from ..split import CutPlan
 from ..training import FORMAT
 from ..trust import Trust
 from ..wire import DefendedWire
-from ..wire.frames import find_zstd
 from .halves import Folder
-from .joining import digest_weights
 from .ledger import Ledger
-from .run_config import build_method, check_method
 from .site_device import SiteDevice
 from .site_generator import write_generator
-from .site_privacy import begin_budget, check_sampling, describe_spent, draw_seed, read_privacy
+from .site_privacy import begin_budget, check_sampling, describe_spent, draw_seed
 from .site_samples import SiteData, SiteSampler, evaluate_site, write_site_samples
+from .welcome import Welcome, check_promised, read_welcome
 
 #: What a half has of the clients beside their tensors.
 _BESIDE_TENSORS = ("optimizers", "cuts", "wires", "sums", "budget")
@@ -92,7 +85,8 @@ class SiteRun:
         if unknown := [c for c in wanted if c not in every]:
             raise HuscfError(f"--clients {unknown[0]}: the data have clients {list(every)}")
         self._own = [every[c] for c in wanted]
-        self.num_steps = 0
+        self.num_steps, self._has_drawn = 0, False
+        self._promised: Mapping[str, Any] | None = None
         self._said = time.monotonic()
 
     def run(self) -> str:
@@ -103,8 +97,8 @@ class SiteRun:
         """
         try:
             while True:
-                self._set_up(self.caller.join(self._describe()))
                 try:
+                    self._set_up(self.caller.join(self._describe()))
                     self._obey()
                 except Rejoin:
                     self.say("the server was started anew: joining again")
@@ -126,74 +120,52 @@ class SiteRun:
             self.say(", ".join(f"{name} {value:g}" for name, value in figures.items()))
         return figures
 
-    def _set_up(self, welcome: Mapping[str, Any]) -> None:
+    def _set_up(self, said: Mapping[str, Any]) -> None:
         """Make the own half as the server says, and go on from where the run stands."""
-        try:
-            method = build_method(welcome["method"], self.trust)
-            check_method(method)
-            shape = SampleShape(*welcome["shape"])
-            blocks = tuple((str(name), int(count)) for name, count in welcome["blocks"])
-            entries = read_cuts(welcome["cuts"], [name for name, _ in blocks])
-            plan = CutPlan(blocks, tuple(entries))
-            order = [int(client_id) for client_id, _ in welcome["cuts"]]
-            run_id, step, seed = str(welcome["run"]), int(welcome["step"]), int(welcome["seed"])
-            is_new, wire = bool(welcome["new"]), dict(welcome["wire"] or {})
-            DefendedWire(**wire)
-            self._take_compression(welcome["compression"])
-            self.is_secure = bool(welcome["secure"])
-            comparison = Comparison(**welcome["comparison"])
-            privacy = read_privacy(welcome["privacy"], self.max_epsilon)
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, HuscfError):
-                raise
-            raise HuscfError(f"the server's welcome is malformed: {error!r:.200}") from error
-        networks = build_networks(method, shape, seed)
-        if digest_weights(networks) != welcome["weights"]:
-            raise HuscfError(
-                "this machine draws other initial weights than the server: install the same "
-                "versions of torch and huscf at both"
-            )
+        own = self.data.sample_shape
+        welcome = read_welcome(said, own, len(self._own), self.trust, self.max_epsilon)
+        check_promised(self._promised or said, said)
+        self._promised, seed = said, said["seed"]
+        self.is_secure, self.caller.compression = said["secure"], welcome.compression
         self.clients = {
-            c: replace(own, client_id=c) for c, own in zip(order, self._own, strict=True)
+            c: replace(own, client_id=c) for c, own in zip(welcome.order, self._own, strict=True)
         }
+        self.noise_seed = seed_of(self.secret, min(self.clients), seed)
+        self.kept = Folder(self.folder / said["run"])
+        self._make_half(welcome, seed)
+        if changes := ", ".join(f"{name} {value}" for name, value in welcome.wire.items() if value):
+            self.say(f"what crosses is changed: {changes}")
+        self.members = SiteMembers(self.half)
+        self._run_values = {"method": said["method"], "seed": seed}
+        self._go_on(said["step"], said["new"])
+
+    def _make_half(self, welcome: Welcome, seed: int) -> None:
         sizes = {c: min(self.data.batch_size, len(own)) for c, own in self.clients.items()}
         seeds = {c: seed_of(self.secret, c, seed) for c in self.clients}
-        self.noise_seed = seed_of(self.secret, min(self.clients), seed)
-        make_wire = partial(DefendedWire, **wire)
-        if not run_id.isalnum():
-            raise HuscfError(f"the server names the run {run_id!r:.40}")
-        self.kept = Folder(self.folder / run_id)
-        given = (method, networks, plan, shape, seeds, sizes, make_wire, comparison)
-        check_sampling(self.data.sampling, privacy)
+        given = (
+            *(welcome.method, welcome.networks, welcome.plan, welcome.shape, seeds, sizes),
+            *(partial(DefendedWire, **welcome.wire), welcome.comparison),
+        )
+        check_sampling(self.data.sampling, welcome.privacy)
         self.batch_seed, self.budget = self.data.seed, None
-        if privacy is None:
+        if welcome.privacy is None:
             self.half = SiteHalf(*given)
         else:
             records = {c: len(own) for c, own in self.clients.items()}
-            self.budget = begin_budget(privacy, sizes, records, self.kept.path)
+            self.budget = begin_budget(welcome.privacy, sizes, records, self.kept.path)
             self.batch_seed = draw_seed()
             self.half = PrivateSiteHalf(*given, budget=self.budget, noise_seed=self.batch_seed)
-        if wire:
-            changes = ", ".join(f"{name} {value}" for name, value in wire.items() if value)
-            self.say(f"what crosses is changed: {changes}")
-        self.members = SiteMembers(self.half)
-        self._run_values = {"method": welcome["method"], "seed": seed}
-        self._go_on(step, is_new)
+        self.half.may_move = welcome.said["replans"]
+        if self.secret is not None:
+            for wire in self.half.wires.values():
+                wire.run_seed = draw_seed()  # the noise of another session is not met again
 
     def _say_spent(self) -> None:
         if self.budget is not None:
             self.say(describe_spent(self.budget))
 
-    def _take_compression(self, compression: object) -> None:
-        if compression not in (None, "zstd"):
-            raise HuscfError(f"the server compresses by {compression!r:.40}, unknown here")
-        if compression is not None:
-            find_zstd()
-        self.caller.compression = compression
-
     def _go_on(self, step: int, is_new: bool) -> None:
         """Take over the newest half that is not after the server's; a new site has none."""
-        self.kept.forget_after(step)
         own = self.kept.newest_until(step)
         if own is None and step and not is_new:
             raise CheckpointError(
@@ -207,6 +179,7 @@ class SiteRun:
             state = _pick(saved["huscf"]["site"], _BESIDE_TENSORS)
             Ledger(self.kept.path).check_kept(state.get("budget", {}))
             self.half.set_state({"state_dict": saved["state_dict"], **state}, self.caller.ask)
+        self.kept.forget_after(step)
         clients = " ".join(map(str, self.clients))
         where = "its beginning" if own is None else f"its half of step {own}"
         self.say(f"joined: clients {clients}; the run stands at step {step}, here {where}")
@@ -230,6 +203,8 @@ class SiteRun:
 
     def _do(self, command: Mapping[str, Any]) -> dict[str, Any]:
         ask = self.caller.ask
+        if command["kind"] not in ("give", "move"):
+            self.half.check_gone()
         tasks: dict[str, Callable[[Mapping[str, Any]], dict[str, Any] | None]] = {
             "step": self._run_step,
             "close": lambda command: self.half.close(command, ask),
@@ -261,6 +236,8 @@ class SiteRun:
                 raise HuscfError("the server asks for blocks in the clear, and the run is secure")
             self.half.give(command, self.caller.ask)
             return {}
+        if not self.is_secure:
+            raise HuscfError("the server asks for secure sums, and the run was said to have none")
         try:
             return self.members.answer(command, self.caller.ask)
         except HuscfError as error:  # as where too few members are left: no reason to leave
@@ -275,9 +252,12 @@ class SiteRun:
 
     def _draw(self, command: Mapping[str, Any]) -> None:
         """Draw the samples that this site wants of the run."""
-        if not self.num_samples:
+        if not self.num_samples or self._has_drawn:
             return
+        self._has_drawn = True
         sampler, own, clusters = self._make_sampler(), self._own_data(), _read_clusters(command)
+        if missing := self.clients.keys() - clusters.keys():
+            raise HuscfError(f"the server names no cluster of client {min(missing)}")
         try:
             folder = write_site_samples(sampler, own, self.num_samples, clusters, self.kept.path)
         except (HuscfError, OSError) as error:
@@ -300,6 +280,8 @@ class SiteRun:
     def _run_step(self, command: Mapping[str, Any]) -> None:
         step = command["step"]
         own = [self.clients[c] for c in command["clients"] if c in self.clients]
+        if not own:
+            raise HuscfError(f"the server asks for step {step} without clients of this site")
         batches = ClientBatches(
             own,
             self.data.batch_size,

@@ -10,7 +10,7 @@ from huscf.__main__ import main
 from huscf.callbacks import Evaluation, SampleGrid
 from huscf.check_data import read_datamodule
 from huscf.checkpoint_io import read_checkpoint
-from huscf.deploy import site_run
+from huscf.deploy import site_run, welcome
 from huscf.deploy.grpc_wire import GrpcExchange, GrpcServer
 from huscf.deploy.kits import Tls, write_kits
 from huscf.deploy.run_config import read_run_config
@@ -118,8 +118,8 @@ class Deployment:
         self.lines, self.errors, self.lock = [], [], threading.Lock()
         self.method = read_run_config(["--config", str(self.config)]).method
         # The parser's settings and torch's stream are those of a process, which here is one.
-        monkeypatch.setattr(site_run, "build_method", lambda values, trust: self.method)
-        monkeypatch.setattr(site_run, "build_networks", self.build_networks)
+        monkeypatch.setattr(welcome, "build_method", lambda values, trust: self.method)
+        monkeypatch.setattr(welcome, "build_networks", self.build_networks)
         monkeypatch.setattr(site_run, "evaluate_site", self.evaluate_site)
 
     def build_networks(self, *args):

@@ -13,7 +13,7 @@ import yaml
 
 from huscf.__main__ import main
 from huscf.checkpoint_io import read_checkpoint
-from huscf.deploy import commands, site_run
+from huscf.deploy import commands, welcome
 from huscf.deploy.local import NUM_SAMPLES
 from tests.deploy.cases import write_config
 
@@ -115,8 +115,8 @@ def test_a_try_on_this_machine_trains_and_says_where_everything_is(tmp_path, mon
     lock = threading.Lock()
     for owner, name in (
         (commands, "read_datamodule"),
-        (site_run, "build_method"),
-        (site_run, "build_networks"),
+        (welcome, "build_method"),
+        (welcome, "build_networks"),
     ):
         monkeypatch.setattr(owner, name, one_by_one(lock, getattr(owner, name)))
     monkeypatch.setattr("huscf.deploy.local.subprocess.Popen", Thread)

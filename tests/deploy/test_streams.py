@@ -1,6 +1,7 @@
 """A site's new stream may begin just as its old one ends, in another thread."""
 
 import threading
+from collections import Counter
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -22,6 +23,7 @@ def make_sessions(connect, disconnect):
 def test_the_end_of_the_stream_before_does_not_end_the_presence_of_the_new_one(monkeypatch):
     monkeypatch.setattr(grpc_wire, "_name_peer", lambda context: "site")
     server = GrpcServer.__new__(GrpcServer)
+    server._num_open = Counter()
     old, new, events, threads = MagicMock(), MagicMock(), [], []
 
     def connect(name):
@@ -41,6 +43,7 @@ def test_the_end_of_the_stream_before_does_not_end_the_presence_of_the_new_one(m
 def test_a_stream_that_ends_first_leaves_the_new_one_there(monkeypatch):
     monkeypatch.setattr(grpc_wire, "_name_peer", lambda context: "site")
     server = GrpcServer.__new__(GrpcServer)
+    server._num_open = Counter()
     old, new, events, threads = MagicMock(), MagicMock(), [], []
 
     def disconnect(name):

@@ -29,6 +29,7 @@ from huscf.engines.remote.step import RemoteStep
 from huscf.errors import HuscfError, NonFiniteError
 from huscf.methods import build_networks
 from huscf.models import ConditionalDiscriminator
+from huscf.parties import read_block
 from huscf.split import ClientCuts, ClientPlan, CutPlan
 from huscf.wire import DefendedWire, MemoryWire, TensorSpec
 from huscf.wire.defended_wire import DEFENDED
@@ -605,13 +606,12 @@ def test_a_command_that_a_new_process_leaves_unanswered_is_not_waited_for():
 WRONG_COMMANDS = [
     ({"kind": "dance"}, "answered 'ready' by 'dance'"),
     ({"kind": "save"}, "'step' is missing"),
-    ({"kind": "save", "step": "1"}, "step is no int"),
+    ({"kind": "save", "step": "1"}, "step is no natural number"),
     ({"kind": "give", "blocks": [[0, "trained"]], "moments": False, "as": "blocks"}, "no list of"),
     *(
         ({"kind": "give", "blocks": [block], "moments": False, "as": "blocks"}, "does not hold")
         for block in (
             [0, "trained", "generator", 99],
-            [0, "trained", "generator", -1],
             [0, "trained", "other", 0],
             [0, "average", "discriminator", 0],
             [0, "segments", "generator", 0],
@@ -619,8 +619,12 @@ WRONG_COMMANDS = [
         )
     ),
     ({"kind": "take", "blocks": [[9, "trained", "generator", 0]], "forget": []}, "does not hold"),
-    ({"kind": "move", "cuts": [[0, "1111"]]}, r"no list of \[int, list of int\]"),
-    ({"kind": "sum_shares", "groups": [[[0, "key"]]]}, r"no list of list of \[int, bytes\]"),
+    ({"kind": "give", "blocks": [], "moments": True, "as": "statistics"}, "blocks or moved_blocks"),
+    ({"kind": "close", "round": -1}, "round is no natural number"),
+    ({"kind": "evaluate", "num_per_class": 10**9, "full": True}, "from 1 to 100000"),
+    ({"kind": "move", "cuts": [[0, "1111"]]}, "natural number, list of natural number"),
+    ({"kind": "sum_shares", "groups": [[[0, "key"]]]}, "no list of list of"),
+    ({"kind": "sum_shares", "groups": [[[-1, b"key"]]]}, "no list of list of"),
 ]
 
 
@@ -639,6 +643,61 @@ def test_a_site_leaves_a_server_whose_commands_do_not_fit_by_a_line(command, rea
         assert server.sessions.call({"a": command}, 0.5) == {}
         site.thread.join(20)
         assert raised == [reason]
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (["blocks", "blocks"], "a block twice between two steps"),
+        (["moved_blocks", "stay"], "does not move it"),
+        (["moved_blocks"], "the run keeps its cuts"),
+    ],
+)
+def test_blocks_leave_a_site_once_and_as_they_are_only_to_move(asked, reason):
+    server = Server(gan(1), {"a": (0,)})
+    half = server.sites["a"].half
+    half.may_move = len(asked) > 1
+    place = {"blocks": [[0, "trained", "generator", 0]], "moments": False}
+    with pytest.raises(HuscfError, match=reason):
+        for kind in asked:
+            if kind == "stay":
+                half.check_gone()
+            half.give({**place, "as": kind}, lambda *_: None)
+
+
+def test_a_step_is_run_once_in_a_session_and_rounds_go_on():
+    half = Server(gan(1), {"a": (0,)}).sites["a"].half
+    half._last_step = 4
+    command = {"step": 4, "round": 0, "clients": [0], "observe": [], "in_turn": False}
+    with pytest.raises(HuscfError, match="asks for step 4, and step 4 was run"):
+        half.run_step(command, {}, None)
+
+
+def test_blocks_that_are_not_finite_or_have_half_their_moments_are_refused(lying):
+    server, liar = lying
+    ref = BlockRef(1, "trained", "generator", 0)
+    server.engine._wanted = {ref: True}
+    state = read_block(server.networks["generator"][0])
+
+    def send(**more):
+        tensors = {f"0.{name}": tensor for name, tensor in {**state, **more}.items()}
+        return liar.send("block", tensors, refs=[list(ref)])
+
+    weight = state["embedding.weight"]
+    half = {"moment.exp_avg.embedding.weight": weight}
+    assert "moments of embedding.weight are not whole" in send(**half)["reason"]
+    bad = {"embedding.weight": weight * math.nan}
+    assert "block 0 of client 1 is NaN or Inf" in send(**bad)["reason"]
+    server.engine._diverged = frozenset({1})
+    assert send(**bad)["kind"] == "ok"
+    server.engine._wanted = {}
+
+
+def test_a_site_says_of_its_own_clients_alone_that_they_have_diverged():
+    with Server(gan(2), {"a": (0,), "b": (1,)}) as server:
+        server.engine.run_step([0, 1], 0)
+        server.sites["b"].half.close = lambda command, ask: {"diverged": [0, 1]}
+        assert server.engine.observe().diverged == {1}
 
 
 class Liar:
@@ -703,20 +762,30 @@ def test_frames_that_do_not_fit_are_refused_and_counted_and_the_run_goes_on(lyin
         ("forward", right, {**place, "runs": [[1, "fakes"], [1, "fakes"]]}, "or one twice"),
         ("forward", right, {**place, "runs": []}, "no run is named"),
         ("forward", right, {**place, "phase": 1}, "phase 1 is not running"),
-        ("forward", right, {**place, "runs": [["1", "fakes"]]}, "list of [int, str]"),
+        ("forward", right, {**place, "runs": [["1", "fakes"]]}, "list of [natural number, str]"),
         ("forward", right, {**place, "runs": "1"}, "runs is no list of"),
         ("forward", right, {**place, "more": 1}, "'more' is missing or not known"),
         ("backward", {}, {**place, "runs": [[1, "real"]]}, "has not run"),
         ("fetch", {}, {"refs": [[0, "trained", "generator", 0]]}, "client 0 is not a client of b"),
-        ("fetch", {}, {"refs": [[1, "trained", "x"]]}, "refs is no list of [int, str, str, int]"),
+        ("fetch", {}, {"refs": [[1, "trained", "x"]]}, "refs is no list of [natural number, str"),
         ("fetch", {}, {"refs": []}, "no block is named"),
         ("block", {}, {"refs": [[1, "trained", "x", 0]] * 2}, "or one twice"),
         ("finish", {}, {"step": 0, "phase": 0, "losses": [[0, 0.0]], "failed": []}, "not a client"),
         ("finish", {}, {"step": 0, "phase": 2, "losses": [], "failed": []}, "has not begun"),
-        ("finish", {}, {"step": 0, "phase": 0, "losses": [[1, "0"]], "failed": []}, "[int, float]"),
+        (
+            "finish",
+            {},
+            {"step": 0, "phase": 0, "losses": [[1, "0"]], "failed": []},
+            "[natural number, float]",
+        ),
         ("finish", {}, {"step": 0, "phase": 0, "losses": [[1, math.nan]], "failed": []}, "NaN"),
-        ("records", {}, {"step": 0, "counts": [[1, 6.0]]}, "counts is no list of [int, int]"),
-        ("records", {}, {"step": 0, "counts": [7]}, "counts is no list of [int, int]"),
+        (
+            "records",
+            {},
+            {"step": 0, "counts": [[1, 6.0]]},
+            "counts is no list of [natural number, int]",
+        ),
+        ("records", {}, {"step": 0, "counts": [7]}, "counts is no list of [natural number, int]"),
         ("anything", {}, {}, "no request is of kind"),
     ]
     for number, (kind, tensors, fields, reason) in enumerate(refused, 1):
@@ -753,8 +822,9 @@ def test_a_site_that_is_late_at_a_round_s_end_takes_part_in_what_follows(kind):
         server.wait(server.roster)
         assert seen == [kind]
         server.engine.timeout_s = 20.0
-        server.engine.mix(mixture)
         assert server.engine.run_step([0, 1], 1).dropped == ()
+        server.engine.mix(mixture)
+        assert server.engine.run_step([0, 1], 2).dropped == ()
         assert server.sessions.refused["b"] == 0
 
 

@@ -7,11 +7,19 @@ from torch import Tensor
 
 from ...errors import HuscfError
 from ...models import Network
+from ...parties import split_moments
 from ...wire import Kind, MemoryWire
 from ...wire.frames import Frame, FrameError, TensorSpec
 from .expected import describe_block
 from .parts import join_parts, open_parts, split_parts
 from .protocol import Ask, Dropped
+
+#: What optimisers keep of a parameter: Adam's, with and without AMSGrad, SGD's, RMSprop's.
+_ADAM = frozenset({"step", "exp_avg", "exp_avg_sq"})
+_WHOLE_STATES = (
+    *(_ADAM, _ADAM | {"max_exp_avg_sq"}, {"momentum_buffer"}),
+    *({"step", "square_avg"}, {"step", "square_avg", "momentum_buffer"}),
+)
 
 
 class BlockRef(NamedTuple):
@@ -91,6 +99,7 @@ def take_blocks(frame: Frame, blocks: Sequence[Wanted], kind: Kind) -> list[dict
         for name in describe_block(block.network, block.ref.block, False):
             if name not in state:
                 raise FrameError(f"block: tensor {name} is missing")
+        _check_moments(state)
     return states
 
 
@@ -113,6 +122,18 @@ def fetch_block(wanted: Wanted, ask: Ask) -> dict[str, Tensor]:
 def _open(frame: Frame, blocks: Sequence[Wanted], kind: Kind) -> list[dict[str, Tensor]]:
     expected = [(kind, block.specs) for block in blocks]
     return open_parts(frame, [block.wire for block in blocks], expected, optional=True)
+
+
+def _check_moments(state: Mapping[str, Tensor]) -> None:
+    """Refuse a part of an optimiser's state of a parameter, with which none could go on."""
+    _, moments = split_moments(state)
+    found: dict[str, set[str]] = {}
+    for name in moments:
+        _, key, owner = name.split(".", 2)
+        found.setdefault(owner, set()).add(key)
+    for owner, keys in found.items():
+        if keys not in _WHOLE_STATES:
+            raise FrameError(f"block: the moments of {owner} are not whole: {', '.join(keys)}")
 
 
 def _count_bytes(tensors: Mapping[str, Tensor]) -> int:

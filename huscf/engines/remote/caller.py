@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import HuscfError
 from ...wire.frames import Compression, Frame, FrameError, pack
-from .protocol import PROTOCOL, Dismissed, Dropped, check_answer
+from .protocol import DROPPABLE, PROTOCOL, Dismissed, Dropped, check_answer
 
 #: Carries a frame to the server and returns its answer; sends it again where a stream breaks.
 Exchange = Callable[[bytes], bytes]
@@ -46,9 +46,11 @@ class Caller:
         self._begin()
         while True:
             header = self._send("join", {"protocol": PROTOCOL, **description}, {}).header
-            if header["kind"] == "welcome":
+            if (kind := header.get("kind")) == "welcome":
                 self._seq = 0
-                return header
+                return {name: header[name] for name in header.keys() - {"kind", "seq"}}
+            if kind != "wait":
+                raise FrameError(f"the server answered 'join' by {kind!r:.40}")
 
     def probe(self, up: int, down: int) -> float:
         """Send and get so many bytes; return the seconds that this took."""
@@ -94,7 +96,7 @@ class Caller:
         answer = header.get("kind")
         if answer == "displaced":
             raise HuscfError("another process has joined under this site's name; this one ends")
-        if answer == "rejoin":
+        if answer == "rejoin" and kind != "join":
             raise Rejoin
         if answer == "bye":
             raise Dismissed(_read_reason(header))
@@ -102,7 +104,7 @@ class Caller:
             raise FrameError(
                 f"the server answered frame {header.get('seq')!r:.20}, not {self._seq}"
             )
-        if answer == "dropped":
+        if answer == "dropped" and kind in DROPPABLE:
             raise Dropped
         check_answer(kind, header)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import HuscfError
 from ...federation import ActivationStatistics, ReferenceObserver
-from ...parties import Client
+from ...parties import Client, is_finite, split_moments
 from ...split import ClientPlan, CutPlan
 from ...wire import SERVER, Kind, MemoryWire, Message
 from ...wire.frames import Frame, FrameError, TensorSpec
@@ -221,7 +221,13 @@ class RemoteEngine(LocalEngine):
             answers = self.sessions.call(commands, self.timeout_s)
         finally:
             self.is_closing = False
-        said = {c for answer in answers.values() for c in _read_ids(answer.get("diverged"))}
+        roster = self.sessions.roster
+        said = {
+            client_id
+            for name, answer in answers.items()
+            for client_id in _read_ids(answer.get("diverged"))
+            if client_id in roster[name]
+        }
         self._diverged = frozenset(said & set(self.plan.client_ids))
         return super().observe()
 
@@ -406,11 +412,16 @@ class RemoteEngine(LocalEngine):
             self.given_words[ref] = masked.numpy().view(np.uint64)
 
     def _take_blocks(self, frame: Frame, refs: Sequence[BlockRef]) -> None:
-        if strange := [ref for ref in refs if ref not in self._wanted]:
+        asked = self._wanted  # another thread may ask for nothing more at any time
+        if strange := [ref for ref in refs if ref not in asked]:
             ref = strange[0]
             raise FrameError(f"block: block {ref.block} of client {ref.client_id} is not wanted")
-        wanted = [Wanted(r, self.networks[r.network], self._wanted[r], self.wire) for r in refs]
+        wanted = [Wanted(r, self.networks[r.network], asked[r], self.wire) for r in refs]
         states = take_blocks(frame, wanted, self._wanted_as)
+        for ref, state in zip(refs, states, strict=True):
+            own, _ = split_moments(state)
+            if ref.client_id not in self._diverged and not all(map(is_finite, own.values())):
+                raise FrameError(f"block {ref.block} of client {ref.client_id} is NaN or Inf")
         for ref, state in zip(refs, states, strict=True):
             topic = block_topic(ref.network, ref.holding)
             self.wire.note(Message(ref.client_id, SERVER, self._wanted_as, topic, state))

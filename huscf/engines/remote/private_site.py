@@ -13,9 +13,8 @@ from ...randomness import make_generator, make_wide_rng
 from ...split import ClientPlan
 from ...wire import SERVER, Message
 from ...wire.frames import FrameError, TensorSpec
-from ..base import Batches
 from ..private.budget import RecordBudget
-from ..private.checks import reads_records
+from ..private.checks import check_private, check_samplewise, reads_records
 from ..private.client import PrivateClient
 from ..private.clipping import Reading, add_noise, clip_client
 from .expected import open_frame
@@ -34,8 +33,11 @@ class PrivateSiteHalf(SiteHalf):
     """
 
     def __init__(self, *args: Any, budget: RecordBudget, noise_seed: int, **kwargs: Any) -> None:
-        self.budget, self.noise_seed, self._last_step = budget, noise_seed, -1
+        self.budget, self.noise_seed = budget, noise_seed
         super().__init__(*args, **kwargs)
+        # Whatever the server has checked: epsilon says nothing where a batch's records are mixed.
+        phase = check_private(self.method, budget.options, "stop")
+        check_samplewise(self.method, self.networks, self.shape, phase)
         if self.comparison.shown != "nothing":
             raise HuscfError(
                 f"the server compares clients {self.comparison.explain()}, which tells of records, "
@@ -57,24 +59,18 @@ class PrivateSiteHalf(SiteHalf):
         assert isinstance(client, PrivateClient)
         return client
 
-    def run_step(self, command: Mapping[str, Any], batches: Batches, ask: Ask) -> dict[str, float]:
-        """Count a step, whatever becomes of it, and run it.
+    def begin_step(self, client_ids: Sequence[int]) -> None:
+        """Count a step, whatever becomes of it.
 
         Raises:
-            HuscfError: Where it would exceed this site's budget, or would have the batch and the
-                noise of an earlier one; nothing of it has left then.
+            HuscfError: Where it would exceed this site's budget; nothing of it has left then.
         """
-        if command["step"] <= self._last_step:
-            raise HuscfError(f"the server asks for step {command['step']} twice, with equal noise")
-        self._last_step = command["step"]
-        active = [c for c in command["clients"] if c in self.clients]
-        if not self.budget.allows(active):
+        if not self.budget.allows(client_ids):
             raise HuscfError(
                 f"privacy: epsilon is {self.budget.epsilon():.4g}, and another step would exceed "
                 f"this site's {self.budget.options.max_epsilon:g}: it takes part no longer"
             )
-        self.budget.count(active)
-        return super().run_step(command, batches, ask)
+        self.budget.count(client_ids)
 
     def fill_batch(
         self, client_id: int, batch: tuple[Tensor, Tensor], step: int

@@ -41,7 +41,7 @@ from typing import Any
 from torch import Tensor
 
 from ...wire.frames import Frame, FrameError
-from .fields import Fields, check_fields
+from .fields import Fields, between, check_fields, different, fraction, natural_number, one_of
 
 #: Asks the server: kind, fields, tensors -> its answer.
 Ask = Callable[[str, Mapping[str, Any], Mapping[str, Tensor]], Frame]
@@ -49,15 +49,22 @@ Ask = Callable[[str, Mapping[str, Any], Mapping[str, Tensor]], Frame]
 Reply = tuple[dict[str, Any], Mapping[str, Tensor]]
 
 #: Version of the frames; both ends have the same.
-PROTOCOL = 5
+PROTOCOL = 6
 #: The largest content of a probe, in bytes.
 MAX_PROBE = 4 << 20
+#: A site draws at most so many samples of a class to measure them.
+MAX_PER_CLASS = 100_000
 
+#: A client's number. Two of a list are not the same where a repeat would count twice.
+_CLIENT = natural_number
+_CLIENTS = different(natural_number)
 #: A block: client, holding, network and index.
-_REF = (int, str, str, int)
-_CLUSTERS = [(int, int)]
+_REF = (natural_number, str, str, natural_number)
+_CLUSTERS = [(natural_number, natural_number)]
 #: Public keys, shares or whatever else members of secure sums send one another, by client.
-_SEALED = [(int, bytes)]
+_SEALED = [(natural_number, bytes)]
+#: Of a run, a round, a phase, an epoch: where a frame belongs.
+_PLACE = natural_number
 
 #: Of every request: the fields of its header, beside kind, seq and session.
 REQUESTS: dict[str, Fields] = {
@@ -66,54 +73,77 @@ REQUESTS: dict[str, Fields] = {
         **{"protocol": int, "version": str, "clients": list, "shape": list},
         "device": {dict, None},
     },
-    "ready": {"answers": int, "answer": {dict, None}},
-    "observe": {"client": int, "step": int},
-    "statistics": {"client": int, "samples": int},
-    "forward": {"step": int, "phase": int, "runs": [(int, str)]},
-    "backward": {"step": int, "phase": int, "runs": [(int, str)]},
-    "records": {"step": int, "counts": [(int, int)]},
-    "norms": {"client": int, "step": int, "phase": int},
-    "draw": {"client": int, "network": str, "count": int},
-    "finish": {"step": int, "phase": int, "losses": [(int, float)], "failed": [(int, str)]},
+    "ready": {"answers": natural_number, "answer": {dict, None}},
+    "observe": {"client": _CLIENT, "step": _PLACE},
+    "statistics": {"client": _CLIENT, "samples": natural_number},
+    "forward": {"step": _PLACE, "phase": _PLACE, "runs": [(_CLIENT, str)]},
+    "backward": {"step": _PLACE, "phase": _PLACE, "runs": [(_CLIENT, str)]},
+    "records": {"step": _PLACE, "counts": [(_CLIENT, int)]},
+    "norms": {"client": _CLIENT, "step": _PLACE, "phase": _PLACE},
+    "draw": {"client": _CLIENT, "network": str, "count": natural_number},
+    "finish": {
+        "step": _PLACE,
+        "phase": _PLACE,
+        "losses": [(_CLIENT, float)],
+        "failed": [(_CLIENT, str)],
+    },
     "block": {"refs": [_REF]},
     "fetch": {"refs": [_REF]},
     "bye": {},
 }
 #: Of every command: the fields of its header, beside kind, seq and number.
 COMMANDS: dict[str, Fields] = {
-    "step": {"step": int, "round": int, "clients": [int], "observe": [int], "in_turn": bool},
-    "close": {"round": int},
-    "give": {"blocks": [_REF], "moments": bool, "as": str},
-    "take": {"blocks": [_REF], "forget": [int]},
+    "step": {
+        **{"step": _PLACE, "round": _PLACE, "clients": _CLIENTS, "observe": _CLIENTS},
+        "in_turn": bool,
+    },
+    "close": {"round": _PLACE},
+    "give": {
+        "blocks": different(_REF),
+        "moments": bool,
+        "as": one_of("blocks", "moved_blocks"),
+    },
+    "take": {"blocks": different(_REF), "forget": _CLIENTS},
     "measure": {},
-    "move": {"cuts": [(int, [int])]},
-    "save": {"step": int},
-    "sum_keys": {"clients": [int]},
+    "move": {"cuts": [(_CLIENT, [natural_number])]},
+    "save": {"step": _PLACE},
+    "sum_keys": {"clients": _CLIENTS},
     "sum_shares": {"groups": [_SEALED]},
     "sum_give": {
-        "sealed": [(int, _SEALED)],
-        "weights": [(int, float)],
-        "parts": [(str, str, int, [int])],
+        "sealed": [(_CLIENT, _SEALED)],
+        "weights": [(_CLIENT, fraction)],
+        "parts": [(str, str, natural_number, _CLIENTS)],
     },
-    "sum_reveal": {"survivors": [int]},
-    "evaluate": {"num_per_class": int, "full": bool},
+    "sum_reveal": {"survivors": _CLIENTS},
+    "evaluate": {"num_per_class": between(1, MAX_PER_CLASS), "full": bool},
     "sample": {"clusters": _CLUSTERS},
-    "keep": {"clusters": _CLUSTERS, "rounds": int, "step": int},
+    "keep": {"clusters": _CLUSTERS, "rounds": _PLACE, "step": _PLACE},
 }
-_DROPPING: dict[str, Fields] = {"ok": {"dropped": [int]}}
-#: What a request may be answered by: kinds, and the fields beside kind and seq. A join's welcome is
-#: read by whoever joins.
+#: Of a welcome, beside kind and seq.
+WELCOME: Fields = {
+    **{"run": str, "method": dict, "seed": natural_number, "weights": str},
+    "shape": (natural_number, natural_number, natural_number),
+    "blocks": [(str, natural_number)],
+    "cuts": [(_CLIENT, [natural_number])],
+    **{"compression": {str, None}, "wire": {dict, None}, "step": _PLACE, "new": bool},
+    **{"secure": bool, "comparison": dict, "privacy": {dict, None}, "replans": bool},
+}
+_DROPPING: dict[str, Fields] = {"ok": {"dropped": _CLIENTS}}
+#: What a request may be answered by: kinds, and the fields beside kind and seq; a join by a welcome
+#: or `wait`.
 ANSWERS: dict[str, dict[str, Fields]] = {
     **{kind: {"ok": {}} for kind in REQUESTS.keys() - {"join"}},
     "forward": _DROPPING,
     "backward": _DROPPING,
-    "finish": {"wait": {}, "commit": {"clients": [int], "loss": float}},
+    "finish": {"wait": {}, "commit": {"clients": _CLIENTS, "loss": float}},
     "ready": {
         "wait": {},
-        **{kind: {"number": int, **fields} for kind, fields in COMMANDS.items()},
+        **{kind: {"number": natural_number, **fields} for kind, fields in COMMANDS.items()},
     },
 }
 _COMMON: Fields = {"kind": str, "seq": int}
+#: Requests that a site which is late may be dropped for.
+DROPPABLE = REQUESTS.keys() - {"probe", "join", "ready", "bye"}
 
 
 class Dropped(Exception):

@@ -16,6 +16,8 @@ from .step import DroppedError
 
 #: A request waits at most so long for something to happen before it is answered by `wait`.
 POLL_S = 15.0
+#: So many refused frames of a site are told one by one.
+MAX_NOTED = 20
 
 
 @dataclass
@@ -243,7 +245,9 @@ class Sessions:
 
     def _refuse(self, name: str, error: FrameError, seq: int = -1) -> bytes:
         self.refused[name] += 1
-        self._on_event(name, f"refused: {error}")
+        count = self.refused[name]
+        if count <= MAX_NOTED or count & (count - 1) == 0:  # all at first, then ever fewer
+            self._on_event(name, f"refused: {error}")
         return pack({"kind": "refused", "seq": seq, "reason": str(error)[:300]})
 
     def _join(self, name: str, frame: Frame) -> bytes:

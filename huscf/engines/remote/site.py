@@ -39,6 +39,9 @@ class SiteHalf:
         make_wire: Makes what changes a client's messages on their way; its noise is drawn from
             the client's seed.
         comparison: What the server may be shown, so that clients can be compared.
+
+    Attributes:
+        may_move: Whether blocks may be given away for good, for other cuts.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class SiteHalf:
         self.wires = {client_id: make_wire() for client_id in plan.client_ids}
         for client_id, wire in self.wires.items():
             wire.kinds, wire.run_seed = method.kinds, self.seeds[client_id]
+        self._last_step, self._given, self._leaving = -1, set[BlockRef](), set[BlockRef]()
+        self.may_move = True
         self._begin(plan)
 
     def _begin(self, plan: CutPlan) -> None:
@@ -80,6 +85,9 @@ class SiteHalf:
     def make_client(self, entry: ClientPlan, averaged: tuple[str, ...]) -> Client:
         """Return a client."""
         return Client(entry, self.networks, averaged)
+
+    def begin_step(self, client_ids: Sequence[int]) -> None:
+        """Do what there is to do before a step of some clients, or refuse it."""
 
     def fill_batch(
         self, client_id: int, batch: tuple[Tensor, Tensor], step: int
@@ -128,15 +136,21 @@ class SiteHalf:
             this site's; fewer where the site was dropped.
 
         Raises:
-            HuscfError: Where the server asks for more than it was to be shown.
+            HuscfError: Where the server asks for more than it was to be shown, or for a step anew,
+                which would show one batch under different noise.
         """
         step = command["step"]
+        if step <= self._last_step:
+            raise HuscfError(f"the server asks for step {step}, and step {self._last_step} was run")
+        self._last_step = step
+        self._given.clear()
         if command["observe"] and self.comparison.shown != "reference":
             raise HuscfError(
                 "the server asks for activations to compare clients by, and was to compare them "
                 f"{self.comparison.explain()}"
             )
         active = [c for c in command["clients"] if c in self.clients]
+        self.begin_step(active)
         losses: dict[str, float] = {}
         try:
             for client_id in active:
@@ -218,9 +232,22 @@ class SiteHalf:
         return {"diverged": [c for c, own in self.clients.items() if not own.is_finite()]}
 
     def give(self, command: Mapping[str, Any], ask: Ask) -> None:
-        """Send the blocks that the server asks for."""
+        """Send the blocks that the server asks for.
+
+        Raises:
+            HuscfError: Where it asks for one again before the next step, which would show it under
+                different noise, or for blocks to move in a run that moves none.
+        """
         refs = self._read_refs(command)
         with_moments, kind = command["moments"], command["as"]
+        if kind == "moved_blocks":
+            if not self.may_move:
+                raise HuscfError("the server asks for blocks to move, and the run keeps its cuts")
+            self._leaving.update(refs)
+        elif self._given & {*refs}:
+            raise HuscfError("the server asks for a block twice between two steps")
+        else:
+            self._given.update(refs)
         send_blocks(((ref, self._carry(ref, with_moments, kind)) for ref in refs), ask)
 
     def _carry(self, ref: BlockRef, with_moments: bool, kind: Kind) -> Mapping[str, Tensor]:
@@ -243,9 +270,12 @@ class SiteHalf:
             for ref in self._read_refs(command)
         ]
         for ref, state in fetch_blocks(wanted, "blocks", ask):
-            optimizer = self.clients[ref.client_id].optimizers.get(ref.network)
-            own = optimizer if ref.holding == "trained" else None
-            write_block(self.find_block(ref), state, own)
+            block, optimizer = self.find_block(ref), None
+            if ref.holding == "trained":
+                optimizer = self.clients[ref.client_id].optimizers.get(ref.network)
+            if optimizer is not None and not any(p in optimizer.state for p in block.parameters()):
+                optimizer = None  # averages of moments have no count of steps to begin with
+            write_block(block, state, optimizer)
         for client_id in self.clients.keys() & set(command["forget"]):
             self.clients[client_id].forget_moments()
 
@@ -288,6 +318,22 @@ class SiteHalf:
         check_plan(self.method, plan, self.networks)
         move_at_site(self, entries, ask)
         self._take_plan(plan)
+        self.check_gone()
+
+    def check_gone(self) -> None:
+        """Refuse that a block was given away, as it is, and is kept here all the same.
+
+        Raises:
+            HuscfError: Naming the client.
+        """
+        leaving, self._leaving = self._leaving, set()
+        for ref in leaving:
+            held = getattr(self.clients[ref.client_id], ref.holding)
+            if ref.block in held.blocks(ref.network):
+                raise HuscfError(
+                    f"the server took block {ref.block} of the {ref.network} of client "
+                    f"{ref.client_id} to move it, and does not move it"
+                )
 
     # The half on disk
 

@@ -131,7 +131,13 @@ class OwnSums:
         self._statistics.load_state_dict(state["statistics"])
 
     def _enter(self, number: int) -> None:
-        """Begin anew where the round is another than that of the sums."""
+        """Begin anew where the round is another than that of the sums.
+
+        Raises:
+            HuscfError: Where it is an earlier one, whose sums have been sent.
+        """
+        if number < self._round:
+            raise HuscfError(f"the server goes back from round {self._round} to {number}")
         if number != self._round:
             self._statistics.reset()
             self._round, self._is_sent = number, False
