@@ -194,8 +194,8 @@ def _write_site(authority: "_Authority", output: Path, name: str, num_clients: i
 
 
 _SITE_HEAD = """\
-# This site's own data, of which no sample or label is sent: docs/datamodules.md. They make as many clients
-# as the server's roster.yaml gives this site. Then
+# This site's own data, of which no sample or label is sent: docs/datamodules.md. They make as
+# many clients as the server's roster.yaml gives this site. Then
 #   huscf check-data --config site.yaml
 #   huscf join --config site.yaml --tls .
 """

@@ -12,13 +12,16 @@ from huscf.check_data import read_datamodule
 from huscf.checkpoint_io import read_checkpoint
 from huscf.deploy import site_run, welcome
 from huscf.deploy.grpc_wire import GrpcExchange, GrpcServer
+from huscf.deploy.joining import digest_weights
 from huscf.deploy.kits import Tls, write_kits
-from huscf.deploy.run_config import read_run_config
+from huscf.deploy.run_config import build_method, read_run_config
 from huscf.deploy.server_run import ServerRun
 from huscf.deploy.site_run import SiteRun
 from huscf.deploy.site_samples import evaluate_site
 from huscf.engines.remote import Caller
 from huscf.methods import build_networks
+from huscf.models import SampleShape
+from huscf.trust import Trust
 
 ROSTER = {"site-a": (0,), "site-b": (1,)}
 WIDTH = {"init_args": {"width": 4, "depth": 4}}
@@ -45,6 +48,26 @@ METHODS = {
 def name_method(name):
     """The section of a configuration that says which method is trained."""
     return {"class_path": f"huscf.methods.{name}", "init_args": METHODS[name]}
+
+
+#: Of the digits, whose sites most tests have.
+OWN = SampleShape(1, 8, 10)
+
+
+def make_welcome(**changes):
+    """What an honest server says to a site of two clients."""
+    values = name_method("HuscfGan")
+    networks = build_networks(build_method(values, Trust()), OWN, 3)
+    return {
+        **{"run": "abc1", "method": values, "seed": 3, "shape": [1, 8, 10]},
+        "blocks": [["generator", 4], ["discriminator", 4]],
+        "cuts": [[4, [1, 1, 1, 1]], [7, [1, 2, 1, 1]]],
+        "weights": digest_weights(networks),
+        **{"compression": None, "wire": {"bits": {"blocks": 8}}, "step": 12, "new": False},
+        **{"secure": False, "comparison": {"shown": "reference"}, "privacy": None},
+        "replans": True,
+        **changes,
+    }
 
 
 def write_config(path, data=None, model=None, **trainer):

@@ -249,8 +249,7 @@ def test_a_site_refuses_what_its_records_are_not_private_in(tmp_path, monkeypatc
     deployment = Deployment(tmp_path, monkeypatch, **make_private())
     _, (site, _) = run(deployment)
     step = {"kind": "step", "step": 3, "round": 2, "clients": [0], "observe": []}
-    for again in (3, 3.5):  # whose batch would be that of 3
-        with pytest.raises(HuscfError, match="asks for step 3, and step 3 was run"):
-            site._do({**step, "step": again})
+    with pytest.raises(HuscfError, match="asks for step 3, and step 3 was run"):
+        site._do(step)
     with pytest.raises(HuscfError, match="asks for activations to compare clients by"):
         site._do({**step, "step": 4, "observe": [0]})

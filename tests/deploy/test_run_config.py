@@ -43,6 +43,7 @@ AUGMENTATION = ("--model.method.augmentation", "huscf.methods.DiscriminatorAugme
             "PooledGan needs clients to send samples, labels or noise, which sites do not do",
         ),
         (("--budget.max_mbytes", "5"), r"budget\.max_mbytes: sites train until trainer"),
+        (("--evaluation.num_per_class", "0"), "num_per_class is 0, must be from 1 to 100000"),
         (("--trainer.max_epochs", "["), r"max_epochs is '\[', must be a whole number"),
     ],
 )
@@ -50,6 +51,16 @@ def test_what_sites_cannot_do_is_refused_by_name(tmp_path, options, reason):
     config = write_config(tmp_path / "run.yaml")
     with pytest.raises(HuscfError, match=reason):
         read_run_config(["--config", str(config), *options])
+
+
+def test_keys_that_mean_nothing_at_sites_are_named(tmp_path):
+    config = write_config(tmp_path / "run.yaml", max_time="00:01:00", enable_progress_bar=False)
+    options = ["--samples.every_n_rounds=4", "--evaluation.over_clients=true"]
+    found = read_run_config(["--config", str(config), *options])
+    assert sorted(found.unused) == [
+        *("evaluation.over_clients", "samples.every_n_rounds", "trainer.max_time"),
+    ]
+    assert read_run_config(["--config", str(write_config(tmp_path / "b.yaml"))]).unused == ()
 
 
 def test_changes_of_samples_at_the_client_are_allowed(tmp_path):

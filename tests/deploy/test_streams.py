@@ -5,6 +5,8 @@ from collections import Counter
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
+import pytest
+
 from huscf.deploy import grpc_wire
 from huscf.deploy.grpc_wire import GrpcServer
 
@@ -58,3 +60,23 @@ def test_a_stream_that_ends_first_leaves_the_new_one_there(monkeypatch):
     server._end("site", old)
     threads[0].join()
     assert events == ["lost", "there"]
+
+
+def test_a_site_cannot_take_the_streams_of_others(monkeypatch):
+    monkeypatch.setattr(grpc_wire, "_name_peer", lambda context: "site")
+    server = GrpcServer.__new__(GrpcServer)
+    server._lock, server._streams, server._num_open = threading.Lock(), {}, Counter()
+    server.sessions = make_sessions(lambda name: None, lambda name: None)
+    ends = []
+    contexts = [MagicMock() for _ in range(grpc_wire.MAX_STREAMS + 1)]
+    for context in contexts:
+        context.add_callback = ends.append
+        context.abort.side_effect = PermissionError
+    for context in contexts[:-1]:
+        assert list(server._exchange(iter([b"frame"]), context)) == [b"answer"]
+    with pytest.raises(PermissionError):
+        list(server._exchange(iter([b"frame"]), contexts[-1]))
+    assert "4 streams" in contexts[-1].abort.call_args.args[1]
+    for end in ends:
+        end()
+    assert server._num_open["site"] == 0

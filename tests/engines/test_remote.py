@@ -649,7 +649,6 @@ def test_a_site_leaves_a_server_whose_commands_do_not_fit_by_a_line(command, rea
     ("asked", "reason"),
     [
         (["blocks", "blocks"], "a block twice between two steps"),
-        (["moved_blocks", "stay"], "does not move it"),
         (["moved_blocks"], "the run keeps its cuts"),
     ],
 )
@@ -660,8 +659,6 @@ def test_blocks_leave_a_site_once_and_as_they_are_only_to_move(asked, reason):
     place = {"blocks": [[0, "trained", "generator", 0]], "moments": False}
     with pytest.raises(HuscfError, match=reason):
         for kind in asked:
-            if kind == "stay":
-                half.check_gone()
             half.give({**place, "as": kind}, lambda *_: None)
 
 

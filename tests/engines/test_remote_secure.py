@@ -1,12 +1,14 @@
 """Secure sums over sites: those of one process bit for bit, also where a site drops out."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from huscf.engines import Mixture
 from huscf.engines.remote import Dismissed, SiteMembers
+from huscf.engines.remote.secure_sums import SiteSums
 from huscf.wire.frames import Frame
 from tests.conftest import make_batch, make_gan
 from tests.engines.test_remote import Server, assert_bit_equal, whole_state
@@ -61,6 +63,19 @@ def test_sums_over_sites_are_those_of_one_process_and_nothing_is_in_the_clear():
                 for t in (one, other)
             ]
             assert counts[0] == counts[1] and counts[0]
+
+
+def test_a_site_that_says_nonsense_within_a_sum_is_left_out_of_it_alone():
+    sums = SiteSums.__new__(SiteSums)
+    sums.cluster_of = dict.fromkeys(range(4), 0)
+    roster = {"a": (0, 1), "b": (2,), "c": (3,)}
+    sums.engine = SimpleNamespace(sessions=SimpleNamespace(roster=roster))
+    answers = {
+        "a": {"public": [[0, b"k0"], [1, b"k1"], [2, b"not its own"]]},
+        "b": {"public": "keys"},
+        "c": {},
+    }
+    assert sums._read(answers, "public") == {0: b"k0", 1: b"k1"}
 
 
 @pytest.mark.parametrize("kind", ["sum_keys", "sum_shares", "sum_give", "sum_reveal"])

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from huscf.engines.remote.step import DroppedError
-from huscf.federation import ReferenceObserver
+from huscf.engines.remote.sums import Comparison, OwnSums
+from huscf.errors import HuscfError
+from huscf.federation import ReferenceBlocks, ReferenceObserver
 from huscf.wire.frames import Frame, FrameError, pack
 from tests.conftest import make_batch
 from tests.engines.test_remote import Server, gan
@@ -30,6 +32,18 @@ def engine():
     found.observer = ReferenceObserver(list(found.networks["discriminator"])[:-2], 12)
     found.sends_sums = found.is_closing = True
     return found
+
+
+def test_a_site_goes_back_to_no_round_whose_sums_it_has_sent():
+    half = Server(gan(1), {"a": (0,)}).sites["a"].half
+    blocks = ReferenceBlocks(list(half.networks["discriminator"])[:-2])
+    sums = OwnSums(half.method, blocks, Comparison("statistics", 6), {0: 1})
+    samples = make_batch([0])[0][0]
+    sums.add(1, 0, 0, samples)
+    sums.add(1, 0, 0, samples)
+    assert sums._statistics.num_samples(0) == 6  # enough: nothing of a second batch
+    with pytest.raises(HuscfError, match="goes back from round 1 to 0"):
+        sums.add(0, 1, 0, samples)
 
 
 def make_frame(engine, change=lambda v, p: {"values": v, "products": p}, **fields):

@@ -41,7 +41,7 @@ class SiteHalf:
         comparison: What the server may be shown, so that clients can be compared.
 
     Attributes:
-        may_move: Whether blocks may be given away for good, for other cuts.
+        may_move: Whether the server may have blocks as they are, for other cuts.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class SiteHalf:
         self.wires = {client_id: make_wire() for client_id in plan.client_ids}
         for client_id, wire in self.wires.items():
             wire.kinds, wire.run_seed = method.kinds, self.seeds[client_id]
-        self._last_step, self._given, self._leaving = -1, set[BlockRef](), set[BlockRef]()
+        self._last_step, self._given = -1, set[BlockRef]()
         self.may_move = True
         self._begin(plan)
 
@@ -243,7 +243,6 @@ class SiteHalf:
         if kind == "moved_blocks":
             if not self.may_move:
                 raise HuscfError("the server asks for blocks to move, and the run keeps its cuts")
-            self._leaving.update(refs)
         elif self._given & {*refs}:
             raise HuscfError("the server asks for a block twice between two steps")
         else:
@@ -318,22 +317,6 @@ class SiteHalf:
         check_plan(self.method, plan, self.networks)
         move_at_site(self, entries, ask)
         self._take_plan(plan)
-        self.check_gone()
-
-    def check_gone(self) -> None:
-        """Refuse that a block was given away, as it is, and is kept here all the same.
-
-        Raises:
-            HuscfError: Naming the client.
-        """
-        leaving, self._leaving = self._leaving, set()
-        for ref in leaving:
-            held = getattr(self.clients[ref.client_id], ref.holding)
-            if ref.block in held.blocks(ref.network):
-                raise HuscfError(
-                    f"the server took block {ref.block} of the {ref.network} of client "
-                    f"{ref.client_id} to move it, and does not move it"
-                )
 
     # The half on disk
 
