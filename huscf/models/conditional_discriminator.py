@@ -117,6 +117,8 @@ class ProjectionLogit(nn.Module):
         super().__init__()
         self.linear = nn.Linear(features, 1)
         self.embedding = nn.Embedding(num_classes, features)
+        # As large as a linear layer's; PyTorch's own scale, 1, would drown what is learnt.
+        nn.init.normal_(self.embedding.weight, std=features**-0.5)
 
     def forward(self, values: Tensor, labels: Tensor) -> Tensor:
         """Return logits, (B,).

@@ -63,6 +63,8 @@ def test_a_projected_label_acts_in_the_last_block_alone():
     samples, labels = torch.randn(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
     network.eval()
     features, last = network[:3](samples).flatten(1), network[3]
+    # At PyTorch's own scale labels would drown what is learnt.
+    assert last.embedding.weight.std() < 1.5 * features.shape[1] ** -0.5
     directions = last.linear.weight + last.embedding.weight
     expected = [
         f @ directions[label] + last.linear.bias[0]
