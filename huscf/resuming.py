@@ -1,6 +1,8 @@
 """Whether a run can go on from a checkpoint, and from which: configuration, data, what is left."""
 
 import difflib
+import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,8 @@ def check_same_config(
 
     Raises:
         CheckpointError: Listing the other differences, or naming an allowed key that is unknown.
+
+    An argument that the checkpoint does not know, as one of an older version, had its default.
     """
     old, new = flatten(saved), flatten(current)
     for wanted in allowed:
@@ -142,7 +146,9 @@ def check_same_config(
     differing = [
         key
         for key in sorted(old.keys() | new.keys())
-        if not _is_free(key) and old.get(key) != new.get(key)
+        if not _is_free(key)
+        and old.get(key) != new.get(key)
+        and (key in old or not _is_default(key, new))
     ]
     refused = [key for key in differing if not any(_is_below(key, one) for one in allowed)]
     if refused:
@@ -239,6 +245,17 @@ def _is_free(key: str) -> bool:
     return section in FREE_KEYS or (
         section == "model" and rest.partition(".")[0] in EVALUATION_KEYS
     )
+
+
+def _is_default(key: str, values: Mapping[str, object]) -> bool:
+    """Return whether an argument of a class that has been made has its default."""
+    owner, _, name = key.rpartition(".init_args.")
+    module, _, class_name = str(values.get(f"{owner}.class_path")).rpartition(".")
+    made = getattr(sys.modules.get(module), class_name, None)
+    if not callable(made) or name not in (known := inspect.signature(made).parameters):
+        return False
+    default = known[name].default
+    return bool((list(default) if isinstance(default, tuple) else default) == values.get(key))
 
 
 def _is_below(key: str, section: str) -> bool:

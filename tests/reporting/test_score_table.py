@@ -115,6 +115,20 @@ def test_fewer_seeds_are_the_first_ones_and_resuming_may_change_their_number(
         check_same_config(config, changed, "last.ckpt")
 
 
+@pytest.mark.parametrize("name", ["latent_dim", "betas", "fake_label_weights"])
+def test_an_argument_that_an_older_version_did_not_have_had_its_default(copied, name):
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    older = copy.deepcopy(config)
+    assert name in older["model"]["method"]["init_args"]
+    del older["model"]["method"]["init_args"][name]
+    check_same_config(older, config, "last.ckpt")
+    config["model"]["method"]["init_args"][name] = [0.5, 0.5]
+    with pytest.raises(CheckpointError, match=rf"now\): \S+init_args.{name}\S*: - -> "):
+        check_same_config(older, config, "last.ckpt")
+    with pytest.raises(CheckpointError, match=rf"{name}: .+ -> -"):
+        check_same_config(config, older, "last.ckpt")
+
+
 def test_a_test_has_yardsticks_of_real_data_in_table_file_page_and_comparison(
     copied, small_judge, capsys
 ):

@@ -30,7 +30,16 @@ POISONS = [{"poison": poison} for poison in ("samples", "head", "tail")]
 #: Tests by what their parameters are. Of the others, one client needs no second process, a
 #: recording wire is refused, and gradients are kept where they are stepped.
 TESTS = [
-    (test_equality.test_many_clients_get_their_own_gradients_and_the_server_the_mean, [{}]),
+    (
+        test_equality.test_many_clients_get_their_own_gradients_and_the_server_the_mean,
+        [
+            {"cuts": test_equality.CUTS, "options": {"depth": 5}},
+            {
+                "cuts": {c: [1, 1, 1, 1] for c in range(4)},
+                "options": test_equality.OTHER_FORMS,
+            },
+        ],
+    ),
     (test_equality.test_shares_by_samples_scale_the_servers_gradient_only, [{}]),
     (test_equality.test_a_step_frees_what_was_kept_of_passes, [{}]),
     (test_mixing.test_averaging_identical_models_is_the_identity, [{}]),
