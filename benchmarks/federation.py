@@ -468,9 +468,8 @@ def print_tables(found: list[dict[str, Any]]) -> None:
 def print_table(found: list[dict[str, Any]]) -> None:
     """Print the rows of one workload; of ARI the least over seeds, of seconds the median."""
     groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
-    order = {row: number for number, row in enumerate(ROWS)}  # and rows that are no more, last
-    key = lambda f: (f["skew"], f["step"], order.get(f["row"], len(order)))  # noqa: E731
-    for figures in sorted(found, key=key):
+    order = [*ROWS, *sorted({figures["row"] for figures in found} - ROWS.keys())]
+    for figures in sorted(found, key=lambda f: (f["skew"], f["step"], order.index(f["row"]))):
         groups.setdefault((figures["skew"], figures["step"], name_row(figures)), []).append(figures)
     measured = {key for figures in found for key in next(iter(figures["scores"].values()))}
     columns = [(d, score) for d in found[0]["scores"] for score in SCORES if score in measured]

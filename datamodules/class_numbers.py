@@ -43,7 +43,7 @@ def drop_untrained(domains: Sequence[Domain]) -> tuple[list[Domain], dict[str, l
     return kept, bad
 
 
-def drop_unused_classes(domains: Sequence[Domain]) -> list[Domain]:
+def drop_unused_classes(domains: Sequence[Domain], keeps_numbers: bool = False) -> list[Domain]:
     """Number the classes anew where some have no training sample in any domain.
 
     Nothing could be learnt of these, and drawing them would give noise. All others keep their
@@ -51,13 +51,21 @@ def drop_unused_classes(domains: Sequence[Domain]) -> list[Domain]:
 
     Args:
         domains: Their test labels have to be among those that somebody trains on.
+        keeps_numbers: Only warn, as at a site: others may have samples of these classes.
     """
     used = _find_used(domains)
     total = max(domain.num_classes for domain in domains)
     if len(used) == total:
         return list(domains)
-    renumbered = [_renumber(domain, used) for domain in domains]
     unused = _list_unused(used, total, max((d.class_names for d in domains), key=len))
+    if keeps_numbers:
+        rank_zero_warn(
+            f"no training sample has {unused}: other sites may have some, and figures of this one "
+            "do not count it",
+            stacklevel=5,
+        )
+        return list(domains)
+    renumbered = [_renumber(domain, used) for domain in domains]
     names = max((domain.class_names for domain in renumbered), key=len)
     rank_zero_warn(
         f"no training sample has {unused}: the classes are numbered from 0 to {len(used) - 1} and "
@@ -66,22 +74,6 @@ def drop_unused_classes(domains: Sequence[Domain]) -> list[Domain]:
         stacklevel=5,
     )
     return renumbered
-
-
-def name_untrained(domains: Sequence[Domain]) -> None:
-    """Say which classes have no training sample where all keep their numbers, as those of a site.
-
-    Other sites may have samples of these.
-    """
-    used = _find_used(domains)
-    total = max(domain.num_classes for domain in domains)
-    if len(used) < total:
-        unused = _list_unused(used, total, max((d.class_names for d in domains), key=len))
-        rank_zero_warn(
-            f"no training sample has {unused}: other sites may have some, and figures of this one "
-            "do not count it",
-            stacklevel=5,
-        )
 
 
 def _find_used(domains: Sequence[Domain]) -> np.ndarray:

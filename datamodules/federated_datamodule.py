@@ -18,7 +18,7 @@ from ..user_paths import expand_path
 from .attendance import Attendance
 from .augmentation import Augmentation
 from .bad_data import BadInput, OnBadData, settle_bad_data
-from .class_numbers import drop_untrained, drop_unused_classes, name_untrained
+from .class_numbers import drop_untrained, drop_unused_classes
 from .client_batches import ClientBatches, LabelSampling, Sampling
 from .domain import ClientData, Domain
 from .log_mel import LogMel
@@ -159,11 +159,8 @@ class FederatedDataModule(LightningDataModule, ABC):
         for name, found in bad.items():
             settle_bad_data(name, found, self.on_bad_data)
             self.bad_data.setdefault(name, []).extend(found)
-        if self.keeps_class_numbers:
-            name_untrained(trained)
-        else:
-            trained = drop_unused_classes(trained)
-        return {domain.name: domain for domain in trained}
+        numbered = drop_unused_classes(trained, self.keeps_class_numbers)
+        return {domain.name: domain for domain in numbered}
 
     @cached_property
     def clients(self) -> list[ClientData]:

@@ -126,6 +126,8 @@ def check_same_config(
 ) -> list[str]:
     """Return the differences between two configurations that are allowed.
 
+    An argument that the checkpoint does not know, as one of an older version, had its default.
+
     Args:
         saved: The checkpoint's.
         current: The present one.
@@ -134,8 +136,6 @@ def check_same_config(
 
     Raises:
         CheckpointError: Listing the other differences, or naming an allowed key that is unknown.
-
-    An argument that the checkpoint does not know, as one of an older version, had its default.
     """
     old, new = flatten(saved), flatten(current)
     for wanted in allowed:

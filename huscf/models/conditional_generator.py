@@ -64,6 +64,7 @@ class ConditionalGenerator(Network):
             shape.num_classes, embedding_dim, latent_dim, (channels, base_size), norm
         )
         blocks: list[nn.Module] = [stem]
+        grow = _transposed if upsampling == "transposed" else _nearest
         strides = plan_strides(depth - 2, halvings)
         last_strided = len(strides) - 1
         for position, stride in enumerate(strides):
@@ -71,7 +72,6 @@ class ConditionalGenerator(Network):
                 wanted = width if position == last_strided else max(channels // 2, width)
             else:
                 wanted = channels
-            grow = _transposed if upsampling == "transposed" else _nearest
             layers = [*grow(channels, wanted, stride), make_norm(norm, wanted)]
             blocks.append(nn.Sequential(*layers, nn.ReLU(inplace=True)))
             channels = wanted

@@ -23,7 +23,7 @@ def check_fields(what: str, header: Mapping[str, Any], wanted: Fields) -> None:
     if wrong := sorted(str(name) for name in header.keys() ^ wanted.keys()):
         raise FrameError(f"{what}: the field {wrong[0]!r:.40} is missing or not known")
     for name, spec in wanted.items():
-        if not _fits(header[name], spec):
+        if not fits(header[name], spec):
             raise FrameError(f"{what}: {name} is no {_spell(spec)}")
 
 
@@ -45,7 +45,7 @@ def different(spec: Spec) -> Callable[[object], bool]:
     """Return what says whether a value is a list of what is specified, without repeats."""
 
     def is_list(value: object) -> bool:
-        if not isinstance(value, list) or not _fits(value, [spec]):
+        if not isinstance(value, list) or not fits(value, [spec]):
             return False
         return len({str(entry) for entry in value}) == len(value)
 
@@ -63,15 +63,16 @@ natural_number = _named(lambda value: type(value) is int and 0 <= value < 1 << 4
 fraction = _named(lambda value: type(value) is float and 0 <= value <= 1, "number from 0 to 1")
 
 
-def _fits(value: object, spec: Spec) -> bool:
+def fits(value: object, spec: Spec) -> bool:
+    """Return whether a value is what is specified."""
     if isinstance(spec, list):
-        return isinstance(value, list) and all(_fits(entry, spec[0]) for entry in value)
+        return isinstance(value, list) and all(fits(entry, spec[0]) for entry in value)
     if isinstance(spec, tuple):
         if not isinstance(value, list) or len(value) != len(spec):
             return False
-        return all(_fits(entry, own) for entry, own in zip(value, spec, strict=True))
+        return all(fits(entry, own) for entry, own in zip(value, spec, strict=True))
     if isinstance(spec, set):
-        return any(_fits(value, own) for own in spec)
+        return any(fits(value, own) for own in spec)
     if spec is None or isinstance(spec, type):
         return value is None if spec is None else type(value) is spec
     return bool(spec(value))

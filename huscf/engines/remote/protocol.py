@@ -62,7 +62,7 @@ _CLIENTS = different(natural_number)
 _REF = (natural_number, str, str, natural_number)
 _CLUSTERS = [(natural_number, natural_number)]
 #: Public keys, shares or whatever else members of secure sums send one another, by client.
-_SEALED = [(natural_number, bytes)]
+SEALED = [(natural_number, bytes)]
 #: Of a run, a round, a phase, an epoch: where a frame belongs.
 _PLACE = natural_number
 
@@ -108,9 +108,9 @@ COMMANDS: dict[str, Fields] = {
     "move": {"cuts": [(_CLIENT, [natural_number])]},
     "save": {"step": _PLACE},
     "sum_keys": {"clients": _CLIENTS},
-    "sum_shares": {"groups": [_SEALED]},
+    "sum_shares": {"groups": [SEALED]},
     "sum_give": {
-        "sealed": [(_CLIENT, _SEALED)],
+        "sealed": [(_CLIENT, SEALED)],
         "weights": [(_CLIENT, fraction)],
         "parts": [(str, str, natural_number, _CLIENTS)],
     },

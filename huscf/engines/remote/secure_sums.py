@@ -10,7 +10,6 @@ The members are clients, not sites; see huscf.secure.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ...parties import read_block
-from ...wire.frames import FrameError
 from ..base import Mixture
 from ..secure_mixing import State, SumPlan, SumRef, read_sum, write_words
 from .block_frames import BlockRef, send_blocks
+from .fields import Spec, fits, natural_number
+from .protocol import SEALED
 
 if TYPE_CHECKING:
     from ...secure import SecureMember
@@ -94,7 +94,7 @@ class SiteSums:
             return {"groups": [_pairs(public[cluster]) for cluster in sorted(wanted)]}
 
         answers = self._call("sum_shares", there, describe)
-        sealed = {c: _read_pairs(own) for c, own in self._read(answers, "sealed", list).items()}
+        sealed = {c: dict(own) for c, own in self._read(answers, "sealed", SEALED).items()}
         routed: dict[int, dict[int, bytes]] = {}
         for cluster, total in self.sums.items():
             own = {c: texts for c, texts in sealed.items() if self.cluster_of[c] == cluster}
@@ -138,7 +138,7 @@ class SiteSums:
     def _reveal(self) -> dict[int, dict[int, bytes]]:
         survivors = [c for total in self.sums.values() for c in total.survivors]
         answers = self._call("sum_reveal", survivors, lambda own: {"survivors": survivors})
-        return {c: _read_pairs(own) for c, own in self._read(answers, "shares", list).items()}
+        return {c: dict(own) for c, own in self._read(answers, "shares", SEALED).items()}
 
     def _call(self, kind: str, clients: Iterable[int], describe: Any) -> Mapping[str, Any]:
         """Give a command to the sites of some clients; return the answers that came in time."""
@@ -148,14 +148,13 @@ class SiteSums:
         }
         return self.engine.sessions.call(commands, self.engine.timeout_s)
 
-    def _read(self, answers: Mapping[str, Any], field: str, kind: type = bytes) -> dict[int, Any]:
+    def _read(self, answers: Mapping[str, Any], field: str, spec: Spec = bytes) -> dict[int, Any]:
         """Return what sites say of their own clients; one that says something else is left out."""
         found: dict[int, Any] = {}
         for name, answer in answers.items():
-            own = self.engine.sessions.roster[name]
-            with suppress(FrameError):
-                said = _read_pairs(answer.get(field), kind)
-                found |= {c: value for c, value in said.items() if c in own}
+            own, said = self.engine.sessions.roster[name], answer.get(field)
+            if fits(said, [(natural_number, spec)]):
+                found |= {c: value for c, value in said if c in own}
         return {c: value for c, value in found.items() if c in self.cluster_of}
 
 
@@ -232,17 +231,3 @@ def _count(state: Mapping[str, Tensor]) -> int:
 
 def _pairs(texts: Mapping[int, bytes]) -> Pairs:
     return [[client_id, text] for client_id, text in texts.items()]
-
-
-def _read_pairs(values: object, kind: type = bytes) -> dict[int, Any]:
-    """Return what is said of clients, from pairs of both; raise a FrameError for others."""
-    entries: list[Any] = values if isinstance(values, list) else [None]
-    if not all(_is_pair(entry, kind) for entry in entries):
-        raise FrameError("secure sums: what a member says is malformed")
-    return dict(entries)
-
-
-def _is_pair(entry: Any, kind: type) -> bool:
-    if not isinstance(entry, list) or len(entry) != 2:
-        return False
-    return type(entry[0]) is int and type(entry[1]) is kind
