@@ -31,7 +31,14 @@ from huscf.datamodules import (
     Partitioner,
 )
 from huscf.federation import EachAlone, OneCluster, rand_index
-from huscf.methods import DiscriminatorAugmentation, FlowMatching, HuscfGan, Method, Vae
+from huscf.methods import (
+    DiscriminatorAugmentation,
+    FlowMatching,
+    HuscfGan,
+    Method,
+    RateSchedule,
+    Vae,
+)
 from huscf.metrics import EvaluationSettings
 from huscf.metrics.evaluation import DomainEvaluator, Draws, OwnData
 from huscf.models import (
@@ -68,6 +75,7 @@ SCORES = (
     *MAIN_SCORES,
     *("precision", "recall", "nearest_real_ratio"),
     *("downstream_accuracy_pooled", "downstream_accuracy_own", "downstream_accuracy_mixed"),
+    *("downstream_gain_least", "downstream_gain_median", "downstream_gain_most"),
     *("plain_generation_score", "plain_label_accuracy"),
     *(f"each_client_{score}" for score in MAIN_SCORES),
 )
@@ -143,6 +151,15 @@ ROWS = {
     "nearest": Row(generator={"upsampling": "nearest"}),
     "projection_nearest": Row(
         generator={"upsampling": "nearest"}, discriminator={"conditioning": "projection"}
+    ),
+    "projection_translation": Row(
+        method={"augmentation": DiscriminatorAugmentation(strength=0.5)},
+        discriminator={"conditioning": "projection"},
+    ),
+    "falling_rates": Row(method={"rate_schedule": RateSchedule(500, 2000)}),
+    "projection_falling_rates": Row(
+        method={"rate_schedule": RateSchedule(500, 2000)},
+        discriminator={"conditioning": "projection"},
     ),
     "translation": Row(method={"augmentation": DiscriminatorAugmentation(strength=1.0)}),
     "translation_half": Row(method={"augmentation": DiscriminatorAugmentation(strength=0.5)}),
@@ -394,6 +411,9 @@ def score_usefulness(
         for owner in owners[: arguments.usefulness]
     ]
     figures |= {key: statistics.fmean(one[key] for one in each) for key in each[0]}
+    gains = [one["downstream_gain"] for one in each]
+    for name, choose in (("least", min), ("median", statistics.median), ("most", max)):
+        figures[f"downstream_gain_{name}"] = choose(gains)
     return {key: round(figures[key], 4) for key in SCORES if key in figures}
 
 

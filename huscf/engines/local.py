@@ -157,15 +157,16 @@ class LocalEngine(Engine):
 
     def load_batches(self, batches: Batches, step: int) -> list[int]:
         """Hand every client its own batch and random streams; return who takes part."""
+        rate_factor = self.method.rate_factor(step)
         for client_id, (samples, labels) in batches.items():
-            self.client(client_id).own_memory()
+            self.client(client_id).begin_step(rate_factor)
             if self.client(client_id).shared is not None:
                 stream = make_generator(self.seed, "shared samples", client_id, step)
                 samples, labels = self.client(client_id).blend(samples, labels, stream)
             private = prepare_batch(self.method, client_id, samples, labels, self.seed, step)
             private |= self._draw(client_id, samples, step)
             self.client(client_id).load_batch(private, self.shape.num_classes)
-        self.server.own_memory()
+        self.server.begin_step(rate_factor)
         return list(batches)
 
     def _draw(self, client_id: int, samples: Tensor, step: int) -> Mapping[str, Tensor]:

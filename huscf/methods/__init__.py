@@ -16,6 +16,7 @@ from .phases import Backward, Change, Direction, Loss, Pass, Phase, trace_phases
 from .pooled_gan import PooledGan
 from .preparing import build_networks, request_plan
 from .proximal_gan import ProximalGan
+from .rate_schedule import RateSchedule
 from .vae import Vae
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Phase",
     "PooledGan",
     "ProximalGan",
+    "RateSchedule",
     "Streams",
     "Vae",
     "build_networks",

@@ -13,6 +13,7 @@ from ..split import CutPlan, Placement, check_cuts
 from ..wire import Kind
 from .averages import Average
 from .phases import Phase
+from .rate_schedule import RateSchedule
 
 #: Gives the random stream for a purpose; it depends on the run's seed, the client and the step.
 Streams = Callable[[str], torch.Generator]
@@ -44,6 +45,7 @@ class Method(ABC):
             choose.
         averaged: Networks of which parties keep a moving average over steps, to sample from.
         exported: The network that `huscf export` writes, inside of `make_sampler`, or None.
+        rate_schedule: How the learning rates of all optimisers change over steps; None keeps them.
         drawing: Arguments of the class, kept under their names, that change how samples are drawn
             and nothing that is trained: `huscf generate` and `export` take other values.
     """
@@ -60,6 +62,7 @@ class Method(ABC):
     moments: Literal["keep", "average", "reset"] | None = None
     averaged: tuple[str, ...] = ()
     exported: str | None = None
+    rate_schedule: RateSchedule | None = None
     drawing: tuple[str, ...] = ()
 
     @abstractmethod
@@ -191,6 +194,10 @@ class Method(ABC):
         """
         labels = torch.zeros(len(samples), dtype=torch.int64, device=samples.device)
         return {MAIN: to_float(samples), LABELS: labels}
+
+    def rate_factor(self, step: int) -> float:
+        """Return what all learning rates are multiplied by in a step, from 0 to 1."""
+        return 1.0 if self.rate_schedule is None else self.rate_schedule.factor(step)
 
     def average_decay(self, step: int) -> float:
         """Return how much of a moving average stays in a step, from 0 to 1."""

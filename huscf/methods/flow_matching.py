@@ -22,6 +22,7 @@ from ..models import (
 )
 from .base import Forward, Method, Streams
 from .phases import Pass, Phase
+from .rate_schedule import RateSchedule
 
 TIME = "time"
 
@@ -70,6 +71,7 @@ class FlowMatching(Method):
         num_steps: Steps of Euler's method when drawing, at least 1.
         ema_decay: Samples are drawn from a moving average over steps of every part, with this
             decay, below 1, and a warm-up; 0 draws from the trained parts.
+        rate_schedule: How the learning rate changes over the run's steps; None keeps it.
     """
 
     public = frozenset({TIME})
@@ -88,6 +90,7 @@ class FlowMatching(Method):
         guidance_until: float = 1.0,
         num_steps: int = 20,
         ema_decay: float = 0.995,
+        rate_schedule: RateSchedule | None = None,
     ) -> None:
         if not (lr >= 0 and math.isfinite(lr)):
             raise HuscfError(f"method.lr is {lr}, must be a finite number >= 0")
@@ -122,6 +125,7 @@ class FlowMatching(Method):
         self.guidance_until = guidance_until
         self.num_steps = num_steps
         self.ema_decay = ema_decay
+        self.rate_schedule = rate_schedule
         self.averaged = ("denoiser",) if ema_decay else ()
         self._shape: SampleShape | None = None
 

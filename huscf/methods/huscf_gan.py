@@ -30,6 +30,7 @@ from .base import Forward, Method, Streams
 from .distance_correlation import distance_correlation
 from .mismatch import mismatch_labels
 from .phases import Change, Pass, Phase
+from .rate_schedule import RateSchedule
 
 #: The private tensors that decide about a step's augmentation.
 AUGMENTATION_INPUTS = ("augmentation_draws", "augmentation_strength")
@@ -69,6 +70,7 @@ class HuscfGan(Method):
         head_penalty: Weight, >= 0, of the distance correlation between a client's real samples and
             what its discriminator's head sends of them, which the client adds to its loss (NoPeek):
             the head learns to send less of the samples. 0 leaves it out.
+        rate_schedule: How both learning rates change over the run's steps; None keeps them.
     """
 
     exported = "generator"
@@ -90,6 +92,7 @@ class HuscfGan(Method):
         augmentation: DiscriminatorAugmentation | None = None,
         fake_label_weights: Sequence[float] | None = None,
         head_penalty: float = 0.0,
+        rate_schedule: RateSchedule | None = None,
     ) -> None:
         for name, value in (
             ("generator_lr", generator_lr),
@@ -120,6 +123,7 @@ class HuscfGan(Method):
         self.augmentation = augmentation
         self.fake_label_weights = _check_weights(fake_label_weights)
         self.head_penalty = head_penalty
+        self.rate_schedule = rate_schedule
         self.averaged = ("generator",) if ema_decay else ()
 
     def build_networks(self, shape: SampleShape) -> dict[str, Network]:

@@ -22,6 +22,7 @@ from ..models import (
 from ..models.conditional_encoder import EPSILON, LOG_VARIANCE, MEAN
 from .base import Forward, Method, Streams
 from .phases import Pass, Phase
+from .rate_schedule import RateSchedule
 
 
 class Vae(Method):
@@ -41,6 +42,7 @@ class Vae(Method):
         noise_std: Standard deviation of a pixel around the decoder's output, > 0: smaller ones
             make reconstructions sharper and the latent vectors less like N(0, 1).
         kl_weight: Weight of the divergence of the posterior from N(0, 1), >= 0; 1 is the bound.
+        rate_schedule: How the learning rate changes over the run's steps; None keeps it.
     """
 
     exported = "decoder"
@@ -53,6 +55,7 @@ class Vae(Method):
         lr: float = 1e-3,
         noise_std: float = 0.3,
         kl_weight: float = 1.0,
+        rate_schedule: RateSchedule | None = None,
     ) -> None:
         for name, value in (("lr", lr), ("kl_weight", kl_weight), ("noise_std", noise_std)):
             if not (value >= 0 and math.isfinite(value)):
@@ -68,6 +71,7 @@ class Vae(Method):
         self.lr = lr
         self.noise_std = noise_std
         self.kl_weight = kl_weight
+        self.rate_schedule = rate_schedule
 
     def build_networks(self, shape: SampleShape) -> dict[str, Network]:
         """Return encoder and decoder, refusing what is no such pair."""

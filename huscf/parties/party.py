@@ -157,6 +157,17 @@ class Party(nn.Module):
         for network, optimizer in self.optimizers.items():
             forget_moments(optimizer, self.parameters_of(network))
 
+    def begin_step(self, rate_factor: float) -> None:
+        """Get ready to be trained: own what will be written to, and set the step's learning rates.
+
+        Args:
+            rate_factor: What the optimisers' own learning rates are multiplied by.
+        """
+        self.own_memory()
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate_factor * group.setdefault("initial_lr", group["lr"])
+
     def step(self, network: str) -> None:
         """Step the blocks of one network, and free their gradients."""
         if network in self.optimizers:

@@ -91,6 +91,7 @@ def test_ways_to_federate_are_compared_and_nothing_is_run_twice(tmp_path, monkey
     together, single = (rows[name]["scores"]["negatives"] for name in ("clustered", "pooled"))
     others = {"precision", "recall", "nearest_real_ratio"}
     others |= {f"downstream_accuracy_{data}" for data in ("pooled", "own", "mixed")}
+    others |= {f"downstream_gain_{which}" for which in ("least", "median", "most")}
     assert together.keys() == {*main, *plain, *others, *(f"each_client_{s}" for s in main)}
     assert together["each_client_frechet_distance"] != together["frechet_distance"]
     # One client by itself is all there is of a pooled domain; its samples were kept as bytes.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from huscf.methods import DiscriminatorAugmentation
+from huscf.methods import DiscriminatorAugmentation, RateSchedule
 from huscf.models import ConditionalDiscriminator, Network
 from huscf.models.conditional_discriminator import DiscriminatorStem
 from huscf.wire import DefendedWire
@@ -86,6 +86,7 @@ CASES = {
     },
     "a penalty on heads": {"head_penalty": 0.5, "mismatched_weight": 1.0},
     "labels of fakes from a public distribution": {"fake_label_weights": [1.0, 2.0, 0.0]},
+    "rates that fall": {"rate_schedule": RateSchedule(fall_until=4, warmup_steps=1)},
 }
 
 

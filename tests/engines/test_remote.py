@@ -27,7 +27,7 @@ from huscf.engines.remote import (
 from huscf.engines.remote.expected import open_frame
 from huscf.engines.remote.step import RemoteStep
 from huscf.errors import HuscfError, NonFiniteError
-from huscf.methods import build_networks
+from huscf.methods import RateSchedule, build_networks
 from huscf.models import ConditionalDiscriminator
 from huscf.parties import read_block
 from huscf.split import ClientCuts, ClientPlan, CutPlan
@@ -213,6 +213,16 @@ def test_two_rounds_equal_those_of_one_process(roster, norm, moments):
         ]
     assert all(site.reason == "the run has ended" for site in server.sites.values())
     assert not server.sessions.refused
+
+
+def test_rates_that_fall_are_those_of_one_process():
+    options = {"rate_schedule": RateSchedule(fall_until=3, warmup_steps=1)}
+    module = gan(2, **options)
+    with Server(gan(2, **options), {"a": (0,), "b": (1,)}) as server:
+        for step in range(4):
+            module.engine.run_step(make_batch(range(2), seed=step), step)
+            server.engine.run_step(range(2), step)
+            assert_bit_equal(whole_state(module), server.state())
 
 
 @pytest.mark.parametrize(

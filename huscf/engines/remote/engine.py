@@ -97,7 +97,7 @@ class RemoteEngine(LocalEngine):
     def run_step(self, batches: Batches | Iterable[int], step: int) -> StepResult:
         """Let the clients that are named run a step, as far as their sites are there."""
         active = sorted(batches)
-        self.server.own_memory()
+        self.server.begin_step(self.method.rate_factor(step))
         running = self.make_step(step, active)
         self._step = running
         commands = {

@@ -172,7 +172,7 @@ class SiteHalf:
         return losses
 
     def _load(self, client_id: int, batch: tuple[Tensor, Tensor], step: int) -> None:
-        self.clients[client_id].own_memory()
+        self.clients[client_id].begin_step(self.method.rate_factor(step))
         samples, labels = self.fill_batch(client_id, batch, step)
         seed = self.seeds[client_id]
         private = prepare_batch(self.method, client_id, samples, labels, seed, step)
