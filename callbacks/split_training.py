@@ -53,7 +53,8 @@ class SplitTraining(Callback):
         install_step_loop(trainer, UShapedLoop(trainer))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let SIGTERM end all processes at the same step."""
+        """Say whether steps will train nothing; let SIGTERM end all processes at the same step."""
+        warn_of_idle_steps(pl_module, trainer.estimated_stepping_batches)
         if trainer.world_size > 1:
             note_sigterm(trainer)
 
@@ -78,6 +79,22 @@ def _warn_of_endless_rounds(trainer: Trainer) -> None:
         rank_zero_warn(
             f"{', '.join(waiting)}: no round ends unless a callback calls "
             "huscf.callbacks.end_round: put huscf.callbacks.ClusteredFederation among the callbacks"
+        )
+
+
+def warn_of_idle_steps(module: LightningModule, num_steps: float) -> None:
+    """Say from which of a run's steps on learning rates are 0.
+
+    Args:
+        module: The root module.
+        num_steps: Of the whole run; infinite where nobody knows.
+    """
+    schedule = getattr(getattr(module, "method", None), "rate_schedule", None)
+    end = getattr(schedule, "fall_until", None)
+    if end is not None and schedule.last_part == 0 and end < num_steps:
+        rank_zero_warn(
+            f"method.rate_schedule.fall_until: learning rates are 0 from step {end} on, and the "
+            f"run has {num_steps:g}: the others train nothing"
         )
 
 
