@@ -148,6 +148,7 @@ ROWS = {
     "balanced_labels": Row(label_sampling="balanced"),
     "spectral_norm": Row(discriminator={"spectral_norm": True}),
     "projection": Row(discriminator={"conditioning": "projection"}),
+    "both_conditionings": Row(discriminator={"conditioning": "both"}),
     "nearest": Row(generator={"upsampling": "nearest"}),
     "projection_nearest": Row(
         generator={"upsampling": "nearest"}, discriminator={"conditioning": "projection"}

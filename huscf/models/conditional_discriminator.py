@@ -17,7 +17,7 @@ from .layers import (
 from .network import LABELS, MAIN, Network, SampleShape
 
 #: Where the label enters.
-Conditioning = Literal["plane", "projection"]
+Conditioning = Literal["plane", "projection", "both"]
 
 
 class ConditionalDiscriminator(Network):
@@ -33,8 +33,8 @@ class ConditionalDiscriminator(Network):
         norm: Normalisation: "batch" (statistics per client), "group" or "none".
         spectral_norm: Bound every layer's Lipschitz constant by spectral normalisation.
         conditioning: Where the label enters: "plane", as one more plane of the sample, in the first
-            block (the paper's); or "projection", as a product with the features of the last one
-            (Miyato and Koyama 2018, arXiv:1802.05637).
+            block (the paper's); "projection", as a product with the features of the last one
+            (Miyato and Koyama 2018, arXiv:1802.05637); or "both".
 
     Raises:
         HuscfError: For sizes and options that make no network.
@@ -51,9 +51,10 @@ class ConditionalDiscriminator(Network):
     ) -> None:
         if conditioning not in get_args(Conditioning):
             raise HuscfError(
-                f"discriminator: conditioning is {conditioning!r}, must be plane or projection"
+                f"discriminator: conditioning is {conditioning!r}, must be plane, projection or "
+                "both"
             )
-        has_plane = conditioning == "plane"
+        has_plane = conditioning != "projection"
         halvings = check_network_size(shape.image_size, depth, width) + 1
         size, channels = shape.image_size, shape.channels + has_plane
         wanted = width
@@ -66,7 +67,7 @@ class ConditionalDiscriminator(Network):
             blocks.append(DiscriminatorStem(shape, layers) if is_stem else layers)
             size, channels = (size // 2 if stride == 2 else size), wanted
         features = channels * size * size
-        if has_plane:
+        if conditioning == "plane":
             logit: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(features, 1), SqueezeLogit())
         else:
             logit = ProjectionLogit(features, shape.num_classes)

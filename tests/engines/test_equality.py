@@ -30,7 +30,7 @@ from tests.engines.cases import (
 OTHER_FORMS = {
     "generator": partial(ConditionalGenerator, width=4, depth=4, norm="none", upsampling="nearest"),
     "discriminator": partial(
-        ConditionalDiscriminator, width=4, depth=4, norm="none", conditioning="projection"
+        ConditionalDiscriminator, width=4, depth=4, norm="none", conditioning="both"
     ),
 }
 CUTS = {0: [1, 1, 1, 1], 1: [2, 1, 1, 2], 2: [1, 3, 2, 2], 3: [3, 1, 3, 1]}
@@ -70,10 +70,13 @@ def test_augmented_steps_equal_those_of_the_uncut_networks(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_other_forms_of_the_networks_equal_the_uncut_ones(engine):
+@pytest.mark.parametrize("conditioning", ["projection", "both"])
+def test_other_forms_of_the_networks_equal_the_uncut_ones(engine, conditioning):
+    discriminator = partial(OTHER_FORMS["discriminator"], conditioning=conditioning)
+    forms = {**OTHER_FORMS, "discriminator": discriminator}
     for each in legal_cuts(4):
         module = make_gan(
-            {0: each}, **OTHER_FORMS, engine=engine, method_class=WatchedGan, loss=WatchedLoss()
+            {0: each}, **forms, engine=engine, method_class=WatchedGan, loss=WatchedLoss()
         )
         assert_equals_uncut(module, make_batch([0]), msg=f"{each}")
 

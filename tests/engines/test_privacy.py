@@ -97,7 +97,7 @@ def clipped_norms(wire, client_id, norm):
 # Clipping
 
 
-@pytest.mark.parametrize("conditioning", ["plane", "projection"])
+@pytest.mark.parametrize("conditioning", ["plane", "both"])
 def test_norms_are_those_of_single_samples_for_every_legal_cut_of_a_gan(conditioning):
     discriminator = partial(
         ConditionalDiscriminator, width=4, depth=5, norm="group", conditioning=conditioning

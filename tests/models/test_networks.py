@@ -57,12 +57,14 @@ def test_nearest_upsampling_has_blocks_of_the_same_shapes(size, depth):
     assert not any(isinstance(m, nn.ConvTranspose2d) for m in other.modules())
 
 
-def test_a_projected_label_acts_in_the_last_block_alone():
+@pytest.mark.parametrize("conditioning", ["projection", "both"])
+def test_a_projected_label_acts_in_the_last_block(conditioning):
     shape = SampleShape(1, 8, 3)
-    network = ConditionalDiscriminator(shape, width=4, depth=4, conditioning="projection")
+    network = ConditionalDiscriminator(shape, width=4, depth=4, conditioning=conditioning)
     samples, labels = torch.randn(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
     network.eval()
-    features, last = network[:3](samples).flatten(1), network[3]
+    read = [labels] if conditioning == "both" else []
+    features, last = network[1:3](network[0](samples, *read)).flatten(1), network[3]
     # At PyTorch's own scale labels would drown what is learnt.
     assert last.embedding.weight.std() < 1.5 * features.shape[1] ** -0.5
     directions = last.linear.weight + last.embedding.weight
@@ -141,7 +143,7 @@ def test_impossible_sizes_are_named(arguments, message):
     ("make", "message"),
     [
         (lambda s: ConditionalGenerator(s, 5, upsampling="bilinear"), "transposed or nearest"),
-        (lambda s: ConditionalDiscriminator(s, conditioning="x"), "plane or projection"),
+        (lambda s: ConditionalDiscriminator(s, conditioning="x"), "plane, projection or both"),
     ],
 )
 def test_forms_that_are_not_known_are_named(make, message):
