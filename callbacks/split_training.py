@@ -89,9 +89,12 @@ def warn_of_idle_steps(module: LightningModule, num_steps: float) -> None:
         module: The root module.
         num_steps: Of the whole run; infinite where nobody knows.
     """
-    schedule = getattr(getattr(module, "method", None), "rate_schedule", None)
-    end = getattr(schedule, "fall_until", None)
-    if end is not None and schedule.last_part == 0 and end < num_steps:
+    method = getattr(module, "method", None)
+    schedule = method.rate_schedule if isinstance(method, Method) else None
+    if schedule is None or schedule.fall_until is None:
+        return
+    end = schedule.fall_until
+    if schedule.last_part == 0 and end < num_steps:
         rank_zero_warn(
             f"method.rate_schedule.fall_until: learning rates are 0 from step {end} on, and the "
             f"run has {num_steps:g}: the others train nothing"
