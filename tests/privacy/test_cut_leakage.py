@@ -124,7 +124,8 @@ def test_the_worst_domain_counts(digits):
     assert join_domains(both) == both[1] != both[0]
 
 
-SIZES = ["--model.method.init_args.latent_dim", "16", "--num_samples", "128"]
+PLANE = ["--model.method.discriminator.conditioning", "plane"]  # as a plan's networks
+SIZES = ["--model.method.init_args.latent_dim", "16", "--num_samples", "128", *PLANE]
 
 
 def write(path, *options):
