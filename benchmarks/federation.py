@@ -153,15 +153,7 @@ ROWS = {
     "projection_nearest": Row(
         generator={"upsampling": "nearest"}, discriminator={"conditioning": "projection"}
     ),
-    "projection_translation": Row(
-        method={"augmentation": DiscriminatorAugmentation(strength=0.5)},
-        discriminator={"conditioning": "projection"},
-    ),
     "falling_rates": Row(method={"rate_schedule": RateSchedule(500, 2000)}),
-    "projection_falling_rates": Row(
-        method={"rate_schedule": RateSchedule(500, 2000)},
-        discriminator={"conditioning": "projection"},
-    ),
     "translation": Row(method={"augmentation": DiscriminatorAugmentation(strength=1.0)}),
     "translation_half": Row(method={"augmentation": DiscriminatorAugmentation(strength=0.5)}),
     "translation_adaptive": Row(

@@ -82,6 +82,14 @@ class SgdGan(WatchedGan):
         return self.watch(WatchedSgd(parameters, lr=self.lr))
 
 
+class DoubleGan(SgdGan):
+    """In numbers so exact that several steps cannot enlarge their rounding to anything."""
+
+    def prepare(self, *arguments):
+        private = super().prepare(*arguments)
+        return {n: t.double() if t.is_floating_point() else t for n, t in private.items()}
+
+
 class FreeGan(SgdGan):
     """Lets every block lie anywhere, and everything cross that must then."""
 

@@ -12,6 +12,7 @@ from huscf.models.conditional_discriminator import DiscriminatorStem
 from huscf.wire import DefendedWire
 from tests.conftest import ENGINES, make_batch, make_gan, run_step
 from tests.engines.cases import (
+    DoubleGan,
     SgdGan,
     WatchedGan,
     WatchedLoss,
@@ -88,21 +89,6 @@ CASES = {
     "labels of fakes from a public distribution": {"fake_label_weights": [1.0, 2.0, 0.0]},
     "rates that fall": {"rate_schedule": RateSchedule(fall_until=4, warmup_steps=1)},
 }
-
-
-class DoubleGan(SgdGan):
-    """In numbers so exact that several steps cannot enlarge their rounding to anything."""
-
-    def prepare(self, *arguments):
-        private = super().prepare(*arguments)
-        return {n: t.double() if t.is_floating_point() else t for n, t in private.items()}
-
-
-@pytest.fixture
-def double_precision():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def train(engine, steps=3, lr=0.05, cuts=CUTS, **options):

@@ -25,8 +25,15 @@ from huscf.split import ExplicitPlan
 from huscf.training import SplitModule
 from huscf.wire import SERVER
 from tests.conftest import SHAPE, make_batch, make_gan, run_step
-from tests.engines import test_agreement
-from tests.engines.cases import Recorder, SgdGan, legal_cuts, restore, save, seen_gradients
+from tests.engines.cases import (
+    DoubleGan,
+    Recorder,
+    SgdGan,
+    legal_cuts,
+    restore,
+    save,
+    seen_gradients,
+)
 
 ONE = {0: [1, 1, 1, 1]}
 CUTS = {0: [1, 1, 1, 1], 1: [2, 1, 1, 2], 2: [1, 2, 2, 1]}
@@ -94,8 +101,6 @@ def clipped_norms(wire, client_id, norm):
     )
     return norm / factors
 
-
-double_precision = test_agreement.double_precision
 
 # Clipping
 
@@ -172,11 +177,7 @@ def test_the_server_adds_clients_up_by_their_shares():
 @pytest.mark.parametrize("cuts", [ONE, CUTS])
 def test_without_noise_and_clipping_a_step_is_the_plain_one(cuts, double_precision):
     # With all of a client's records in a batch every fake has its record.
-    options = {
-        "client_sizes": dict.fromkeys(cuts, 6),
-        "method_class": test_agreement.DoubleGan,
-        "lr": 0.1,
-    }
+    options = {"client_sizes": dict.fromkeys(cuts, 6), "method_class": DoubleGan, "lr": 0.1}
     private = make_private(cuts, **options)
     given = {"norm": "group", "engine": "serial", "fake_label_weights": [1, 1, 1]}
     plain = make_gan(cuts, **given, **options)

@@ -100,6 +100,3 @@ def test_several_steps_are_those_of_the_serial_engine(case, double_precision):
         assert one[2].wire.traffic.num_bytes == other[2].wire.traffic.num_bytes
 
     call_on_ranks(compare)
-
-
-double_precision = test_agreement.double_precision
