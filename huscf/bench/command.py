@@ -55,7 +55,11 @@ def main(argv: Sequence[str]) -> int:
     if grid.devices is not None:
         DevicesFile.load(grid.devices)  # before anything runs
     if not options.only_table:
-        jobs = options.jobs or count_jobs(check_cells(cells, grid.output))
+        configs = check_cells(cells, grid.output)
+        jobs = options.jobs or count_jobs(list(configs.values()))
+        for variant, config in configs.items():
+            if (config.get("evaluation") or {}).get("every_n_rounds", 0) < 0:
+                print(f"{variant} will have no scores: evaluation.every_n_rounds is below 0")
         try:
             with sigterm_as_interrupt():
                 failed = run_cells(cells, grid.output, lambda line: print(line, flush=True), jobs)

@@ -36,11 +36,11 @@ END_WITHIN_S = 60.0
 Report = Callable[[str], None]
 
 
-def check_cells(cells: Sequence[Cell], output: Path) -> list[dict[str, Any]]:
+def check_cells(cells: Sequence[Cell], output: Path) -> dict[str, dict[str, Any]]:
     """Let the command line read what every cell asks for, before anything runs.
 
     Returns:
-        The configuration of one run of every variant.
+        The configuration of one run of every variant, by its name.
 
     Raises:
         HuscfError: Naming the run, and the key that does not exist or the value that does not fit.
@@ -58,7 +58,7 @@ def check_cells(cells: Sequence[Cell], output: Path) -> list[dict[str, Any]]:
             Budget(**(known[cell.variant].get("budget") or {}))
         except HuscfError as error:
             raise HuscfError(f"{cell.name}: {error}; nothing was run") from error
-    return list(known.values())
+    return known
 
 
 def count_jobs(configs: Sequence[Mapping[str, Any]]) -> int:

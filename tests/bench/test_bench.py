@@ -128,9 +128,13 @@ def test_files_and_options_that_are_none_are_one_line(tmp_path):
         Grid.load([broken])
 
 
-def test_a_key_that_does_not_exist_is_named_before_anything_runs(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("jobs", [[], ["--jobs", "1"]])
+def test_a_key_that_does_not_exist_is_named_before_anything_runs(
+    jobs, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(running, "_run", lambda *_: pytest.fail("it ran"))
-    command = ["bench", "--config", str(write(tmp_path / "b.yaml")), "--output", str(tmp_path)]
+    path = str(write(tmp_path / "b.yaml"))
+    command = ["bench", "--config", path, "--output", str(tmp_path), *jobs]
     assert main([*command, "--grid", "model.method.init_args.generater_lr=1"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -149,6 +153,15 @@ def test_a_budget_that_no_run_can_have_is_named_before_anything_runs(
     (line,) = capsys.readouterr().err.splitlines()
     assert "huscf-seed0: budget.max_mbytes is " in line and line.endswith("; nothing was run")
     assert not (tmp_path / "cells").exists()
+
+
+def test_runs_that_will_have_no_scores_are_said_before_they_begin(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("huscf.bench.command.run_cells", lambda *_: 0)
+    command = ["bench", "--config", str(write(tmp_path / "b.yaml")), "--output", str(tmp_path)]
+    assert main([*command, "--evaluation.every_n_rounds=-1"]) == 0
+    assert "huscf will have no scores: evaluation.every_n_rounds" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "no scores" not in capsys.readouterr().out
 
 
 def test_a_bench_runs_goes_on_after_a_failure_and_resumes(tmp_path, capsys, monkeypatch):
@@ -183,13 +196,16 @@ def test_a_bench_runs_goes_on_after_a_failure_and_resumes(tmp_path, capsys, monk
     names, row = ([c.strip(" ↓↑") for c in line.split("|")] for line in (table[0], table[3]))
     cells = dict(zip(names, row, strict=True))
     assert (cells["method"], cells["seeds"], cells["steps"]) == ("mdgan", "1", "2")
-    assert float(cells["simulated s"]) == pytest.approx(2 * float(cells["simulated s a step"]))
+    assert float(cells["simulated s"]) == pytest.approx(
+        2 * float(cells["simulated s a step"]),
+        rel=1e-3,  # both are rounded
+    )
     (entry,) = csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines())
     assert entry["method"] == "mdgan" and float(entry["traffic/mbytes"]) > 0
     page = (tmp_path / "out" / "bench.html").read_text()
     assert "data:image/png;base64," in page and "bad-seed0: method.generator_lr" in page
     # An interrupted run goes on.
-    monkeypatch.setattr("huscf.bench.command.check_cells", lambda *_: [])
+    monkeypatch.setattr("huscf.bench.command.check_cells", lambda *_: {})
     monkeypatch.setattr("huscf.bench.command.write_page", lambda *_: "")
     record = tmp_path / "out" / "cells" / "mdgan-seed0.json"
     interrupted = {"status": "started", "is_trained": False}
@@ -406,7 +422,7 @@ def test_sigterm_ends_a_bench_as_ctrl_c_does(tmp_path, monkeypatch, capsys):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    monkeypatch.setattr("huscf.bench.command.check_cells", lambda *_: [])
+    monkeypatch.setattr("huscf.bench.command.check_cells", lambda *_: {})
     monkeypatch.setattr("huscf.bench.command.run_cells", end_it)
     monkeypatch.setattr("huscf.bench.command._write", lambda *_: None)
     handler = signal.getsignal(signal.SIGTERM)
