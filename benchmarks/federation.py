@@ -79,6 +79,8 @@ SCORES = (
     *("plain_generation_score", "plain_label_accuracy"),
     *(f"each_client_{score}" for score in MAIN_SCORES),
 )
+#: A discriminator that takes labels in both ways and sees how much samples of a label differ.
+VARIED = {"conditioning": "both", "minibatch_std": True}
 #: How the paper weighs the members of a cluster.
 PAPER_WEIGHTS = {"divergence": "positions", "beta": 1.0, "size_exponent": 1.0}
 
@@ -149,6 +151,14 @@ ROWS = {
     "spectral_norm": Row(discriminator={"spectral_norm": True}),
     "projection": Row(discriminator={"conditioning": "projection"}),
     "both_conditionings": Row(discriminator={"conditioning": "both"}),
+    "varied": Row(discriminator=VARIED),
+    "varied_translation_half": Row(
+        method={"augmentation": DiscriminatorAugmentation(strength=0.5)}, discriminator=VARIED
+    ),
+    "both_translation": Row(
+        method={"augmentation": DiscriminatorAugmentation(strength=1.0)},
+        discriminator={"conditioning": "both"},
+    ),
     "nearest": Row(generator={"upsampling": "nearest"}),
     "projection_nearest": Row(
         generator={"upsampling": "nearest"}, discriminator={"conditioning": "projection"}

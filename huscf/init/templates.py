@@ -65,7 +65,7 @@ model:
         init_args: {width: 16} # channels; 32 and 64 are better and slower
       discriminator:
         class_path: huscf.models.ConditionalDiscriminator
-        init_args: {width: 16} # conditioning: both is better for some data (docs/ablations.md)
+        init_args: {width: 16} # minibatch_std, conditioning: more variety (docs/ablations.md)
       generator_lr: 0.001
       discriminator_lr: 0.001
   plan:

@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import HuscfError
 from .layers import (
@@ -35,6 +36,9 @@ class ConditionalDiscriminator(Network):
         conditioning: Where the label enters: "plane", as one more plane of the sample, in the first
             block (the paper's); "projection", as a product with the features of the last one
             (Miyato and Koyama 2018, arXiv:1802.05637); or "both".
+        minibatch_std: Let the last block see how much the samples of a label differ within a
+            client's batch, see `MinibatchStd`, so that a generator whose samples are alike is found
+            out. It mixes the samples of a batch.
 
     Raises:
         HuscfError: For sizes and options that make no network.
@@ -48,6 +52,7 @@ class ConditionalDiscriminator(Network):
         norm: Norm = "batch",
         spectral_norm: bool = False,
         conditioning: Conditioning = "plane",
+        minibatch_std: bool = False,
     ) -> None:
         if conditioning not in get_args(Conditioning):
             raise HuscfError(
@@ -71,6 +76,8 @@ class ConditionalDiscriminator(Network):
             logit: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(features, 1), SqueezeLogit())
         else:
             logit = ProjectionLogit(features, shape.num_classes)
+        if minibatch_std:
+            logit = VariedLogit(logit, MinibatchStd(channels, shape.num_classes))
         blocks.append(logit)
         if spectral_norm:
             for block in blocks:
@@ -130,6 +137,73 @@ class ProjectionLogit(nn.Module):
         """
         flat = values.flatten(1)
         return self.linear(flat).squeeze(1) + (self.embedding(labels) * flat).sum(1)
+
+
+class MinibatchStd(nn.Module):
+    """A logit of how much the samples of a label differ within a batch.
+
+    Source: minibatch standard deviation, Karras et al. 2018 (arXiv:1710.10196), section 3; here
+    of each label and channel by itself, and weighed into the logit.
+
+    Args:
+        channels: Of the features before it.
+        num_classes: Number of labels.
+    """
+
+    batchwise = True
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, 1)
+        self.num_classes = num_classes
+
+    def forward(self, values: Tensor, labels: Tensor) -> Tensor:
+        """Return logits, (B,); equal for the samples of a label.
+
+        Args:
+            values: (B, C, ...).
+            labels: (B,) int64.
+        """
+        return self.linear(self._measure(values, labels)).squeeze(1)
+
+    def _measure(self, values: Tensor, labels: Tensor) -> Tensor:
+        """Return the standard deviation within each sample's label, (B, C): mean over pixels."""
+        with torch.autocast(values.device.type, enabled=False):
+            features = values.flatten(1).to(torch.promote_types(values.dtype, torch.float32))
+            member = functional.one_hot(labels, self.num_classes).to(features.dtype)
+            count = member.sum(0).unsqueeze(1)
+            means = member.T @ features / count.clamp(min=1)
+            squares = member.T @ (features - means[labels]).square()
+            variance = squares / (count - 1).clamp(min=1)
+            # The square root of 0, of a label with one sample, has no gradient.
+            std = (variance + 1e-8).sqrt().unflatten(1, (values.shape[1], -1)).mean(2)
+        return std[labels]
+
+
+class VariedLogit(nn.Module):
+    """Last block: the logit of a sample alone, and one of its label's variety in the batch.
+
+    Args:
+        logit: Of (B, C, ...) features, and of labels where it is a ProjectionLogit.
+        variety: Of features and labels.
+    """
+
+    reads = (MAIN, LABELS)
+    samplewise = True
+
+    def __init__(self, logit: nn.Module, variety: MinibatchStd) -> None:
+        super().__init__()
+        self.logit, self.variety = logit, variety
+
+    def forward(self, values: Tensor, labels: Tensor) -> Tensor:
+        """Return logits, (B,).
+
+        Args:
+            values: (B, C, ...).
+            labels: (B,) int64.
+        """
+        given = (values, labels) if isinstance(self.logit, ProjectionLogit) else (values,)
+        return self.logit(*given) + self.variety(values, labels)
 
 
 def _convolution(channels_in: int, channels_out: int, stride: int, norm: Norm) -> nn.Sequential:

@@ -3,18 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
-from typing import Any
+from reprlib import repr as shorten
+from typing import Any, get_args
 
 from .. import methods
 from ..errors import PlanError
 from ..methods import HuscfGan, request_plan
 from ..models import ConditionalDiscriminator, ConditionalGenerator, SampleShape
+from ..models.conditional_discriminator import Conditioning
 from .devices.fleet import DevicesFile, load_mapping
 from .devices.profiles import read_whole
 from .planner import PlanOptions, PlanSubject, build_problem, read_file_keys
 from .problem.plan_problem import PlanProblem
 
-_NETWORK_DEFAULTS = {
+_SIZE_DEFAULTS = {
     "channels": 1,
     "image_size": 28,
     "num_classes": 10,
@@ -22,6 +24,8 @@ _NETWORK_DEFAULTS = {
     "width": 64,
     "depth": 5,
 }
+#: Of the discriminator.
+_FORM_DEFAULTS = {"conditioning": "plane", "minibatch_std": False}
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,14 @@ class PlanJob:
 
     Args:
         devices: Profiles, server and assignment.
-        networks: Size of the built-in networks by name.
+        networks: Sizes of the built-in networks and form of the discriminator, by name.
         batch_size: Samples per step of every client.
         options: The choices.
         method: Class of the method, one of huscf.methods whose networks are a GAN's.
     """
 
     devices: DevicesFile
-    networks: Mapping[str, int]
+    networks: Mapping[str, Any]
     batch_size: int
     options: PlanOptions
     method: type[HuscfGan] = HuscfGan
@@ -78,7 +82,10 @@ class PlanJob:
         method = self.method(
             generator=partial(ConditionalGenerator, width=sizes["width"], depth=sizes["depth"]),
             discriminator=partial(
-                ConditionalDiscriminator, width=sizes["width"], depth=sizes["depth"]
+                ConditionalDiscriminator,
+                width=sizes["width"],
+                depth=sizes["depth"],
+                **{key: sizes[key] for key in _FORM_DEFAULTS},
             ),
             latent_dim=sizes["latent_dim"],
         )
@@ -100,14 +107,24 @@ def find_method(name: str) -> type[HuscfGan]:
     return known[name]
 
 
-def _read_networks(values: Any) -> dict[str, int]:
+def _read_networks(values: Any) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise PlanError("networks: must be a mapping of sizes")
+    defaults = {**_SIZE_DEFAULTS, **_FORM_DEFAULTS}
     for key in values:
-        if key not in _NETWORK_DEFAULTS:
-            raise PlanError(f"networks: unknown key {key}; known: {', '.join(_NETWORK_DEFAULTS)}")
-    merged = {**_NETWORK_DEFAULTS, **values}
-    for key in merged:
+        if key not in defaults:
+            raise PlanError(f"networks: unknown key {key}; known: {', '.join(defaults)}")
+    merged = {**defaults, **values}
+    for key in _SIZE_DEFAULTS:
         if read_whole(merged, key, "networks") < 1:
             raise PlanError(f"networks: {key} is {merged[key]}, must be >= 1")
+    if merged["conditioning"] not in get_args(Conditioning):
+        known = ", ".join(get_args(Conditioning))
+        raise PlanError(
+            f"networks: conditioning is {shorten(merged['conditioning'])}, must be one of {known}"
+        )
+    if not isinstance(merged["minibatch_std"], bool):
+        raise PlanError(
+            f"networks: minibatch_std is {shorten(merged['minibatch_std'])}, must be true or false"
+        )
     return merged

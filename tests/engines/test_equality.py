@@ -30,7 +30,12 @@ from tests.engines.cases import (
 OTHER_FORMS = {
     "generator": partial(ConditionalGenerator, width=4, depth=4, norm="none", upsampling="nearest"),
     "discriminator": partial(
-        ConditionalDiscriminator, width=4, depth=4, norm="none", conditioning="both"
+        ConditionalDiscriminator,
+        width=4,
+        depth=4,
+        norm="none",
+        conditioning="both",
+        minibatch_std=True,
     ),
 }
 CUTS = {0: [1, 1, 1, 1], 1: [2, 1, 1, 2], 2: [1, 3, 2, 2], 3: [3, 1, 3, 1]}
@@ -70,9 +75,17 @@ def test_augmented_steps_equal_those_of_the_uncut_networks(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("conditioning", ["projection", "both"])
-def test_other_forms_of_the_networks_equal_the_uncut_ones(engine, conditioning):
-    discriminator = partial(OTHER_FORMS["discriminator"], conditioning=conditioning)
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"conditioning": "projection"},
+        {"minibatch_std": False},
+        {"conditioning": "plane"},
+        {},
+    ],
+)
+def test_other_forms_of_the_networks_equal_the_uncut_ones(engine, form):
+    discriminator = partial(OTHER_FORMS["discriminator"], **form)
     forms = {**OTHER_FORMS, "discriminator": discriminator}
     for each in legal_cuts(4):
         module = make_gan(

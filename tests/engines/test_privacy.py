@@ -439,6 +439,28 @@ class Mixing(Network):
         super().__init__([blocks[0], nn.Sequential(blocks[1], Centred()), *blocks[2:]])
 
 
+class CentredLogit(nn.Module):
+    """Knows of a sample what the others of its label have not."""
+
+    reads = ("x", "labels")
+
+    def __init__(self, logit):
+        super().__init__()
+        self.logit = logit
+
+    def forward(self, values, labels):
+        means = [values[labels == label].mean(0) for label in labels]
+        return self.logit(values - 0.5 * torch.stack(means))
+
+
+class MixingWithinLabels(Network):
+    """A discriminator whose layer, of which nobody knows, mixes the samples of a label."""
+
+    def __init__(self, shape):
+        blocks = list(ConditionalDiscriminator(shape, width=4, depth=4, norm="none"))
+        super().__init__([*blocks[:3], CentredLogit(blocks[3])])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -462,6 +484,15 @@ class Mixing(Network):
             },
             "spectral_norm",
         ),
+        (
+            {
+                "discriminator": partial(
+                    ConditionalDiscriminator, width=4, depth=4, norm="none", minibatch_std=True
+                )
+            },
+            "block 3 of the discriminator has MinibatchStd.*minibatch_std of the network to false",
+        ),
+        ({"discriminator": MixingWithinLabels}, "others of its batch"),
     ],
 )
 def test_what_cannot_be_private_is_refused_in_one_line(options, message):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -73,6 +74,33 @@ def test_a_projected_label_acts_in_the_last_block(conditioning):
         for f, label in zip(features, labels, strict=True)
     ]
     torch.testing.assert_close(network(samples, labels), torch.stack(expected))
+
+
+@pytest.mark.parametrize("conditioning", ["plane", "both"])
+def test_a_logit_follows_how_much_the_samples_of_its_label_differ(conditioning):
+    shape = SampleShape(1, 8, 3)
+    options = {"width": 4, "depth": 4, "norm": "none", "conditioning": conditioning}
+    varied = ConditionalDiscriminator(shape, **options, minibatch_std=True)
+    plain = ConditionalDiscriminator(shape, **options)
+    names = {name.replace(".logit.", "."): name for name in varied.state_dict()}
+    plain.load_state_dict({name: varied.state_dict()[names[name]] for name in plain.state_dict()})
+    samples, labels = torch.randn(6, 1, 8, 8), torch.tensor([0, 1, 0, 2, 0, 1])
+    features = varied[1:3](varied[0](samples, labels)).detach().numpy()
+    linear = varied[3].variety.linear
+    extra = torch.zeros(6)
+    for label in range(3):
+        rows = np.flatnonzero(labels.numpy() == label)
+        std = features[rows].std(0, ddof=1) if len(rows) > 1 else np.zeros_like(features[0])
+        extra[rows] = linear(torch.tensor(std.mean((1, 2)))).item()
+    expected = plain(samples, labels) + extra
+    torch.testing.assert_close(varied(samples, labels), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_samples_that_are_all_alike_have_finite_gradients_of_their_variety():
+    network = ConditionalDiscriminator(SampleShape(1, 8, 3), width=4, depth=4, minibatch_std=True)
+    samples = torch.ones(4, 1, 8, 8, requires_grad=True)
+    network(samples, torch.tensor([0, 0, 1, 2])).sum().backward()
+    assert samples.grad.isfinite().all()
 
 
 def test_blocks_run_one_by_one_equal_the_network():

@@ -124,8 +124,7 @@ def test_the_worst_domain_counts(digits):
     assert join_domains(both) == both[1] != both[0]
 
 
-PLANE = ["--model.method.discriminator.conditioning", "plane"]  # as a plan's networks
-SIZES = ["--model.method.init_args.latent_dim", "16", "--num_samples", "128", *PLANE]
+SIZES = ["--model.method.init_args.latent_dim", "16", "--num_samples", "128"]
 
 
 def write(path, *options):
@@ -145,7 +144,8 @@ def test_the_command_writes_what_a_plan_reads(tmp_path, capsys):
         assert f"{head} block" in shown and f"{share:.3f}" in shown
     assert write(path, "--seed_everything", "1") == 0 and path.read_bytes() != first
 
-    networks = {"image_size": 8, "width": 16, "depth": 5}
+    form = {"conditioning": "both", "minibatch_std": True}  # as in the quickstart
+    networks = {"image_size": 8, "width": 16, "depth": 5, **form}
     values = {**read_devices(), "networks": networks, "leakage": str(path)}
     leakage = Leakage.load(str(path))
     limit = (leakage.heads[1] + leakage.heads[2]) / 2

@@ -139,6 +139,11 @@ def _check_layer(owner: str, layer: nn.Module) -> None:
             f"{owner} has {type(layer).__name__}, which mixes the samples of a batch: set norm of "
             "the network to group"
         )
+    if getattr(layer, "batchwise", False):
+        raise HuscfError(
+            f"{owner} has {type(layer).__name__}, which mixes the samples of a batch: set "
+            "minibatch_std of the network to false"
+        )
     if is_parametrized(layer):
         raise HuscfError(
             f"{owner} has parametrised weights, such as those of spectral_norm, whose gradients "

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -22,16 +23,22 @@ def is_plain(module: nn.Module) -> bool:
 def is_samplewise(module: nn.Module) -> bool:
     """Return whether a module's forward may get the samples of several clients as one batch.
 
-    True for plain ones, and for those whose own class, no base of it, says so by `samplewise` and
-    has tensors in such modules alone.
+    True for plain ones, for those whose own class, no base of it, says so by `samplewise` and
+    has tensors in such modules alone, and for those that get each client's samples by themselves,
+    see `is_batchwise`.
     """
-    if is_plain(module):
+    if is_plain(module) or is_batchwise(module):
         return True
     if type(module) not in _CONTAINERS and not vars(type(module)).get("samplewise", False):
         return False
     if module._parameters or module._buffers:
         return False
     return all(map(is_samplewise, module.children()))
+
+
+def is_batchwise(module: nn.Module) -> bool:
+    """Return whether a module compares the samples of a batch, and says that it does no more."""
+    return bool(vars(type(module)).get("batchwise", False))
 
 
 def put_side_by_side(modules: Sequence[nn.Module], gathered: list[NormStats]) -> nn.Module:
@@ -49,6 +56,8 @@ def put_side_by_side(modules: Sequence[nn.Module], gathered: list[NormStats]) ->
         return first
     if is_plain(first):
         return _SideBySide(modules, gathered)
+    if is_batchwise(first):
+        return _EachBatch(modules)
     made = copy.copy(first)
     made._modules = {
         name: None
@@ -71,6 +80,19 @@ class _SideBySide(nn.Module):
         stack = Stack(values, len(self.each), is_apart=True)
         apply_rules(self.each, stack, self.gathered)
         return stack.apart()
+
+
+class _EachBatch(nn.Module):
+    """Modules of K clients, each of which gets its client's samples."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.each = tuple(modules)
+
+    def forward(self, *given: Tensor) -> Tensor:
+        count = len(self.each)
+        parts = [m(*(t[k::count] for t in given)) for k, m in enumerate(self.each)]
+        return torch.stack(parts, 1).flatten(0, 1)
 
 
 def apply_rules(modules: Sequence[nn.Module], stack: Stack, gathered: list[NormStats]) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from huscf.engines.stacked.run_stacked import can_stack, run_stacked
-from huscf.models import Network, SqueezeLogit, UNet, run_blocks
+from huscf.models import ConditionalDiscriminator, Network, SqueezeLogit, UNet, run_blocks
 from huscf.models.conditional_discriminator import DiscriminatorStem
 from tests.conftest import SHAPE
 
@@ -168,6 +168,7 @@ def test_blocks_stack_by_their_own_word_alone():
     assert not can_stack([Heir()])
     assert not can_stack([OwnTensor()])
     assert not can_stack([Drops()])
+    assert can_stack(ConditionalDiscriminator(SHAPE, width=4, minibatch_std=True))
     counted = nn.Embedding(5, 3, padding_idx=0)
     assert not can_stack([counted]) and can_stack([nn.Embedding(5, 3)])
 

@@ -53,6 +53,8 @@ BAD_FILES = [
     (put(0.001, "profiles", "device4", "memory_mib"), "profile device4): memory_mib"),
     (put(3, "networks", "depth"), "depth 3 is too small"),
     (put(2.5, "networks", "width"), "networks: width is 2.5"),
+    (put("top", "networks", "conditioning"), "conditioning is 'top', must be one of plane, proj"),
+    (put(1, "networks", "minibatch_std"), "minibatch_std is 1, must be true or false"),
     (put("fast", "strategy"), "strategy is 'fast'"),
     (put(1, "clients"), "unknown key clients"),
     (put(0, "batch_size"), "batch_size is 0"),
