@@ -22,13 +22,17 @@ SHAPE = SampleShape(1, 8, 3)
 ENGINES = ("serial", "stacked")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread():
-    """Two cores at most, and bit-equal sums."""
-    before = torch.get_num_threads()
+    """Two cores at most, and bit-equal sums, in what modules share too."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread_again(one_thread):
+    """Undo what a test has set."""
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
 
 
 #: Initial weights come from torch's one stream, which threads of a test must not share.

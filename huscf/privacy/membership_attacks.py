@@ -23,9 +23,6 @@ from .membership import (
 #: Fewer held-out samples of a domain tell nothing: half of them are references.
 LEAST_HELD_OUT = 20
 
-#: Samples that a discriminator judges at once.
-_JUDGED_AT_ONCE = 512
-
 
 @dataclass(frozen=True)
 class LabelledSet:
@@ -130,13 +127,14 @@ def attack_discriminator(module: SplitModule, membership: Membership) -> dict[st
 
 
 def judge(module: SplitModule, client_id: int, real: LabelledSet) -> Tensor:
-    """Return a client's discriminator's logits of real samples with their labels, (N,)."""
+    """Return a client's discriminator's logits of real samples with their labels, (N,).
+
+    Each is asked for by itself, as a discriminator may compare the samples of a batch.
+    """
     network = module.engine.whole_network("discriminator", client_id)
     logits = [
-        run_whole(network, {MAIN: to_float(samples), LABELS: labels})[MAIN].flatten()
-        for samples, labels in zip(
-            real.samples.split(_JUDGED_AT_ONCE), real.labels.split(_JUDGED_AT_ONCE), strict=True
-        )
+        run_whole(network, {MAIN: to_float(sample), LABELS: label})[MAIN].flatten()
+        for sample, label in zip(real.samples.split(1), real.labels.split(1), strict=True)
     ]
     return torch.cat(logits).float()
 

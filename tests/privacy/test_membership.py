@@ -1,18 +1,22 @@
 """Membership figures against scikit-learn's, and against generators that are known."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from huscf.metrics import measure_nearest_distances
+from huscf.models import ConditionalDiscriminator
 from huscf.privacy.membership import (
     chance_of_separation,
     measure_separation,
     score_by_distance,
     standardise,
 )
+from huscf.privacy.membership_attacks import LabelledSet, judge
+from tests.conftest import make_batch, make_gan
 
 
 def draw(count, seed):
@@ -77,3 +81,12 @@ def test_references_calibrate_what_is_near_to_everything():
 def test_scores_of_several_networks_are_brought_to_one_scale():
     references = torch.tensor([1.0, 3.0, 5.0])
     assert torch.equal(standardise(torch.tensor([3.0, 7.0]), references), torch.tensor([0.0, 2.0]))
+
+
+def test_what_is_said_of_a_sample_does_not_depend_on_which_others_are_asked_for():
+    discriminator = partial(ConditionalDiscriminator, width=4, depth=4, minibatch_std=True)
+    module = make_gan({0: [1, 1, 1, 1]}, discriminator=discriminator)
+    samples, labels = make_batch([0], size=9)[0]
+    every = judge(module, 0, LabelledSet(samples, labels))
+    some = judge(module, 0, LabelledSet(samples[:4], labels[:4]))
+    assert torch.equal(every[:4], some) and len(every.unique()) > 4
