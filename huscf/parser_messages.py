@@ -53,7 +53,7 @@ def shorten(line: str) -> str:
 def _find_value(rest: str) -> str | None:
     """Return what was given, out of what the parser says of one key."""
     word = "Given value" if "Subtypes:" in rest else "Got value"
-    found = re.search(rf"{word}: (.*?)(?: - Expected | Given value type:|$)", rest)
+    found = re.search(rf"{word}: (.*?)(?: - Expected | Given value type:|\. Got value: |$)", rest)
     if found is None:
         return None
     nested = re.fullmatch(r"NestedArg\(key='.*?', val='?(.*?)'?\)", found[1])

@@ -42,6 +42,10 @@ def work(tmp_path, monkeypatch):
             ["--federation.weighting", "kl"],
             "federation.weighting is kl, must be one of kld, samples, uniform or the import path",
         ),
+        (
+            ["--model.method.discriminator.minibatch_std", "maybe"],
+            "discriminator.init_args.minibatch_std is maybe, must be true or false",
+        ),
         (["--evaluation.level", "slow"], "evaluation.level is slow, must be one of "),
         (
             ["--trainer.max_epochs", "many"],
@@ -59,6 +63,7 @@ def test_options_are_refused_in_one_line(capsys, options, message):
     line = refuse(["fit", "--config", "mini.yaml", *options], capsys)
     assert message in line
     assert "Subtypes" not in line and "Given value" not in line and len(line) < 500
+    assert "Namespace" not in line
 
 
 @pytest.mark.parametrize(

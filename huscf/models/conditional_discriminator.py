@@ -177,7 +177,7 @@ class MinibatchStd(nn.Module):
             variance = squares / (count - 1).clamp(min=1)
             # The square root of 0, of a label with one sample, has no gradient.
             std = (variance + 1e-8).sqrt().unflatten(1, (values.shape[1], -1)).mean(2)
-        return std[labels]
+        return std[labels].to(values.dtype)
 
 
 class VariedLogit(nn.Module):

@@ -49,9 +49,9 @@ class Network(nn.ModuleList):
     order of its arguments and results; the main tensor is "x". A class of blocks with a `forward`
     of its own may say `samplewise = True`: it treats every sample alone, draws nothing, and has
     all its parameters in layers that it calls, so that several clients can run at once. A module
-    in it that compares the samples of a batch says `batchwise = True`, takes and returns (B, ...),
-    and draws nothing either. State keys begin with the block's index, so the state of any run of
-    blocks is named like the full network's.
+    in it that compares the samples of a batch says `batchwise = True`: it takes (B, ...) tensors,
+    returns one, draws nothing and keeps nothing of a batch. State keys begin with the block's
+    index, so the state of any run of blocks is named like the full network's.
 
     Args:
         blocks: The blocks in forward order.

@@ -18,6 +18,7 @@ from huscf.models import (
     ConditionalEncoder,
     ConditionalGenerator,
     Network,
+    SampleShape,
     UNet,
     run_blocks,
 )
@@ -490,15 +491,24 @@ class MixingWithinLabels(Network):
                     ConditionalDiscriminator, width=4, depth=4, norm="none", minibatch_std=True
                 )
             },
-            "block 3 of the discriminator has MinibatchStd.*minibatch_std of the network to false",
+            "block 3 of the discriminator has MinibatchStd.*minibatch_std set to false",
         ),
-        ({"discriminator": MixingWithinLabels}, "others of its batch"),
     ],
 )
 def test_what_cannot_be_private_is_refused_in_one_line(options, message):
     with pytest.raises(HuscfError, match=message) as caught:
         make_private(ONE, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_what_mixes_the_samples_of_a_label_is_refused_though_labels_are_many():
+    with pytest.raises(HuscfError, match="others of its batch"):
+        make_private(
+            ONE,
+            shape=SampleShape(1, 8, 100),
+            fake_label_weights=[1] * 100,
+            discriminator=MixingWithinLabels,
+        )
 
 
 def test_methods_whose_server_draws_are_refused_by_name():

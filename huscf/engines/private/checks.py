@@ -18,8 +18,8 @@ from ..base import OnNonFinite
 from .accounting import make_counter
 from .options import DifferentialPrivacy
 
-#: Samples of the trial batch.
-_NUM_ROWS = 3
+#: Samples of the trial batch; the first and the last have one label.
+_NUM_ROWS = 4
 
 #: Largest difference between two ways to the same gradient, as a part of it.
 _TOLERANCE = 1e-3
@@ -118,7 +118,7 @@ def check_data(options: DifferentialPrivacy, sizes: Mapping[int, int]) -> None:
 def check_samplewise(
     method: Method, networks: Mapping[str, Network], shape: SampleShape, phase: Phase
 ) -> None:
-    """Refuse what mixes the samples of a batch, by names and by a trial of three samples.
+    """Refuse what mixes the samples of a batch, by names and by a trial of a few samples.
 
     Raises:
         HuscfError: Naming the network and, where it is known, the layer.
@@ -141,8 +141,8 @@ def _check_layer(owner: str, layer: nn.Module) -> None:
         )
     if getattr(layer, "batchwise", False):
         raise HuscfError(
-            f"{owner} has {type(layer).__name__}, which mixes the samples of a batch: set "
-            "minibatch_std of the network to false"
+            f"{owner} has {type(layer).__name__}, which mixes the samples of a batch: leave it "
+            "out, as huscf's networks do with minibatch_std set to false"
         )
     if is_parametrized(layer):
         raise HuscfError(
@@ -156,7 +156,7 @@ def _prepare_trial(method: Method, shape: SampleShape) -> Carry:
     stream = torch.Generator().manual_seed(0)
     size = (_NUM_ROWS, shape.channels, shape.image_size, shape.image_size)
     samples = torch.randint(0, 256, size, generator=stream, dtype=torch.uint8)
-    labels = torch.arange(_NUM_ROWS) % shape.num_classes
+    labels = torch.arange(_NUM_ROWS) % 3 % shape.num_classes
 
     def prepare(own_samples: Tensor, own_labels: Tensor) -> Carry:
         return method.prepare(own_samples, own_labels, lambda p: make_generator(0, p), 0)

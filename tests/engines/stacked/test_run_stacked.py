@@ -8,7 +8,7 @@ from torch import nn
 
 from huscf.engines.stacked.run_stacked import can_stack, run_stacked
 from huscf.models import ConditionalDiscriminator, Network, SqueezeLogit, UNet, run_blocks
-from huscf.models.conditional_discriminator import DiscriminatorStem
+from huscf.models.conditional_discriminator import DiscriminatorStem, MinibatchStd
 from tests.conftest import SHAPE
 
 
@@ -169,6 +169,7 @@ def test_blocks_stack_by_their_own_word_alone():
     assert not can_stack([OwnTensor()])
     assert not can_stack([Drops()])
     assert can_stack(ConditionalDiscriminator(SHAPE, width=4, minibatch_std=True))
+    assert not can_stack([MinibatchStd(4, 3)])  # alone it may read and write anything
     counted = nn.Embedding(5, 3, padding_idx=0)
     assert not can_stack([counted]) and can_stack([nn.Embedding(5, 3)])
 
