@@ -10,7 +10,7 @@ from ...models.conditional_discriminator import DiscriminatorStem
 from ...models.conditional_generator import GeneratorStem
 from .layer_rules import Stack, look_up_each
 from .norm_stats import NormStats
-from .side_by_side import apply_rules, is_batchwise, is_plain, is_samplewise, put_side_by_side
+from .side_by_side import apply_rules, is_plain, is_samplewise, put_side_by_side
 
 #: A client's blocks, by index in the full network.
 Column = Mapping[int, nn.Module]
@@ -141,7 +141,7 @@ _JOINS: dict[type[nn.Module], Callable[[Sequence[nn.Module], Tensor, Tensor], Te
 def _is_known(block: nn.Module) -> bool:
     if _is_labelled(block):
         return all(map(is_plain, block.layers))  # type: ignore[arg-type]
-    return is_samplewise(block) and not is_batchwise(block)
+    return is_samplewise(block)
 
 
 def _is_labelled(block: nn.Module) -> bool:

@@ -23,17 +23,17 @@ def is_plain(module: nn.Module) -> bool:
 def is_samplewise(module: nn.Module) -> bool:
     """Return whether a module's forward may get the samples of several clients as one batch.
 
-    True for plain ones, for those whose own class, no base of it, says so by `samplewise` and
-    has tensors in such modules alone, and for those that get each client's samples by themselves,
+    True for plain ones, and for those whose own class, no base of it, says so by `samplewise` and
+    has tensors alone in such modules and in those that get each client's samples by themselves,
     see `is_batchwise`.
     """
-    if is_plain(module) or is_batchwise(module):
+    if is_plain(module):
         return True
     if type(module) not in _CONTAINERS and not vars(type(module)).get("samplewise", False):
         return False
     if module._parameters or module._buffers:
         return False
-    return all(map(is_samplewise, module.children()))
+    return all(is_samplewise(child) or is_batchwise(child) for child in module.children())
 
 
 def is_batchwise(module: nn.Module) -> bool:
