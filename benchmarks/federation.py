@@ -155,6 +155,10 @@ ROWS = {
     "varied_translation_half": Row(
         method={"augmentation": DiscriminatorAugmentation(strength=0.5)}, discriminator=VARIED
     ),
+    "varied_translation_adaptive": Row(
+        method={"augmentation": DiscriminatorAugmentation(strength=0.0, adaptive=True)},
+        discriminator=VARIED,
+    ),
     "both_translation": Row(
         method={"augmentation": DiscriminatorAugmentation(strength=1.0)},
         discriminator={"conditioning": "both"},

@@ -202,18 +202,18 @@ class Deployment:
                 raise RuntimeError("killed")
             return run_step(present, number)
 
-        assert server._is_set_up.wait(30)
+        assert server._is_set_up.wait(60)
         run_step, server.engine.run_step = server.engine.run_step, die
-        assert killed.wait(30)
+        assert killed.wait(60)
         self.network.stop(0)
-        self.leader.join(20)
+        self.leader.join(120)
         return read_checkpoint(self.folder / "served" / "checkpoints" / "last.ckpt")
 
-    def finish(self, *sites, timeout_s=20):
-        self.leader.join(timeout_s)
+    def finish(self, *sites):
+        self.leader.join(120)
         assert not self.leader.is_alive(), (self.errors, self.lines[-5:])
         for site in sites:
-            site.thread.join(10)
+            site.thread.join(60)
             site.exchange.close()
         self.network.stop()
 

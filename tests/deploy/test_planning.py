@@ -35,7 +35,7 @@ def count_held(plan, client):
 def test_a_device_that_becomes_slow_gives_its_blocks_to_the_server(deployment):
     server = deployment.start_server()
     sites = [deployment.start_site(name, device=SiteDevice(FAST)) for name in ROSTER]
-    assert server._is_set_up.wait(30)
+    assert server._is_set_up.wait(60)
     first = server.engine.plan
     sites[1].device = SiteDevice(SLOW)
     deployment.finish(*sites)
@@ -72,7 +72,7 @@ def test_a_site_that_was_killed_before_it_saved_its_new_blocks_gets_them_again(d
     server = deployment.start_server(*options)
     first = deployment.start_site("site-a", device=SiteDevice(FAST))
     dying = deployment.start_site("site-b", device=SiteDevice(SLOW))
-    assert server._is_set_up.wait(30)
+    assert server._is_set_up.wait(60)
     few = server.engine.plan
     do, dead = dying._do, []
 
@@ -89,11 +89,11 @@ def test_a_site_that_was_killed_before_it_saved_its_new_blocks_gets_them_again(d
     dying._do = do_or_die
     dying.thread.join(60)
     assert dead and [str(e) for e in deployment.errors] == ["killed"]
-    assert server.sessions.wait_for(lambda: "site-b" not in server.sessions.present(), 10)
+    assert server.sessions.wait_for(lambda: "site-b" not in server.sessions.present(), 60)
     assert {ref.client_id for ref in server.engine.owed} == {1}
     assert dying.kept.steps()[-1] < dead[0]
     back = deployment.start_site("site-b", device=SiteDevice(FAST))
-    deployment.finish(first, back, timeout_s=60)
+    deployment.finish(first, back)
     assert [str(e) for e in deployment.errors] == ["killed"]
     assert count_held(server.engine.plan, 1) > count_held(few, 1)
     assert not server.engine.owed
@@ -104,7 +104,7 @@ def test_a_site_that_was_killed_before_it_saved_its_new_blocks_gets_them_again(d
 def test_without_devices_a_site_is_told_what_to_give(deployment):
     deployment.start_server()
     site = deployment.start_site("site-a")
-    site.thread.join(10)
+    site.thread.join(60)
     (error,) = deployment.errors
     assert "start this site with --calibrate, or give speed_gflops, uplink_mbit" in str(error)
     deployment.server.sessions.close("over")

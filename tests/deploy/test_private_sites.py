@@ -172,7 +172,7 @@ def test_a_site_takes_no_step_beyond_its_own_budget(tmp_path, monkeypatch):
     server = deployment.start_server("--sites.step_timeout_s=1", "--sites.min_clients=1")
     wary = deployment.start_site("site-a", max_epsilon=limit.epsilon() + 1e-6)
     other = deployment.start_site("site-b")
-    wary.thread.join(20)
+    wary.thread.join(60)
     wary.exchange.close()
     deployment.finish(other)
     (error,) = deployment.errors
@@ -207,7 +207,7 @@ def test_what_is_no_guarantee_is_refused_before_anything_is_trained(
     deployment.start_server(*options)
     sites = [deployment.start_site(name) for name in ROSTER]
     for site in sites:
-        site.thread.join(20)
+        site.thread.join(60)
         site.exchange.close()
     deployment.finish()
     (error,) = deployment.errors

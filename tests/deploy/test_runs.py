@@ -159,7 +159,7 @@ def test_eight_sites_of_four_profiles_equal_one_process_over_a_smaller_wire(tmp_
     deployment = Deployment(tmp_path, monkeypatch, roster, **options)
     server = deployment.start_server("--sites.compression=zstd")
     sites = [deployment.start_site(name) for name in roster]
-    deployment.finish(*sites, timeout_s=60)
+    deployment.finish(*sites)
     assert deployment.errors == []
     assert_bit_equal(one["state_dict"], deployment.tensors(*sites))
     assert server.engine.wire.traffic.state_dict() == one["huscf"]["engine"]["traffic"]
@@ -192,7 +192,7 @@ def test_who_rests_in_an_epoch_rests_as_in_one_process(data, tmp_path, monkeypat
     deployment = Deployment(tmp_path, monkeypatch, {"a": (0, 2), "b": (1, 3)}, **options)
     server, run = deployment.start_server(), []
     sites = [deployment.start_site(name) for name in deployment.roster]
-    assert server._is_set_up.wait(30)
+    assert server._is_set_up.wait(60)
     run_step = server.engine.run_step
     server.engine.run_step = lambda who, step: run.append(tuple(who)) or run_step(who, step)
     deployment.finish(*sites)
@@ -243,7 +243,7 @@ EVALUATED = [
 def test_sites_measure_and_draw_what_one_process_would(deployment, evaluated):
     server = deployment.start_server(*EVALUATED)
     sites = [deployment.start_site(name, num_samples=3) for name in ROSTER]
-    deployment.finish(*sites, timeout_s=120)
+    deployment.finish(*sites)
     assert deployment.errors == []
     rows = read_rows(deployment.folder / "served" / "metrics.csv")
     for site, domain in (("site-a", "digits"), ("site-b", "negatives")):
@@ -284,14 +284,14 @@ def test_a_newer_process_takes_over_and_the_older_ends_with_one_line(deployment)
     """While the run is set up, and while it goes on."""
     server = deployment.start_server("--trainer.max_epochs=8", "--sites.step_timeout_s=1")
     first = deployment.start_site("site-a")
-    assert server.sessions.wait_for(lambda: "site-a" in server.roll.joined, 10)
+    assert server.sessions.wait_for(lambda: "site-a" in server.roll.joined, 60)
     second = deployment.start_site("site-a")
-    first.thread.join(10)
+    first.thread.join(60)
     assert not first.thread.is_alive() and second.thread.is_alive()
     other = deployment.start_site("site-b")
-    assert server.sessions.wait_for(lambda: len(server.have_saved) == 2, 20)
+    assert server.sessions.wait_for(lambda: len(server.have_saved) == 2, 60)
     third = deployment.start_site("site-a")
-    deployment.finish(first, second, third, other, timeout_s=60)
+    deployment.finish(first, second, third, other)
     ends = [str(error) for error in deployment.errors]
     assert ends == ["another process has joined under this site's name; this one ends"] * 2
     assert not any("no connection" in line for line in deployment.lines)
@@ -456,8 +456,8 @@ def test_a_site_that_dies_is_left_out_and_returns_with_its_half(deployment):
         server.sessions.wait_for(lambda: False, 0.02)
     dying.caller._exchange = None  # it asks no more
     dying.exchange.close()
-    dying.thread.join(10)
-    assert server.sessions.wait_for(lambda: "site-b" not in server.sessions.present(), 10)
+    dying.thread.join(60)
+    assert server.sessions.wait_for(lambda: "site-b" not in server.sessions.present(), 60)
     before = server.step
     assert server.sessions.wait_for(lambda: server.step > before + 2, 10) or server.step > before
     back = deployment.start_site("site-b")
@@ -508,15 +508,15 @@ def test_a_secret_draws_other_noise_for_each_client_and_none_gives_the_runs():
 def test_a_site_that_does_not_fit_is_told_why(deployment, data, reason, monkeypatch):
     deployment.start_server()
     first = deployment.start_site("site-a")
-    assert deployment.server.sessions.wait_for(lambda: len(deployment.server.roll.joined) == 1, 20)
+    assert deployment.server.sessions.wait_for(lambda: len(deployment.server.roll.joined) == 1, 60)
     monkeypatch.setattr(cases, "read_datamodule", lambda c, o: read_datamodule(c, data))
     second = deployment.start_site("site-b", chosen=(0, 1) if "clients" in data[0] else None)
-    second.thread.join(20)
+    second.thread.join(60)
     (error,) = deployment.errors
     assert "the server refused 'join'" in str(error)
     assert re.search(reason, str(error))
     deployment.server.sessions.close("over")
-    first.thread.join(10)
+    first.thread.join(60)
     deployment.network.stop()
 
 

@@ -28,7 +28,7 @@ def run(folder, monkeypatch, *options, method="HuscfGan"):
     deployment = Deployment(folder, monkeypatch, model={"method": name_method(method)})
     deployment.start_server(*options)
     sites = [deployment.start_site(name, num_samples=3) for name in ROSTER]
-    deployment.finish(*sites, timeout_s=60)
+    deployment.finish(*sites)
     assert deployment.errors == []
     return deployment, sites
 
@@ -132,7 +132,7 @@ def test_a_server_hands_out_nothing_until_its_configuration_says_so(tmp_path, mo
         engine.answer("site-a", Frame(pack({"kind": "fetch", **fields})))
     # Started once more, it ends the run for those who join.
     saved = read_checkpoint(deployment.folder / "served" / "checkpoints" / "last.ckpt")
-    deployment.start_server("--run.share_generator=true", "--sites.wait_timeout_s=1", saved=saved)
+    deployment.start_server("--run.share_generator=true", "--sites.wait_timeout_s=5", saved=saved)
     site = deployment.start_site("site-b")
     deployment.finish(site)
     assert deployment.errors == [] and deployment.lines[-1].startswith("2 rounds, 4 steps")
@@ -162,7 +162,7 @@ def test_a_site_that_is_killed_while_it_gets_its_generator_takes_it_from_no_othe
         return do(command)
 
     dying._do = do_or_die
-    deployment.finish(first, dying, timeout_s=60)
+    deployment.finish(first, dying)
     assert asked == ["fetch", "fetch"]
     assert [str(error) for error in deployment.errors] == ["killed"]
     assert "a whole generator is at site-a" in deployment.lines

@@ -8,15 +8,6 @@ from huscf.metrics import LabelledSamples, RealData, load_judge
 from tests.conftest import SHARED_DATA
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """Threads of networks this small wait for each other, the more so on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def digits():
     """scikit-learn's 8x8 digits: 1437 to train on, 360 to test on."""
