@@ -245,7 +245,7 @@ def check_method(method: Method) -> None:
     networks = {item.network for item in passes}
     needs = {
         "the server to draw what enters a network": any(item.drawn for item in passes),
-        "clients to remember outputs from step to step": any(item.learn for item in passes),
+        "clients to tell what steps have taught them": bool(method.told),
         "blocks that are swapped or kept at a round's end": any(
             method.mixing(network, 1) != "average" for network in networks
         ),

@@ -35,9 +35,6 @@ from .site_privacy import begin_budget, check_sampling, describe_spent, draw_see
 from .site_samples import SiteData, SiteSampler, evaluate_site, write_site_samples
 from .welcome import Welcome, check_promised, read_welcome
 
-#: What a half has of the clients beside their tensors.
-_BESIDE_TENSORS = ("optimizers", "cuts", "wires", "sums", "budget")
-
 
 class SiteRun:
     """Holds a site's half, and does what the server asks until it says goodbye.
@@ -174,11 +171,11 @@ class SiteRun:
             )
         if own is not None:
             saved = self.kept.read(own)
-            if saved["huscf"].get("site", {}).get("digests") != self._digests():
+            state = saved["huscf"].get("site", {})
+            if state.get("digests") != self._digests():
                 raise CheckpointError(f"{self.kept.file(own)} was made with other data: give those")
-            state = _pick(saved["huscf"]["site"], _BESIDE_TENSORS)
             Ledger(self.kept.path).check_kept(state.get("budget", {}))
-            self.half.set_state({"state_dict": saved["state_dict"], **state}, self.caller.ask)
+            self.half.set_state({**state, "state_dict": saved["state_dict"]}, self.caller.ask)
         self.kept.forget_after(step)
         clients = " ".join(map(str, self.clients))
         where = "its beginning" if own is None else f"its half of step {own}"
@@ -302,10 +299,9 @@ class SiteRun:
 
     def _save(self, command: Mapping[str, Any]) -> None:
         step, state = command["step"], self.half.get_state()
-        own = _pick(state, _BESIDE_TENSORS)
-        site = {"step": step, "digests": self._digests(), **own}
-        huscf = {"format": FORMAT, "site": site}
-        self.kept.write(step, {"state_dict": state["state_dict"], "huscf": huscf})
+        tensors = state.pop("state_dict")
+        site = {"step": step, "digests": self._digests(), **state}
+        self.kept.write(step, {"state_dict": tensors, "huscf": {"format": FORMAT, "site": site}})
         self.say(f"saved step {step} in {self.kept.path}")
         self._say_spent()
 
@@ -321,7 +317,3 @@ def seed_of(secret: str | None, client_id: int, shared: int) -> int:
 
 def _read_clusters(command: Mapping[str, Any]) -> dict[int, int]:
     return dict(command["clusters"])
-
-
-def _pick(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: values[name] for name in names if name in values}

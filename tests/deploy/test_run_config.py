@@ -14,10 +14,6 @@ AUGMENTATION = ("--model.method.augmentation", "huscf.methods.DiscriminatorAugme
     [
         (("--model.method", "huscf.methods.MdGan"), "MdGan needs the server to draw"),
         (
-            (*AUGMENTATION, "--model.method.augmentation.adaptive", "true"),
-            "HuscfGan needs clients to remember outputs",
-        ),
-        (
             ("--federation.weighting", "huscf.federation.FeganWeights"),
             "federation.weighting: sites do not tell their label counts",
         ),
@@ -33,7 +29,7 @@ AUGMENTATION = ("--model.method.augmentation", "huscf.methods.DiscriminatorAugme
             ("--model.method", "huscf.methods.PflGan"),
             "PflGan needs blocks that are swapped or kept",
         ),
-        (("--model.method", "huscf.methods.HflGan"), "HflGan needs clients to remember outputs"),
+        (("--model.method", "huscf.methods.HflGan"), "HflGan needs clients to tell what steps"),
         (
             ("--federation.privacy.delta", "1e-3"),
             r"federation\.privacy: .*not have it yet",

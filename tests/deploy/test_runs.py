@@ -220,6 +220,29 @@ def test_a_server_that_was_stopped_goes_on_with_the_sites_bit_for_bit(deployment
     assert len(deployment.server.report.rows) == 2
 
 
+def test_what_steps_have_taught_clients_stays_at_their_sites_and_goes_on(tmp_path, monkeypatch):
+    """Strengths of an augmentation that adapts, through a server that is stopped and goes on."""
+    method = name_method("HuscfGan")
+    adaptive = {"strength": 0.4, "adaptive": True, "target": 0.2, "ramp_samples": 100}
+    augmentation = {"class_path": "huscf.methods.DiscriminatorAugmentation", "init_args": adaptive}
+    method["init_args"] = {**method["init_args"], "augmentation": augmentation}
+    options = {"model": {"method": method}, "max_epochs": 3}
+    (tmp_path / "one").mkdir()
+    one = fit(tmp_path / "one", **options)
+    deployment = Deployment(tmp_path, monkeypatch, **options)
+    deployment.start_server()
+    sites = [deployment.start_site(name) for name in ROSTER]
+    port = deployment.network.port
+    deployment.start_server(saved=deployment.kill_server(5), port=port)
+    deployment.finish(*sites)
+    assert [str(error) for error in deployment.errors] == ["killed"]
+    assert_bit_equal(one["state_dict"], deployment.tensors(*sites))
+    found = {c: site.half.clients[c].remembered for c, site in enumerate(sites)}
+    assert found == one["huscf"]["engine"]["remembered"]
+    strengths = [found[c]["augmentation_strength"] for c in found]
+    assert 0.4 not in strengths
+
+
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     """Figures of `huscf fit` after its two rounds, measured quickly and at last in full."""

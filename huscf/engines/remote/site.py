@@ -162,6 +162,8 @@ class SiteHalf:
             self.begin_phases(active, step, ask)
             for number, phase in enumerate(self.method.phases(step)):
                 active, losses[phase.name] = self._run_phase(command, number, phase, active, ask)
+            for client_id in active:
+                self.clients[client_id].remember()
         except Dropped:
             losses, active = {}, []
         finally:
@@ -321,7 +323,7 @@ class SiteHalf:
     # The half on disk
 
     def get_state(self) -> dict[str, Any]:
-        """Return the clients' blocks, averages and moments, named as in a whole checkpoint."""
+        """Return the clients' tensors, named as in a whole checkpoint, and what else goes on."""
         tensors = {
             f"parties.clients.{client_id}.{name}": tensor
             for client_id, client in self.clients.items()
@@ -330,7 +332,13 @@ class SiteHalf:
         optimizers = {str(c): client.get_optimizer_state() for c, client in self.clients.items()}
         cuts = [[e.client_id, e.cuts.as_list()] for e in self.plan.clients]
         wires = {str(c): wire.traffic.state_dict() for c, wire in self.wires.items()}
-        state = {"state_dict": tensors, "optimizers": optimizers, "cuts": cuts, "wires": wires}
+        state = {
+            "state_dict": tensors,
+            "optimizers": optimizers,
+            "cuts": cuts,
+            "wires": wires,
+            "remembered": {str(c): dict(client.remembered) for c, client in self.clients.items()},
+        }
         return state if self._sums is None else {**state, "sums": self._sums.get_state()}
 
     def set_state(self, state: Mapping[str, Any], ask: Ask) -> None:
@@ -360,6 +368,7 @@ class SiteHalf:
             client.make_optimizers(self.method)
             client.set_optimizer_state(state["optimizers"].get(str(client_id), {}))
             self.wires[client_id].traffic.load_state_dict(state["wires"][str(client_id)])
+            client.remembered = dict(state.get("remembered", {}).get(str(client_id), {}))
         if self._sums is not None and "sums" in state:
             self._sums.set_state(state["sums"])
         if has_missed:
