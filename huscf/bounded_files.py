@@ -41,14 +41,15 @@ def read_bytes(path: Path, folder: Path, max_bytes: int = MAX_TEXT_BYTES) -> byt
     return path.read_bytes()
 
 
-def parse_yaml(text: bytes, path: Path) -> Any:
+def parse_yaml(text: bytes | str, owner: Path | str) -> Any:
     """Return the plain values of YAML.
 
     Raises:
-        HuscfError: Naming the file, where its aliases stand for too much or it is nested too deep.
+        HuscfError: Naming the file or option, where its aliases stand for too much or it is nested
+            too deep.
         yaml.YAMLError: Where it is not YAML.
     """
-    too_much = f"{path}: its values refer to each other too often, or are nested too deep"
+    too_much = f"{owner}: its values refer to each other too often, or are nested too deep"
     try:
         values = yaml.safe_load(text)
     except RecursionError:

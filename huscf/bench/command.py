@@ -2,6 +2,7 @@
 
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..commands import CommandParser
@@ -12,7 +13,8 @@ from ..signals import sigterm_as_interrupt
 from .grid import Cell, Grid
 from .latency import simulate_step
 from .page import write_page
-from .running import check_cells, count_jobs, find_folder, find_reason, is_done, run_cells
+from .records import digest_config, find_folder, find_reason, is_done
+from .running import check_cells, count_jobs, run_cells
 from .tables import Measured, make_rows, measure, write_tables
 
 _EXAMPLES = """examples:
@@ -23,7 +25,9 @@ _EXAMPLES = """examples:
     --grid model.method.init_args.generator_lr=1e-3,5e-4 --output runs/rates
 
 --config takes bench files and configurations of runs; options of `huscf fit` hold for every run.
-The same command goes on where it stopped, and tries again what failed."""
+Values of --grid are what stands in a YAML list: 1,2 or [1, 2],[2, 2] or null,{class_path: A}.
+The same command goes on where it stopped, and tries again what failed. A run whose configuration
+has changed since begins anew, in a new folder."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
         DevicesFile.load(grid.devices)  # before anything runs
     if not options.only_table:
         configs = check_cells(cells, grid.output)
+        digests = {variant: digest_config(config) for variant, config in configs.items()}
+        cells = [replace(cell, digest=digests.get(cell.variant)) for cell in cells]
         jobs = options.jobs or count_jobs(list(configs.values()))
         for variant, config in configs.items():
             if (config.get("evaluation") or {}).get("every_n_rounds", 0) < 0:

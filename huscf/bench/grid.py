@@ -23,9 +23,13 @@ _AUDIT_KEYS = frozenset(each.name for each in fields(AuditSettings))
 #: Sections of a run's configuration, by which one is told from a bench file.
 _RUN_KEYS = frozenset({"data", "model", "federation", "trainer", "seed_everything"})
 
-#: What a bench sets itself.
-_OWN_KEYS = ("seed_everything", "run.name", "trainer.default_root_dir", "ckpt_path")
-
+#: What a bench sets itself, and what to do instead.
+OWN_KEYS = {
+    "seed_everything": "give seeds: or --seeds",
+    "run.name": "name methods and scenarios",
+    "trainer.default_root_dir": "give output: or --output",
+    "ckpt_path": "give the same command again, and runs go on",
+}
 
 #: What tables call the only scenario where a bench file names none.
 NO_SCENARIO = "-"
@@ -58,6 +62,7 @@ class Cell:
         configs: Configuration files.
         keys: Dotted keys and their values, those of the point among them.
         audit: Options of `huscf audit`, which follows the run; None where nothing does.
+        digest: Of its whole configuration, files included; None where nobody has read that.
     """
 
     method: str
@@ -67,6 +72,7 @@ class Cell:
     configs: tuple[str, ...]
     keys: tuple[tuple[str, Any], ...]
     audit: tuple[str, ...] | None = None
+    digest: str | None = None
 
     @property
     def variant(self) -> str:
@@ -136,7 +142,7 @@ class Grid:
 
         Args:
             paths: YAML files.
-            points: "key=value,value" each, added to the grid.
+            points: "key=value,value" each, values as in a YAML list; added to the grid.
             seeds: In place of the files'.
             output: Likewise.
             keys: Dotted keys and their values of every run, which win over the files'.
@@ -159,24 +165,25 @@ class Grid:
         for key in ("base", "methods"):
             if not values.get(key):
                 raise HuscfError(f"{owner}: {key} is missing")
-        grid = {str(k): v for k, v in (values.get("grid") or {}).items()}
-        grid |= dict(map(_parse_point, points))
+        grid = _read_keys(values.get("grid"), f"{owner}: grid")
+        grid |= _read_keys(dict(map(_parse_point, points)), "--grid")
         for key, tried in grid.items():
             if not isinstance(tried, list) or not tried:
                 raise HuscfError(f"{owner}: grid: {key} must be a list of values")
-        chosen = list(seeds) if seeds is not None else values.get("seeds", [0])
-        if not isinstance(chosen, list) or not chosen or not all(type(s) is int for s in chosen):
-            raise HuscfError(f"{owner}: seeds must be whole numbers, got {chosen!r:.60}")
-        default = Path("runs") / f"bench-{paths[-1].stem}"
+        folder = values.get("output") or str(Path("runs") / f"bench-{paths[-1].stem}")
+        if not isinstance(folder, str):
+            raise HuscfError(f"{owner}: output must be a path, got {folder!r:.60}")
+        seeds_place = f"{owner}: seeds" if seeds is None else "--seeds"
+        chosen = values.get("seeds", [0]) if seeds is None else list(seeds)
         return cls(
             _list_paths(values["base"], f"{owner}: base"),
             _read_variants(values["methods"], f"{owner}: methods"),
             _read_variants(values.get("scenarios") or {NO_SCENARIO: {}}, f"{owner}: scenarios"),
-            tuple(dict.fromkeys(chosen)),
+            _read_seeds(chosen, seeds_place),
             _read_keys(values.get("set"), f"{owner}: set"),
             grid,
-            output or Path(values.get("output") or default),
-            find_config(str(values["devices"])) if values.get("devices") else None,
+            output or Path(folder),
+            _find_devices(values.get("devices"), f"{owner}: devices"),
             _read_keys(keys, "options"),
             _read_audit(values["audit"], f"{owner}: audit") if "audit" in values else None,
         )
@@ -240,15 +247,33 @@ def _list_paths(values: Any, owner: str) -> tuple[str, ...]:
         raise HuscfError(f"{owner}: {error}") from None
 
 
+def _find_devices(value: Any, owner: str) -> str | None:
+    if not value:
+        return None
+    if not isinstance(value, str):
+        raise HuscfError(f"{owner}: must be a devices file, got {value!r:.60}")
+    return _list_paths(value, owner)[0]
+
+
 def _read_keys(values: Any, owner: str) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, Mapping):
         raise HuscfError(f"{owner}: must map keys of a configuration to values")
     for key in values:
-        if key in _OWN_KEYS:
-            raise HuscfError(f"{owner}: {key} is the bench's own")
+        if key in OWN_KEYS:
+            raise HuscfError(f"{owner}: {key} is the bench's own: {OWN_KEYS[key]}")
     return {str(key): value for key, value in values.items()}
+
+
+def _read_seeds(values: Any, owner: str) -> tuple[int, ...]:
+    if not isinstance(values, list) or not values:
+        raise HuscfError(f"{owner} must be a list of whole numbers, got {values!r:.60}")
+    for value in values:
+        if type(value) is not int or not 0 <= value < 2**32:
+            limits = f"from 0 to {2**32 - 1}"
+            raise HuscfError(f"{owner} must be whole numbers {limits}, got {value!r:.60}")
+    return tuple(dict.fromkeys(values))
 
 
 def _read_audit(values: Any, owner: str) -> tuple[str, ...]:
@@ -268,7 +293,13 @@ def _parse_point(text: str) -> tuple[str, list[Any]]:
     key, mark, values = text.partition("=")
     if not mark or not key or not values:
         raise HuscfError(f"--grid {text}: write key=value,value")
-    return key, [yaml.safe_load(value) for value in values.split(",")]
+    try:
+        return key, parse_yaml(f"[{values}]", f"--grid {key}")
+    except (ValueError, yaml.YAMLError):
+        raise HuscfError(
+            f"--grid {text}: write key=value,value, the values as in a YAML list, such as 1,2 or "
+            "[1, 2],{a: 1}; quote a value with signs of YAML"
+        ) from None
 
 
 def _write(value: Any) -> str:
@@ -276,4 +307,4 @@ def _write(value: Any) -> str:
     if isinstance(value, dict | list):
         # YAML, as JSON would make text of numbers that are keys.
         return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9).strip()
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)

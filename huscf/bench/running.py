@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import math
 import os
 import statistics
@@ -22,8 +21,17 @@ from ..activity import describe_duration
 from ..callbacks.budget import Budget
 from ..errors import HuscfError, make_printable
 from ..resuming import find_newest
-from ..whole_files import write_text
 from .grid import Cell
+from .records import (
+    find_folder,
+    find_restart,
+    is_done,
+    is_same,
+    is_trained,
+    list_folders,
+    read_record,
+    write_record,
+)
 
 #: Longest line of a run that failed.
 _MAX_REASON = 300
@@ -84,7 +92,8 @@ def run_cells(cells: Sequence[Cell], output: Path, report: Report = print, jobs:
     """Run what is not done yet; return how many have failed.
 
     A run that was interrupted goes on from its last checkpoint; one that failed is one line, and
-    is tried again the next time.
+    is tried again the next time. One whose configuration has changed, or whose folder is gone,
+    begins anew in a new folder.
 
     Args:
         cells: All of the grid.
@@ -99,6 +108,8 @@ def run_cells(cells: Sequence[Cell], output: Path, report: Report = print, jobs:
             report(f"{heads[cell.name]}done before")
         else:
             waiting.append(cell)
+            if why := find_restart(cell, output):
+                report(f"{heads[cell.name]}{why}: it begins anew, in a new folder")
     for number, (cell, record) in enumerate(_run_all(waiting, output, jobs), 1):
         failed += record["status"] == "failed"
         seconds.append(record["seconds"])
@@ -136,49 +147,27 @@ def _run_all(
 def _run_cell(cell: Cell, output: Path, children: "Children", threads: int = 0) -> dict[str, Any]:
     """Run one cell, or go on with it; return what is kept of that."""
     options = cell.options(output)
-    path = _record_path(cell, output)
-    checkpoint, known = None, _read_record(path)
-    folder = find_folder(cell, output) if known.get("options") == options else None
-    if folder is not None:
-        checkpoint = find_newest(folder)
-    is_trained = folder is not None and known.get("is_trained", known.get("status") == "done")
-    record: dict[str, Any] = {"options": options, "status": "started", "is_trained": is_trained}
-    _write_record(path, record)
+    folder = find_folder(cell, output) if is_same(cell, output) else None
+    if folder is None:
+        checkpoint, has_run = None, False
+        older = [each.name for each in list_folders(cell, output)]
+    else:
+        checkpoint, has_run = find_newest(folder), is_trained(cell, output)
+        older = read_record(cell, output).get("older", [])
+    record: dict[str, Any] = {"options": options, "digest": cell.digest, "older": older}
+    record |= {"status": "started", "is_trained": has_run}
+    write_record(cell, output, record)
     started = time.monotonic()
-    reason = "" if is_trained else _run(options, checkpoint, children, threads)
+    reason = "" if has_run else _run(options, checkpoint, children, threads)
     record["is_trained"] = not reason
     if cell.audit is not None and not reason:
-        _write_record(path, record)
+        write_record(cell, output, record)
         reason = _audit(cell, output, children, threads)
         record["audit"] = list(cell.audit)
     seconds = time.monotonic() - started
     record |= {"status": "failed" if reason else "done", "seconds": seconds, "reason": reason}
-    _write_record(path, record)
+    write_record(cell, output, record)
     return record
-
-
-def find_folder(cell: Cell, output: Path) -> Path | None:
-    """Return the newest folder of a cell's run, or None."""
-    numbered = {
-        int(folder.name.rpartition("-")[2]): folder
-        for folder in (output / "runs").glob(f"{cell.name}-*")
-        if folder.name.rpartition("-")[0] == cell.name and folder.name.rpartition("-")[2].isdigit()
-    }
-    return numbered[max(numbered)] if numbered else None
-
-
-def is_done(cell: Cell, output: Path) -> bool:
-    """Return whether a cell's run has ended well, and its audit, as they are asked for now."""
-    known = _read_record(_record_path(cell, output))
-    is_audited = cell.audit is None or known.get("audit") == list(cell.audit)
-    is_run = known.get("status") == "done" and known.get("options") == cell.options(output)
-    return is_run and is_audited
-
-
-def find_reason(cell: Cell, output: Path) -> str:
-    """Return why a cell's run failed, "" where it did not."""
-    known = _read_record(_record_path(cell, output))
-    return str(known.get("reason", "")) if known.get("status") == "failed" else ""
 
 
 def _run(
@@ -279,20 +268,3 @@ def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = lines[-1] if lines else ""
     return make_printable(line.removeprefix("huscf: error: "))[:_MAX_REASON]
-
-
-def _record_path(cell: Cell, output: Path) -> Path:
-    return output / "cells" / f"{cell.name}.json"
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _write_record(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(record, indent=1))

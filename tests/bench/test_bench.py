@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ from huscf.__main__ import main
 from huscf.bench import Grid, run_cells, running
 from huscf.bench.command import parse_options
 from huscf.bench.page import trace, write_page
-from huscf.bench.running import find_folder, is_done
+from huscf.bench.records import find_folder, find_reason, is_done
 from huscf.bench.tables import make_figure_table, make_rows, measure
 from huscf.errors import HuscfError
 from huscf.reporting import RunRecord
@@ -99,8 +100,17 @@ def test_a_grid_is_every_method_scenario_value_and_seed(tmp_path):
         ),
         ({"methods": {"m": {"config": []}}}, "m: must have configs, a list of files, or set"),
         ({"seeds": ["a"]}, "seeds must be whole numbers"),
+        ({"seeds": [0, -1]}, "seeds must be whole numbers from 0 to 4294967295, got -1"),
+        ({"seeds": [2**32]}, "from 0 to 4294967295, got 4294967296"),
+        ({"seeds": 3}, "seeds must be a list of whole numbers, got 3"),
         ({"grid": {"a": 1}}, "grid: a must be a list"),
-        ({"set": {"run.name": "x"}}, "run.name is the bench's own"),
+        ({"grid": [1, 2]}, "grid: must map keys"),
+        ({"grid": {"seed_everything": [1]}}, "grid: seed_everything is the bench's .* give seeds"),
+        ({"set": {"run.name": "x"}}, "run.name is the bench's own: name methods"),
+        ({"output": 5}, "output must be a path, got 5"),
+        ({"output": ["a"]}, r"output must be a path, got \['a'\]"),
+        ({"devices": "none.yaml"}, "devices: config none.yaml: there is no such"),
+        ({"devices": ["a"]}, "devices: must be a devices file"),
         ({"set": [1]}, "set: must map keys"),
         (
             {"audit": True},
@@ -115,6 +125,49 @@ def test_what_is_no_bench_file_is_one_line(tmp_path, values, words):
     with pytest.raises(HuscfError, match=words) as raised:
         Grid.load([path]).list_cells()
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
+
+
+def test_values_of_an_option_are_those_of_a_yaml_list(tmp_path):
+    path = write(tmp_path / "b.yaml")
+    given = {
+        "1e-3,5e-4,null": ["1e-3", "5e-4", None],
+        "null,{class_path: a, init_args: {b: 1, c: [2, 3]}}": [
+            None,
+            {"class_path": "a", "init_args": {"b": 1, "c": [2, 3]}},
+        ],
+        "[1, 2],[2, 2]": [[1, 2], [2, 2]],
+        '"a, b",c': ["a, b", "c"],
+    }
+    for text, values in given.items():
+        assert Grid.load([path], [f"x.y={text}"]).points == {"x.y": values}
+    keys = ["model.wire={class_path: a, init_args: {b: 1}}"]
+    (cell,) = Grid.load([path], keys).list_cells()
+    assert "--model.wire={class_path: a, init_args: {b: 1}}" in cell.options(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["x=[1", "x=*a", "x=1,,2", "x={a: 1", "x=1]", "x=2020-13-45"])
+def test_an_option_that_is_no_yaml_is_one_line(text, tmp_path):
+    with pytest.raises(HuscfError) as raised:
+        Grid.load([write(tmp_path / "b.yaml")], [text])
+    assert "\n" not in str(raised.value)
+    assert str(raised.value).startswith(f"--grid {text}: write key=value,value, the values as in")
+
+
+def test_options_that_are_the_bench_s_own_are_refused(tmp_path):
+    path = write(tmp_path / "b.yaml")
+    with pytest.raises(HuscfError, match="--grid: seed_everything is the bench's own: give seeds"):
+        Grid.load([path], ["seed_everything=1,2"])
+    for seed in (-1, 2**32):
+        with pytest.raises(HuscfError, match=f"--seeds must be whole numbers from .* got {seed}"):
+            Grid.load([path], seeds=[0, seed])
+
+
+@pytest.mark.parametrize("key", [RATE, "model.method.generator_lr"])
+def test_keys_of_a_grid_may_be_short(key, tmp_path):
+    cells = Grid.load([write(tmp_path / "b.yaml")], [f"{key}=0.25,0.5"]).list_cells()
+    configs = running.check_cells(cells, tmp_path)
+    rates = [config["model"]["method"]["init_args"]["generator_lr"] for config in configs.values()]
+    assert rates == [0.25, 0.5] and "huscf-generator_lr=0.25" in configs
 
 
 def test_files_and_options_that_are_none_are_one_line(tmp_path):
@@ -240,6 +293,104 @@ def test_other_settings_begin_anew_and_the_newest_folder_counts(tmp_path, monkey
     assert not is_done(other, tmp_path), "it was asked for otherwise"
 
 
+class Bench:
+    """The command on a configuration that changes, whose runs do nothing but make a folder."""
+
+    def __init__(self, folder, monkeypatch, capsys):
+        self.base, self.out, self.capsys = folder / "base.yaml", folder / "out", capsys
+        self.record = self.out / "cells" / "huscf-seed0.json"
+        self.command = ["bench", "--jobs=1", "--output", str(self.out), "--config"]
+        self.command.append(str(write(folder / "b.yaml", base=[QUICKSTART, str(self.base)])))
+        self.checkpoints, self.is_killed_early = [], False
+        monkeypatch.setattr(running, "_run", self.run)
+        monkeypatch.setattr("huscf.bench.command.write_page", lambda *_: "")
+
+    def run(self, options, checkpoint, *_):
+        self.checkpoints.append(checkpoint)
+        if self.is_killed_early:
+            raise KeyboardInterrupt
+        if checkpoint is None:
+            names = (f"{options[-2].partition('=')[2]}-{n}" for n in range(1, 9))
+            folder = next(f for name in names if not (f := self.out / "runs" / name).exists())
+            make_run(folder, int(self.epochs))
+            (folder / "checkpoints").mkdir()
+            (folder / "checkpoints" / "last.ckpt").touch()
+        return ""
+
+    def call(self, epochs, *options):
+        """Return what is said, and the checkpoints from which runs went on."""
+        self.epochs = epochs
+        self.base.write_text(f"trainer: {{max_epochs: {epochs}}}")
+        self.checkpoints.clear()
+        main([*self.command, *options])
+        return self.capsys.readouterr().out, list(self.checkpoints)
+
+    def end_early(self):
+        """Leave the record of a run that was interrupted."""
+        known = json.loads(self.record.read_text())
+        self.record.write_text(json.dumps({**known, "status": "started", "is_trained": False}))
+
+    def steps(self):
+        with (self.out / "table.csv").open() as file:
+            return [int(float(row["step"])) for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch, capsys):
+    return Bench(tmp_path, monkeypatch, capsys)
+
+
+def test_a_run_whose_configuration_file_has_changed_begins_anew(bench):
+    assert bench.call(20)[1] == [None]
+    said, runs = bench.call(20, "--seeds", "0", "1")
+    assert "[1/2] huscf-seed0: done before" in said and runs == [None]
+    assert bench.steps() == [20, 20]
+    said, runs = bench.call(30)
+    assert "[1/1] huscf-seed0: its configuration has changed: it begins anew, in a new" in said
+    assert runs == [None] and bench.steps() == [30]
+    assert (bench.out / "runs" / "huscf-seed0-1").is_dir(), "nothing is overwritten"
+    said, runs = bench.call(30)
+    assert "done before" in said and runs == []
+    # A run that is half done does not go on as another one.
+    bench.end_early()
+    assert [path.parts[-3] for path in bench.call(30)[1]] == ["huscf-seed0-2"]
+    bench.end_early()
+    assert bench.call(40)[1] == [None] and bench.steps() == [40]
+
+
+def test_what_stopped_before_it_had_a_folder_does_not_go_on_in_that_of_before(bench):
+    bench.call(20)
+    bench.is_killed_early = True
+    said, _ = bench.call(30)
+    assert "interrupted" in said and bench.steps() == [], "20 epochs are not what is asked for"
+    bench.is_killed_early = False
+    assert bench.call(30)[1] == [None] and bench.steps() == [30]
+
+
+def test_a_record_without_a_digest_counts_as_unchanged(bench):
+    bench.call(20)
+    known = json.loads(bench.record.read_text())
+    bench.record.write_text(json.dumps({k: known[k] for k in known.keys() - {"digest", "older"}}))
+    said, runs = bench.call(30)
+    assert "done before" in said and runs == [] and bench.steps() == [20]
+
+
+def test_tables_alone_are_of_what_has_run(bench):
+    bench.call(20)
+    bench.call(30, "--only_table")
+    assert bench.steps() == [20]
+
+
+def test_a_run_whose_folder_is_gone_runs_again(bench):
+    bench.call(20)
+    bench.call(30)
+    shutil.rmtree(bench.out / "runs" / "huscf-seed0-2")
+    said, runs = bench.call(30)
+    assert "[1/1] huscf-seed0: the folder of its run is gone: it begins anew" in said
+    assert runs == [None] and bench.steps() == [30]
+    assert "done before" in bench.call(30)[0]
+
+
 def test_an_audit_follows_every_run_and_is_asked_for_by_itself(tmp_path, monkeypatch):
     calls = []
     reasons = ["", "no data", "", ""]
@@ -254,7 +405,7 @@ def test_an_audit_follows_every_run_and_is_asked_for_by_itself(tmp_path, monkeyp
     audit = {"inversion_steps": 20}
     (cell,) = Grid.load([write(tmp_path / "b.yaml", audit=audit)]).list_cells()
     assert run_cells([cell], tmp_path, lambda line: None) == 1
-    assert running.find_reason(cell, tmp_path) == "audit: no data"
+    assert find_reason(cell, tmp_path) == "audit: no data"
     assert run_cells([cell], tmp_path, lambda line: None) == 0
     asked = ["audit", f"--ckpt_path={tmp_path / 'runs' / 'huscf-seed0-1'}", "--inversion_steps=20"]
     assert [words[0] for words in calls] == ["fit", "audit", "audit"] and calls[1:] == [asked] * 2
@@ -374,7 +525,10 @@ def test_runs_go_side_by_side_and_each_is_reported(tmp_path, monkeypatch):
     def run(options, checkpoint, children, number):
         threads.append(number)
         both.wait()
-        return "" if "--seed_everything=0" in options else "bad"
+        if "--seed_everything=0" not in options:
+            return "bad"
+        make_run(tmp_path / "runs" / "huscf-seed0-1", 40)
+        return ""
 
     monkeypatch.setattr(running, "_run", run)
     cells = Grid.load([write(tmp_path / "b.yaml")], seeds=[0, 1]).list_cells()
