@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,16 +53,18 @@ class Source:
 
 
 def check_numbering(sources: Sequence[Source]) -> None:
-    """Raise a DataError where a class has one label in one source and another in the next."""
-    first: dict[str, tuple[int, str]] = {}
-    for source in sources:
-        for label, name in enumerate(source.class_names):
-            known, owner = first.setdefault(name, (label, source.name))
-            if known != label:
+    """Raise a DataError where sources that share a class have two names for one label."""
+    for one, other in combinations(sources, 2):
+        if not (shared := set(one.class_names) & set(other.class_names)):
+            continue  # as digits and clothing, which are numbered each by itself
+        for label, (first, second) in enumerate(
+            zip(one.class_names, other.class_names, strict=False)
+        ):
+            if first != second:
                 every = dict.fromkeys(n for each in sources for n in each.class_names)
                 raise DataError(
-                    f"class {name} is label {known} in {owner} and {label} in {source.name}, which "
-                    "have different classes: number them with "
+                    f"label {label} is class {first} in {one.name} and {second} in {other.name}, "
+                    f"which share class {min(shared, key=number_first)}: number them with "
                     f"classes: {sorted(every, key=number_first)}"
                 )
 

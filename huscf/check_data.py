@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from .commands import CommandParser
 from .datamodules import Domain, FederatedDataModule, FileDataModule
@@ -238,16 +238,24 @@ def _write_sheet(data: FederatedDataModule, path: Path) -> None:
     rows = list(_draw_rows(data))[:_ROWS]
     width = _MARGIN + _COLUMNS * (_SIDE + 2)
     sheet = Image.new("RGB", (width, len(rows) * (_SIDE + 2)), (40, 40, 60))
-    pen = ImageDraw.Draw(sheet)
+    pen, font = ImageDraw.Draw(sheet), _load_font()
     for number, (title, samples) in enumerate(rows):
         top = number * (_SIDE + 2)
-        pen.multiline_text((6, top + 8), title, fill="white", font_size=14)
+        pen.multiline_text((6, top + 8), title, fill="white", font=font)
         for column, sample in enumerate(samples):
             picture = Image.fromarray(sample.expand(3, -1, -1).permute(1, 2, 0).numpy())
             shown = picture.resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
             sheet.paste(shown, (_MARGIN + column * (_SIDE + 2), top))
     with writing(path), replacing(path) as partial:
         sheet.save(partial, format="PNG")
+
+
+def _load_font() -> ImageFont.FreeTypeFont:
+    """Return matplotlib's, which has umlauts, Greek and Cyrillic; Pillow's own is ASCII."""
+    import matplotlib
+
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(path), 14)
 
 
 def _draw_rows(data: FederatedDataModule) -> Iterator[tuple[str, torch.Tensor]]:

@@ -118,6 +118,8 @@ def audit(options: Namespace) -> None:
     names = [field.name for field in dataclasses.fields(privacy.AuditSettings)]
     settings = privacy.AuditSettings(**{name: getattr(options, name) for name in names})
     path = _find_checkpoint(options.ckpt_path)
+    if not path.exists():
+        raise HuscfError(f"checkpoint {path}: no such file")
     if (folder := options.output or find_run_folder(path)) is None:
         raise HuscfError(f"checkpoint {path}: lies in no run's folder: say where with --output")
     data = privacy.load_data(path, options.trust, options.data_root)

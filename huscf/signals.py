@@ -1,8 +1,10 @@
 """What ends a process in order."""
 
+import itertools
+import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -14,6 +16,34 @@ def sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def stopping_in_order() -> Iterator[None]:
+    """Let SIGTERM or Ctrl-C stop what runs inside as a KeyboardInterrupt, once.
+
+    A second one does not disturb what ends in order then; a third ends the process at once.
+    """
+    received = itertools.count(1)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if (turn := next(received)) == 1:
+            raise KeyboardInterrupt
+        if turn > 2:
+            os._exit(128 + number)
+        with suppress(OSError):
+            os.write(2, b"stopping in order; once more ends it at once\n")
+
+    heeded = [s for s in _SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, stop) for each in heeded}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

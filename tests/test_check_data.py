@@ -100,6 +100,18 @@ def test_the_sheet_shows_samples_as_the_network_sees_them(sites, tmp_path, capsy
     assert rows[0][0].tolist() == first
 
 
+def test_the_sheet_shows_letters_beyond_ascii(sites, capsys):
+    """A font without them draws the same box for both."""
+    for name in ("\u00e4", "\u00f6"):
+        for number in range(10):
+            save_picture(sites / "north" / name / f"{number}.png", 5 * number, (40, 50))
+    check(capsys, "--data.sources", "{north: north}")
+    with Image.open("check-data.png") as image:
+        sheet = np.asarray(image)
+    titles = [sheet[66 * row : 66 * row + 64, :180] for row in (2, 3)]
+    assert (titles[0] != titles[1]).any() and (titles[0] == 255).any()
+
+
 def test_bad_files_are_counted_by_domain_and_client_and_stop_a_run(sites, capsys):
     (sites / "north" / "benign" / "a.png").write_bytes(b"no picture")
     (sites / "north" / "benign" / "b.png").write_bytes(b"no picture")

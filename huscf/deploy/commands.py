@@ -1,6 +1,8 @@
 """The commands provision, serve and join, and where nvflare is among them."""
 
+import contextlib
 import gc
+import os
 import sys
 import tempfile
 import time
@@ -20,14 +22,15 @@ from ..engines.remote import Caller
 from ..errors import HuscfError, check_count, check_number, make_printable
 from ..resuming import check_same_config, find_last_checkpoint
 from ..run_lock import RunLock
-from ..signals import sigterm_as_interrupt
+from ..signals import stopping_in_order
 from ..trust import Trust
+from ..user_paths import expand_path, writing
 from .grpc_wire import GrpcExchange, GrpcServer
 from .kits import Tls, add_kits, read_roster, write_kits
 from .local import start_sites
 from .metrics_endpoint import MetricsEndpoint
 from .nvflare_job import nvflare
-from .progress import LOG, note_in
+from .progress import ENDED, LOG, note_in
 from .run_config import RunConfig, read_run_config
 from .server_run import ServerRun
 from .site_device import SiteDevice
@@ -46,6 +49,7 @@ def provision(arguments: Sequence[str]) -> int:
         "--output", type=Path, required=True, help="a new folder; with --add that of the kits"
     )
     options = parser.parse_args(list(arguments))
+    options.output = expand_path(options.output)
     names = options.sites or options.add
     if len(set(names)) < len(names):
         raise HuscfError(f"--{'sites' if options.sites else 'add'}: a name is given twice")
@@ -69,7 +73,7 @@ def serve(arguments: Sequence[str]) -> int:
     """Train with sites that join over the network; the server has no data."""
     parser = _make_parser("serve", serve, "--config run.yaml --tls kit/server")
     parser.add_argument("--config", "-c", action="append", default=[], help="keys as for fit")
-    parser.add_argument("--listen", default=None, help="host:port (default 0.0.0.0:8443)")
+    parser.add_argument("--listen", default="0.0.0.0:8443", help="host:port (default %(default)s)")
     parser.add_argument("--tls", type=Path, help="the server's kit")
     parser.add_argument("--local", type=int, metavar="N", help="try it: N sites on this machine")
     parser.add_argument("--ckpt_path", help="go on from last, or from a checkpoint of the server")
@@ -83,18 +87,22 @@ def serve(arguments: Sequence[str]) -> int:
     if config.num_threads or options.local:
         torch.set_num_threads(config.num_threads if options.local is None else 1)
     folder, saved = _find_folder(config, options.ckpt_path)
-    lock = RunLock(folder)
-    try:
-        if options.local is not None:
-            _serve_locally(config, options.local, folder, saved, others)
-        else:
-            roster, tls = read_roster(options.tls), Tls.read(options.tls)
-            run = ServerRun(config, roster, folder, saved, note_in(folder / LOG, _say))
-            network = GrpcServer(run.sessions, tls, options.listen or "0.0.0.0:8443")
-            _say(f"listening on port {network.port}; run folder: {folder}")
-            _lead(run, network)
-    finally:
-        lock.release()
+    with stopping_in_order():
+        lock = RunLock(folder)
+        try:
+            if options.local is not None:
+                _serve_locally(config, options.local, folder, saved, others)
+            else:
+                _serve(config, expand_path(options.tls), options.listen, folder, saved)
+        except KeyboardInterrupt:
+            is_saved = (folder / "checkpoints" / "last.ckpt").exists()
+            how = "go on with --ckpt_path last" if is_saved else "nothing is saved yet, begin anew"
+            _say(f"interrupted; {how}")
+            return 130
+        finally:
+            lock.release()
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # unless something is in it
     return 0
 
 
@@ -122,12 +130,16 @@ def join(arguments: Sequence[str]) -> int:
     check_count("--samples", options.samples)
     if options.max_epsilon is not None:
         check_number("--max_epsilon", options.max_epsilon, 0, is_open=True)
-    tls = Tls.read(options.tls)
-    address = options.address or _find_address(options.config)
+    kit, configs = expand_path(options.tls), [expand_path(path) for path in options.config]
+    if (kit / "server.crt").exists():
+        raise HuscfError(f"--tls {kit}: that is the server's kit; give the site's own")
+    tls = Tls.read(kit)
+    address = options.address or _find_address(configs)
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
-    data = read_datamodule(options.config, others)
-    folder = options.output or Path("sites") / tls.name
+    data = read_datamodule(configs, others)
+    folder = expand_path(options.output or Path("sites") / tls.name)
+    _check_writable(folder)
 
     def say(line: str) -> None:
         _say(f"{tls.name}: {line}")
@@ -135,17 +147,18 @@ def join(arguments: Sequence[str]) -> int:
     exchange = GrpcExchange(address, tls, options.patience_s, say)
     say(f"calling {address}")
     caller, trust = Caller(exchange), Trust(tuple(options.trust))
-    device = SiteDevice.read(options.config, options.calibrate)
+    device = SiteDevice.read(configs, options.calibrate)
     site = SiteRun(
         *(data, options.clients, tls.secret, folder, caller, device, trust, options.samples, say),
         max_epsilon=options.max_epsilon,
     )
     gc.freeze()  # or a collector's pause over all that is imported holds up every party
     try:
-        say(site.run())
+        goodbye = site.run()
     finally:
         exchange.close()
-    return 0
+    say(goodbye)
+    return 0 if goodbye == ENDED else 1
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -180,9 +193,20 @@ def _find_folder(config: RunConfig, ckpt_path: str | None) -> tuple[Path, dict[s
     path = ckpt_path
     if path == "last":
         path = find_last_checkpoint(config.root, config.name)
+    path = str(expand_path(path))
     saved = read_checkpoint(path)
     check_same_config(saved.get("huscf_config") or {}, config.values, path, ("sites", "data"))
     return Path(path).resolve().parents[1], saved
+
+
+def _serve(
+    config: RunConfig, kit: Path, listen: str, folder: Path, saved: dict[str, Any] | None
+) -> None:
+    """Serve the sites of a kit's roster."""
+    run = ServerRun(config, read_roster(kit), folder, saved, note_in(folder / LOG, _say))
+    network = GrpcServer(run.sessions, Tls.read(kit), listen)
+    _say(f"listening on port {network.port}; run folder: {folder}")
+    _lead(run, network)
 
 
 def _serve_locally(
@@ -221,9 +245,8 @@ def _serve_locally(
                 site.wait_or_end(20.0)
 
 
-@sigterm_as_interrupt()
 def _lead(run: ServerRun, network: GrpcServer) -> None:
-    """Run to the end; a signal to end stops it in order."""
+    """Run to the end."""
     sites, endpoint = run.config.sites, None
     try:
         if sites.metrics_port is not None:
@@ -231,13 +254,21 @@ def _lead(run: ServerRun, network: GrpcServer) -> None:
             run.say(f"figures for Prometheus at port {endpoint.port}, /metrics")
         gc.freeze()
         run.run()
-    except KeyboardInterrupt:
-        _say("interrupted; go on with --ckpt_path last")
-        sys.exit(130)
     finally:
         network.stop()
         if endpoint is not None:
             endpoint.close()
+
+
+def _check_writable(folder: Path) -> None:
+    """Make a folder and write a file there, before a run waits for this site."""
+    probe = folder / f".probe-{os.getpid()}"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.touch()
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def _take_data(options: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import queue
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ from .kits import Tls, read_name
 METHOD = "/huscf.Sites/Exchange"
 #: Streams that a site may have open at once.
 MAX_STREAMS = 4
+#: What TLS says of a certificate that no patience makes good; the second where two authorities
+#: have one name, as those of all kits.
+_FOREIGN = ("CERTIFICATE_VERIFY_FAILED", "BAD_SIGNATURE")
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_FRAME),
@@ -60,10 +64,14 @@ class GrpcServer:
         credentials = grpc.ssl_server_credentials(
             [(tls.key, tls.certificate)], tls.ca, require_client_auth=True
         )
+        host, _, port = listen.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise HuscfError(f"--listen {listen}: must be host:port, such as 0.0.0.0:8443")
         try:
             self.port = self._server.add_secure_port(listen, credentials)
         except RuntimeError as error:
-            raise HuscfError(f"--listen {listen}: cannot listen there; is it in use?") from error
+            reason = _find_reason(host.strip("[]"), int(port))
+            raise HuscfError(f"--listen {listen}: cannot listen there ({reason})") from error
         self._server.start()
 
     def stop(self, grace_s: float = 1.0) -> None:
@@ -145,6 +153,12 @@ class GrpcExchange(PatientExchange):
             if error.code() == grpc.StatusCode.PERMISSION_DENIED:
                 self.close()
                 raise HuscfError(f"{self.server}: {error.details()}") from error
+            if any(reason in str(error.details()) for reason in _FOREIGN):
+                self.close()
+                raise HuscfError(
+                    f"{self.server}: TLS refused: its certificate has expired, or is not of the "
+                    "authority of this site's kit: get the kit that was made with the server's"
+                ) from error
             raise NoAnswer(_explain(error)) from error
 
     def close(self) -> None:
@@ -189,6 +203,17 @@ class _Stream:
             self._in.put(error)
 
 
+def _find_reason(host: str, port: int) -> str:
+    """Return why the system lets nobody listen there, which gRPC does not say."""
+    try:
+        for family, kind, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind) as tried:
+                tried.bind(address)
+    except OSError as error:
+        return error.strerror or str(error)
+    return "the system does not say why"
+
+
 def _name_peer(context: grpc.ServicerContext) -> str:
     """Return the name in the certificate that TLS has checked."""
     certificate = context.auth_context().get("x509_pem_cert", [b""])[0]
@@ -201,6 +226,6 @@ def _name_peer(context: grpc.ServicerContext) -> str:
 def _explain(error: grpc.RpcError) -> str:
     """Return in a few words why there is no stream."""
     details = " ".join(str(error.details()).split())
-    if "CERTIFICATE_VERIFY_FAILED" in details or "handshak" in details.lower():
+    if "handshak" in details.lower():
         return f"TLS refused: {details:.200}"
     return details[:200] or error.code().name

@@ -3,8 +3,11 @@
 import datetime
 import ipaddress
 import os
+import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +17,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ..errors import HuscfError
+from ..errors import HuscfError, check_count
+from ..whole_files import write_text
 
 ROSTER, SECRET, ADDRESS = "roster.yaml", "secret", "address"
 #: File of the authority's certificate -> stem of a site's own: huscf's kits, and NVFlare's.
 _STEMS = {"ca.crt": "site", "rootCA.pem": "client"}
+#: Files beside the folders of kits, which no site can be called.
+_FILES = ("ca.key", "ca.crt", ADDRESS)
+_HOST = re.compile(r"(?!-)[\w-]{1,63}(?<!-)(\.(?!-)[\w-]{1,63}(?<!-))*", re.ASCII)
 #: Days for which a certificate is valid.
 VALID_DAYS = 365
 
@@ -112,7 +119,7 @@ def check_roster(values: object, owner: str) -> dict[str, tuple[int, ...]]:
 def write_kits(
     output: Path, roster: Mapping[str, Sequence[int]], host: str, port: int = 8443
 ) -> None:
-    """Write a kit for the server and one for every site.
+    """Write a kit for the server and one for every site, or nothing.
 
     Args:
         output: Folder; `output/server` and `output/<site>` are the kits.
@@ -121,16 +128,26 @@ def write_kits(
         port: The server's.
 
     Raises:
-        HuscfError: Where a name is no folder's, or a kit exists.
+        HuscfError: Where a name is no folder's or no host's, or a kit exists.
     """
     _check_names(output, roster)
     check_roster({name: list(clients) for name, clients in roster.items()}, str(output))
-    authority = _Authority.make(output)
-    authority.write_party(output / "server", "server", host)
-    _write_roster(output, roster)
-    (output / ADDRESS).write_text(f"{host}:{port}", encoding="utf-8")
-    for name, clients in roster.items():
-        _write_site(authority, output, name, len(clients))
+    check_host(host)
+    check_count("--port", port, 1, 65535)
+    try:
+        output.mkdir(parents=True)
+    except FileExistsError as error:
+        raise HuscfError(f"output {output}: exists already; nothing was written") from error
+    except OSError as error:
+        raise HuscfError(f"output {output}: cannot be made ({error.strerror})") from error
+    with _whole(output):
+        authority = _Authority.make(output)
+        authority.write_party(output / "server", "server", host)
+        _write_roster(output, roster)
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        (output / ADDRESS).write_text(address, encoding="utf-8")
+        for name, clients in roster.items():
+            _write_site(authority, output, name, len(clients))
 
 
 def add_kits(output: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -153,10 +170,22 @@ def add_kits(output: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     authority = _Authority.read(output)
     first = sum(map(len, roster.values()))
     grown = roster | {name: (first + number,) for number, name in enumerate(names)}
-    for name in names:
-        _write_site(authority, output, name, len(grown[name]))
-    _write_roster(output, grown)
+    with _whole(*(output / name for name in names)):
+        for name in names:
+            _write_site(authority, output, name, len(grown[name]))
+        _write_roster(output, grown)
     return grown
+
+
+@contextmanager
+def _whole(*folders: Path) -> Iterator[None]:
+    """Remove new folders that could not be written to the end."""
+    try:
+        yield
+    except BaseException:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _check_names(output: Path, names: Iterable[str]) -> None:
@@ -170,13 +199,31 @@ def check_name(name: str) -> None:
     """Raise a HuscfError unless a site can be called so."""
     if not name or name == "server" or not all(c.isalnum() or c in "-_." for c in name):
         raise HuscfError(f"site {name!r}: letters, digits, - _ and . make a name; not server")
-    if name.startswith(".") or len(name) > 60:
-        raise HuscfError(f"site {name!r}: must not begin with a dot or have over 60 signs")
+    if name.startswith(".") or len(name.encode()) > 60:
+        raise HuscfError(f"site {name!r}: must not begin with a dot or have over 60 bytes")
+    if name.lower() in _FILES:
+        raise HuscfError(f"site {name!r}: kits have a file of that name; take another")
+
+
+def check_host(host: str) -> None:
+    """Raise a HuscfError unless text is an address or the name of a host."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not host.isascii():
+            raise HuscfError(
+                f"--host {host}: give the name as certificates have it, in ASCII (xn--...)"
+            ) from None
+        if len(host) > 253 or not _HOST.fullmatch(host):
+            raise HuscfError(
+                f"--host {host}: must be a name such as fl.example.org or an address, without "
+                "https:// and port (--port)"
+            ) from None
 
 
 def _write_roster(output: Path, roster: Mapping[str, Sequence[int]]) -> None:
     text = yaml.safe_dump({name: list(clients) for name, clients in roster.items()})
-    (output / "server" / ROSTER).write_text(text, encoding="utf-8")
+    write_text(output / "server" / ROSTER, text)
 
 
 def _write_site(authority: "_Authority", output: Path, name: str, num_clients: int) -> None:
@@ -208,12 +255,6 @@ class _Authority:
 
     @classmethod
     def make(cls, output: Path) -> "_Authority":
-        try:
-            output.mkdir(parents=True)
-        except FileExistsError as error:
-            raise HuscfError(f"output {output}: exists already; nothing was written") from error
-        except OSError as error:
-            raise HuscfError(f"output {output}: cannot be made ({error.strerror})") from error
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name("huscf authority")
         usage = x509.KeyUsage(
@@ -253,7 +294,8 @@ class _Authority:
         """Write key and certificate of one party, and the authority's certificate."""
         folder.mkdir(mode=0o700)
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name(name), self.certificate.subject, key.public_key(), days)
+        # A longer name than certificates' common names have stands below, among the hosts.
+        builder = _builder(_name(name[:64]), self.certificate.subject, key.public_key(), days)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
         use = "SERVER_AUTH" if stem == "server" else "CLIENT_AUTH"
         usage = x509.ExtendedKeyUsage([getattr(x509.ExtendedKeyUsageOID, use)])

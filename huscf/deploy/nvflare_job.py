@@ -13,7 +13,7 @@ from ..commands import CommandParser
 from ..errors import HuscfError
 from ..trust import Trust
 from .kits import check_name, check_roster, read_roster_file
-from .run_config import ATTENDANCE, RunConfig, read_run_config
+from .run_config import RunConfig, read_data, read_run_config
 
 #: What a site allows in NVFlare's list of classes (`class_allow_list`).
 ALLOWED = "huscf.deploy.nvflare_parts."
@@ -131,9 +131,7 @@ def count_needed(config: RunConfig, roster: Mapping[str, Sequence[int]]) -> int:
 
 def strip_data(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration with no more of the section `data` than the server reads."""
-    data = (values.get("data") or {}).get("init_args") or {}
-    kept = {key: data[key] for key in ("steps_per_epoch", *ATTENDANCE) if data.get(key) is not None}
-    return {**values, "data": {"init_args": kept} if kept else None}
+    return {**values, "data": read_data(values.get("data") or {}) or None}
 
 
 def _check(config: RunConfig) -> None:

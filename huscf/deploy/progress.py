@@ -8,6 +8,8 @@ from ..activity import describe_duration
 
 #: One line for every event of a run at the server.
 LOG = "server.log"
+#: The goodbye of a run that has come to its end; every other one is of a run that has not.
+ENDED = "the run has ended"
 
 
 class Progress:

@@ -22,6 +22,7 @@ from ..one_line_parser import OneLineParser
 from ..split import PlanSource, UniformPlan
 from ..training import Federation
 from ..trust import Trust, parsing
+from ..user_paths import expand_path
 from ..wire import DefendedWire, Wire
 from ..wire.frames import find_zstd
 
@@ -81,8 +82,9 @@ class SitesOptions:
             find_zstd()
 
 
-#: Keys of the section `data` that say who takes part when.
+#: Keys of the section `data` that say who takes part when, and all that a server reads of it.
 ATTENDANCE = ("participation", "first_epochs", "last_epochs")
+DATA = ("steps_per_epoch", *ATTENDANCE)
 
 
 @dataclass
@@ -182,10 +184,10 @@ def read_run_config(arguments: Sequence[str], trust: Trust | None = None) -> Run
     plain = json.loads(values)
     sections = {name: plain.get(name) or {} for name in _OTHERS}
     _check(plain, sections)
-    trainer, data = sections["trainer"], sections["data"].get("init_args", {})
+    trainer, data = sections["trainer"], read_data(sections["data"])
     sites = made.sites
-    if sites.steps_per_epoch is None and (steps := data.get("steps_per_epoch")):
-        sites.steps_per_epoch = steps
+    if sites.steps_per_epoch is None:
+        sites.steps_per_epoch = _read_steps(data)
     return RunConfig(
         method=made.model.method,
         method_values=plain["model"]["method"],
@@ -204,13 +206,23 @@ def read_run_config(arguments: Sequence[str], trust: Trust | None = None) -> Run
         evaluate_every_n_rounds=_read_count(sections["evaluation"], "every_n_rounds", 0),
         num_per_class=_read_num_per_class(sections["evaluation"]),
         writes_page=_read_flag(sections["report"], "enabled", True),
-        root=Path(trainer.get("default_root_dir") or "runs"),
+        root=_read_root(trainer),
         name=str(sections["run"].get("name") or "run"),
         shares_generator=_read_flag(sections["run"], "share_generator", False),
         num_threads=_read_count(sections["training"], "num_threads", 0),
         unused=tuple(_list_unused(sections)),
         values=plain,
     )
+
+
+def read_data(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a server reads of the section `data`, which may be that of `huscf fit`.
+
+    Raises:
+        HuscfError: Where its arguments are none.
+    """
+    given = _join_arguments(section)
+    return {name: given[name] for name in DATA if given.get(name) is not None}
 
 
 def build_method(values: Mapping[str, Any], trust: Trust) -> Method:
@@ -321,16 +333,40 @@ _READ: dict[str, frozenset[str]] = {
     "run": frozenset({"name", "share_generator"}),
     "evaluation": frozenset({"every_n_rounds", "num_per_class"}),
     "report": frozenset({"enabled"}),
+    "data": frozenset(DATA),
 }
 
 
 def _list_unused(sections: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the keys that are given and not read; of data it is known that sites have their own."""
-    for name, section in sections.items():
-        if name != "data":
-            for key, value in section.items():
-                if value is not None and key not in _READ.get(name, ()):
-                    yield f"{name}.{key}"
+    """Yield the keys that are given and not read; those of a class of data are the sites'."""
+    data = sections["data"]
+    given = {**sections, "data": {} if "class_path" in data else _join_arguments(data)}
+    for name, section in given.items():
+        for key, value in section.items():
+            if value is not None and key not in _READ.get(name, ()):
+                yield f"{name}.{key}"
+
+
+def _join_arguments(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of the section `data` beside those of its class; the former win."""
+    of_class = data.get("init_args") or {}
+    if not isinstance(of_class, Mapping):
+        raise HuscfError(f"data.init_args is {of_class!r:.40}, must be keys and values")
+    return {**of_class, **{key: value for key, value in data.items() if key != "init_args"}}
+
+
+def _read_root(trainer: Mapping[str, Any]) -> Path:
+    root = trainer.get("default_root_dir") or "runs"
+    if not isinstance(root, str):
+        raise HuscfError(f"trainer.default_root_dir is {root!r:.40}, must be a folder")
+    return expand_path(root)
+
+
+def _read_steps(data: Mapping[str, Any]) -> int | None:
+    steps = _read_plain(data.get("steps_per_epoch"))
+    if steps is not None:
+        check_count("data.steps_per_epoch", steps, 1)
+    return steps
 
 
 def _read_attendance(data: Mapping[str, Any]) -> Attendance:
@@ -361,12 +397,17 @@ def _read_num_per_class(evaluation: Mapping[str, Any]) -> int:
 
 
 def _read_count(section: Mapping[str, Any], key: str, default: int) -> int:
-    value = section.get(key)
-    if isinstance(value, str):  # as on the command line
-        with contextlib.suppress(yaml.YAMLError):
-            value = yaml.safe_load(value)
+    value = _read_plain(section.get(key))
     if value is None:
         return default
     if type(value) is not int or value < -1:
         raise HuscfError(f"{key} is {value!r}, must be a whole number")
+    return value
+
+
+def _read_plain(value: Any) -> Any:
+    """Return a value that may be of the command line, and so text."""
+    if isinstance(value, str):
+        with contextlib.suppress(yaml.YAMLError):
+            return yaml.safe_load(value)
     return value

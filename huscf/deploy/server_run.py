@@ -23,7 +23,7 @@ from .halves import Folder
 from .joining import Roll, digest_weights
 from .ledger import Ledger
 from .presence import Presence
-from .progress import Progress
+from .progress import ENDED, Progress
 from .run_config import RunConfig
 from .server_half import find_newcomers, get_half, read_shape, set_half
 from .server_report import ServerReport, read_figures
@@ -121,7 +121,7 @@ class ServerRun:
         except BaseException:
             self._close("the server has stopped")
             raise
-        self._close("the run has ended")
+        self._close(ENDED)
 
     # Setting up
 

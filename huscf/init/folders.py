@@ -77,7 +77,8 @@ def look(kind: str, folder: Path) -> Found:
     shape = data.sample_shape
     notes["channels"] = "colour" if shape.channels == 3 else "grey"
     names = data.common_class_names
-    notes["classes"] = ", ".join(names) if names else f"{shape.num_classes}, not alike everywhere"
+    every = {name for domain in data.domains.values() for name in domain.class_names}
+    notes["classes"] = ", ".join(names) if names else f"{len(every)}, not alike everywhere"
     return Found(str(folder), sources, chosen, notes, data)
 
 

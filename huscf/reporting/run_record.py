@@ -172,7 +172,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         )
     # A server whose clients are at sites has no data, but may have said who takes part when.
     data = config.get("data")
-    if isinstance(data, dict) and data.keys() == {"init_args"}:
+    if isinstance(data, dict) and "class_path" not in data:
         config = {**config, "data": None}
     for section in (config.get("data") or "", model["method"]):
         if not isinstance(section, str):

@@ -72,11 +72,47 @@ def test_sources_that_number_a_class_differently_are_refused(tmp_path):
     options = {"root": str(tmp_path), "image_size": 16, "clients_per_domain": 1}
     sources = {"north": "north", "south": "south"}
     with pytest.raises(
-        DataError, match=r"well is label 1 in north and 0 in south.*\['ill', 'well'\]"
+        DataError, match=r"label 0 is class ill in north and well in south.*\['ill', 'well'\]"
     ):
         _ = FolderDataModule(sources, **options).domains
     domains = FolderDataModule(sources, classes=["ill", "well"], **options).domains
     assert domains["south"].train_labels.unique().tolist() == [1]
+
+
+def save_hospitals(root, **classes):
+    for hospital, names in classes.items():
+        for name in names:
+            for number in range(5):
+                save_picture(root / hospital / name / f"{number}.png", 10 * number)
+    sources = {hospital: hospital for hospital in classes}
+    return {"sources": sources, "root": str(root), "image_size": 16, "clients_per_domain": 1}
+
+
+def test_two_diseases_of_one_label_are_refused_where_hospitals_share_a_class(tmp_path):
+    options = save_hospitals(
+        tmp_path, a=("normal", "pneumonia"), b=("normal",), c=("normal", "rare thing")
+    )
+    with pytest.raises(DataError) as refused:
+        _ = FolderDataModule(**options).domains
+    assert str(refused.value) == (
+        "label 1 is class pneumonia in a and rare thing in c, which share class normal: number "
+        "them with classes: ['normal', 'pneumonia', 'rare thing']"
+    )
+    names = ["normal", "pneumonia", "rare thing"]
+    data = FolderDataModule(**options, classes=names)
+    assert data.common_class_names == tuple(names)
+    labels = {name: domain.train_labels.unique().tolist() for name, domain in data.domains.items()}
+    assert labels == {"a": [0, 1], "b": [0], "c": [0, 2]}
+
+
+def test_domains_that_share_no_class_are_numbered_each_by_itself(tmp_path):
+    options = save_hospitals(tmp_path, digits=("one", "two"), clothing=("coat", "shirt"))
+    domains = FolderDataModule(**options).domains
+    assert [domain.class_names for domain in domains.values()] == [
+        ("one", "two"),
+        ("coat", "shirt"),
+    ]
+    assert all(d.train_labels.unique().tolist() == [0, 1] for d in domains.values())
 
 
 def test_train_and_test_folders_are_the_split(tmp_path):

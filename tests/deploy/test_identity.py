@@ -112,9 +112,17 @@ def test_without_a_certificate_nobody_comes_in(kit, served):
 def test_a_site_does_not_talk_to_a_foreign_server(kit, served):
     sessions, server = served
     write_kits(kit.parent / "other", {"a": [0]}, "localhost")
-    with pytest.raises(HuscfError, match="cannot be reached"):
-        call(server, Tls.read(kit.parent / "other" / "a"))
+    started = time.monotonic()
+    with pytest.raises(HuscfError, match="not of the authority of this site's kit"):
+        call(server, Tls.read(kit.parent / "other" / "a"), patience_s=600.0)
+    assert time.monotonic() - started < 60  # time does not mend it
     assert sessions.seen == []
+
+
+def test_a_site_does_not_join_with_the_servers_kit(kit, capsys):
+    assert main(["join", "--tls", str(kit / "server")]) == 2
+    error = capsys.readouterr().err
+    assert "that is the server's kit; give the site's own" in error and error.count("\n") == 1
 
 
 def test_who_was_struck_off_the_roster_is_told_so(kit, served):
@@ -203,12 +211,77 @@ def test_kits_have_private_keys_and_secrets_of_their_own(kit):
 
 @pytest.mark.parametrize(
     ("names", "reason"),
-    [(["../up"], "letters, digits"), (["server"], "not server"), ([".x"], "begin with a dot")],
+    [
+        (["../up"], "letters, digits"),
+        (["server"], "not server"),
+        ([".x"], "begin with a dot"),
+        (["a", "ca.key"], "kits have a file of that name; take another"),
+        (["address", "CA.crt"], "kits have a file of that name"),
+        (["\u00f6" * 40], "over 60 bytes"),
+    ],
 )
 def test_a_name_is_one_folder(tmp_path, names, reason):
     with pytest.raises(HuscfError, match=reason):
         write_kits(tmp_path / "kit", {n: [k] for k, n in enumerate(names)}, "localhost")
     assert not (tmp_path / "kit").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--host", "krankenhaus-k\u00f6ln.de"], "in ASCII (xn--...)"),
+        (["--host", "https://fl.example.org"], "without https:// and port (--port)"),
+        (["--host", "fl.example.org:8443"], "without https:// and port (--port)"),
+        (["--host", "fl..org"], "must be a name such as fl.example.org or an address"),
+        (["--host", ""], "must be a name such as fl.example.org or an address"),
+        (["--host", "h", "--port", "99999"], "--port is 99999, must be >= 1 and <= 65535"),
+        (["--host", "h", "--port", "0"], "--port is 0, must be >= 1 and <= 65535"),
+    ],
+)
+def test_a_host_or_port_that_cannot_be_is_refused_before_anything_is_written(
+    tmp_path, capsys, options, reason
+):
+    output = tmp_path / "kit"
+    assert main(["provision", "--sites", "a", *options, "--output", str(output)]) == 2
+    error = capsys.readouterr().err
+    assert reason in error and error.count("\n") == 1
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("10.0.0.7", "10.0.0.7:8443"),
+        ("::1", "[::1]:8443"),
+        ("xn--krankenhaus-kln-lwb.de", "xn--krankenhaus-kln-lwb.de:8443"),
+        (f"{'a' * 60}.{'b' * 60}.example.org", f"{'a' * 60}.{'b' * 60}.example.org:8443"),
+    ],
+)
+def test_hosts_that_can_be_are_in_certificate_and_address(tmp_path, host, address):
+    write_kits(tmp_path / "kit", {"a": [0]}, host)
+    site = yaml.safe_load((tmp_path / "kit" / "a" / "site.yaml").read_text())
+    assert site["address"] == address
+    certificate = x509.load_pem_x509_certificate(Tls.read(tmp_path / "kit" / "server").certificate)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert host in {str(name.value) for name in names}
+
+
+def test_a_kit_that_cannot_be_finished_leaves_nothing_behind(kit, tmp_path, monkeypatch):
+    write_private = kits._write_private
+
+    def fail(path, content):
+        if path.name == "secret" and path.parent.name in ("y", "late"):
+            raise OSError(28, "No space left on device", str(path))
+        write_private(path, content)
+
+    monkeypatch.setattr(kits, "_write_private", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_kits(tmp_path / "new", {"x": [0], "y": [1]}, "localhost")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(OSError, match="No space"):
+        kits.add_kits(kit, ["early", "late"])
+    assert sorted(path.name for path in kit.iterdir() if path.is_dir()) == ["a", "b", "server"]
+    assert read_roster(kit / "server") == {"a": (0,), "b": (1,)}
 
 
 def test_kits_are_not_overwritten_and_missing_files_are_named(kit, tmp_path):

@@ -73,6 +73,13 @@ def test_two_sites_of_pictures_are_described_and_train_two_steps(tmp_path, capsy
     assert float(row["train/generator_loss"]) > 0
 
 
+def test_classes_that_differ_between_sites_are_counted_by_name(tmp_path):
+    save_classes(tmp_path / "mine" / "north", count=30)
+    save_classes(tmp_path / "mine" / "south", ("coat", "shirt", "shoe"), count=30)
+    assert main(["init", "folder", "--data", "mine", "--output", "first.yaml"]) == 0
+    assert "; found: 5, not alike everywhere\n" in (tmp_path / "first.yaml").read_text()
+
+
 def test_it_never_writes_over_a_file(tmp_path, capsys):
     (tmp_path / "folder.yaml").write_text("mine")
     assert main(["init", "folder"]) == 2

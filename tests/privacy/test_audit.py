@@ -170,6 +170,8 @@ def test_a_checkpoint_without_data_is_refused(run, tmp_path, capsys):
     torch.save(checkpoint, tmp_path / "alone.ckpt")
     given = ["audit", "--ckpt_path", str(tmp_path / "alone.ckpt")]
     assert "lies in no run's folder: say where with --output" in refuse(given, capsys)
+    line = refuse(["audit", "--ckpt_path", str(tmp_path / "nope")], capsys)
+    assert line.endswith("nope: no such file")
     line = refuse([*given, "--output", str(tmp_path / "out")], capsys)
     assert line.endswith("alone.ckpt: has no data of its own, which an audit needs")
 
