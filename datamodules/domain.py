@@ -43,7 +43,12 @@ class Domain:
     patients: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or any(mark in self.name for mark in "/\\\0"):
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise DataError(
+                f"a domain's name is {self.name!r:.80}, must be text such as 'clinic-a', since "
+                "files are named by it"
+            )
+        if any(mark in self.name for mark in "/\\\0"):
             raise DataError(
                 f"domain {self.name!r}: a name must have no slash, since files are named by it"
             )

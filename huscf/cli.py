@@ -136,7 +136,10 @@ class HuscfCLI(LightningCLI):
         section = self.config[self.config.subcommand]
         root = expand_path(section.trainer.default_root_dir or ".")
         section.trainer.default_root_dir = str(root)
-        if given := section.get("ckpt_path"):
+        given = section.get("ckpt_path")
+        if given == "":
+            raise HuscfError("--ckpt_path: needs a file, a run's folder, last or best")
+        if given:
             found = find_checkpoint(str(expand_path(given)), root, section.run.name)
             section["ckpt_path"] = found
         if self.allowed and not section.get("ckpt_path"):
