@@ -19,6 +19,7 @@ from .datamodules import Domain, FederatedDataModule, FileDataModule
 from .errors import HuscfError, find_refusal
 from .one_line_parser import OneLineParser
 from .randomness import make_generator
+from .saved_config import find_own_names
 from .text_files import read_text
 from .user_paths import check_folder, expand_path, writing
 from .whole_files import replacing
@@ -125,6 +126,7 @@ def read_parts(
         HuscfError: Where a file cannot be read, no data is named, or an option is refused.
     """
     given = [part for path in configs for part in ("--config", _take(path, keys))]
+    OneLineParser.named = find_own_names([*given, *options])
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(?s).*deprecated")  # as Lightning calls it, too

@@ -310,6 +310,7 @@ def run(arguments: list[str]) -> None:
     if find_rank():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
     command = complete_command([arguments[0], *map(_spell_out, arguments[1:])])
+    OneLineParser.named = command.named
     try:
         with parsing(command.trust):
             HuscfCLI(

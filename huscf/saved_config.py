@@ -60,11 +60,13 @@ class Command:
         arguments: The subcommand and its options, with what a checkpoint lends before the user's.
         trust: What the lent configuration may name, or None where none is lent.
         allowed: Keys that may differ from those of the run that goes on.
+        named: Import paths in the user's own files and options.
     """
 
     arguments: list[str]
     trust: Trust | None = None
     allowed: tuple[str, ...] = ()
+    named: frozenset[str] = frozenset()
 
 
 def complete_command(arguments: Sequence[str]) -> Command:
@@ -84,7 +86,8 @@ def complete_command(arguments: Sequence[str]) -> Command:
     own, read = _read_config_files(own)
     _check_sections(read)
     files = [content for _, content in read]
-    trust = Trust(tuple(found.trust), _find_own_names(own, files))
+    named = find_own_names(own, files)
+    trust = Trust(tuple(found.trust), named)
     own = [arguments[0], *own]
     allowed = tuple(found.allow_changed)
     if allowed and own[0] != "fit":
@@ -92,7 +95,7 @@ def complete_command(arguments: Sequence[str]) -> Command:
     asks_only = any(option.startswith(("-h", "--help", "--print_config")) for option in own)
     lender = None if own[0] == "fit" or asks_only else _find_lender(own, files)
     if lender is None:
-        return Command(own, allowed=allowed)
+        return Command(own, allowed=allowed, named=named)
     path, config = lender
     # The trainer's section is not lent, so that its loggers and callbacks are not made.
     parts = (
@@ -104,7 +107,7 @@ def complete_command(arguments: Sequence[str]) -> Command:
     lent = {key: config[key] for key in LENT_KEYS if key in config}
     # As one line of YAML: JSON would turn numbers that are keys into strings.
     text = yaml.safe_dump(lent, default_flow_style=True, width=sys.maxsize)
-    return Command([own[0], "--config", text, *own[1:], "--ckpt_path", path], trust)
+    return Command([own[0], "--config", text, *own[1:], "--ckpt_path", path], trust, (), named)
 
 
 def _find_lender(
@@ -200,7 +203,7 @@ def _find_run_name(files: Sequence[Any]) -> str | None:
     return next((str(name) for name in reversed(names) if name is not None), None)
 
 
-def _find_own_names(arguments: Sequence[str], files: Sequence[Any]) -> frozenset[str]:
+def find_own_names(arguments: Sequence[str], files: Sequence[Any] = ()) -> frozenset[str]:
     """Return the import paths in the user's own configuration files and options."""
     texts = [a.partition("=")[2] if a.startswith("--") else a for a in arguments]
     names = find_names([*texts, *files])
