@@ -11,6 +11,7 @@ import yaml
 
 from .checkpoint_io import check_trained, read_checkpoint
 from .errors import CheckpointError, HuscfError
+from .named_configs import OPTIONS, TEXT_SIGNS
 from .resuming import check_same_config, find_checkpoint
 from .text_files import read_text
 from .trust import Trust, find_names
@@ -147,16 +148,22 @@ def _read_config_files(arguments: Sequence[str]) -> tuple[list[str], list[tuple[
         The options, and path and content of every configuration file.
 
     Raises:
-        HuscfError: Naming the file that is no YAML, and where it is not.
+        HuscfError: Naming the file that is no YAML, and where it is not, or a configuration that is
+            no mapping.
     """
     given: list[str] = []
     found: list[tuple[str, Any]] = []
     for argument in arguments:
         is_option = argument.startswith("-")
         option, mark, value = argument.partition("=") if is_option else ("", "", argument)
-        if value.endswith((".yaml", ".yml")) and (path := expand_path(value)).is_file():
+        is_config = (option or (given and given[-1])) in OPTIONS and not TEXT_SIGNS & set(value)
+        is_named = is_config or value.endswith((".yaml", ".yml"))
+        if is_named and value and (path := expand_path(value)).is_file():
             text = _read_text(path)
-            found.append((str(path), _parse_yaml(text, path)))
+            content = _parse_yaml(text, path)
+            if is_config and not isinstance(content, Mapping):
+                raise HuscfError(f"{path}: not a configuration: needs keys such as data: or model:")
+            found.append((str(path), content))
             value = str(path) if _is_utf8(path) else text
         given.append(f"{option}{mark}{value}")
     return given, found

@@ -93,6 +93,10 @@ def test_values_in_a_file_are_refused_in_one_line(capsys, arguments, message):
         (b"data: {a: *nowhere}\n", "bad.yaml, line 1, column 11: not YAML: found undefined alias"),
         (b"a: \x07\n", "bad.yaml: not a configuration: binary data, no text"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "bad.yaml: not a configuration: binary data, no text"),
+        (b"", "bad.yaml: not a configuration: needs keys such as data: or model:"),
+        (b"# nothing yet\n", "bad.yaml: not a configuration: needs keys such as data: or model:"),
+        (b"just text\n", "bad.yaml: not a configuration: needs keys such as data: or model:"),
+        (b"- data\n", "bad.yaml: not a configuration: needs keys such as data: or model:"),
         (b"model: 3\n", "bad.yaml: model is 3, must be a mapping of its keys"),
         (b"federation: [1]\n", "bad.yaml: federation is [1], must be a mapping of its keys"),
     ],
@@ -101,6 +105,18 @@ def test_values_in_a_file_are_refused_in_one_line(capsys, arguments, message):
 def test_the_file_that_is_wrong_is_named(capsys, content, message, form):
     Path("bad.yaml").write_bytes(content)
     assert message in refuse(["fit", "--config", "mini.yaml", *form], capsys)
+
+
+def test_a_file_of_another_ending_is_named_too(capsys):
+    Path("notes.md").write_text("# Notes\n\n**Bold** words\n")
+    for form in (["--config", "notes.md"], ["--config=notes.md"], ["-c", "notes.md"]):
+        line = refuse(["fit", "--config", "mini.yaml", *form], capsys)
+        assert line.startswith("huscf: error: notes.md, line 3, column 2: not YAML: expected")
+
+
+def test_an_empty_checkpoint_path_is_named(capsys):
+    line = refuse(["fit", "--config", "mini.yaml", "--ckpt_path", ""], capsys)
+    assert line == "huscf: error: --ckpt_path: needs a file, a run's folder, last or best"
 
 
 def test_fit_alone_says_what_is_missing(capsys):
@@ -171,7 +187,10 @@ def test_what_a_module_of_the_user_s_raises_is_said(own, capsys, name, message, 
         ("nowhere.deep.X", "no nowhere.deep.X: no module nowhere; is its folder on PYTHONPATH?"),
         ("mine_own.nowhere.X", "there is no mine_own.nowhere.X: no module mine_own.nowhere"),
         ("mine_own.good.Her", "there is no mine_own.good.Her; there are FeGan, "),
-        ("mine_own.good.Mine.Her", "model.method is mine_own.good.Mine.Her, must be Method or null"),
+        (
+            "mine_own.good.Mine.Her",
+            "model.method is mine_own.good.Mine.Her, must be Method or null",
+        ),
         ("huscf.nowhere.X", "model.method: there is no huscf.nowhere.X; there are FeGan"),
     ],
 )

@@ -25,7 +25,9 @@ def test_what_the_loop_cannot_do_is_refused(trainer, message):
 
 @pytest.mark.parametrize("count", [-1, 1025, 100_000_000])
 def test_threads_that_no_machine_has_are_refused(count):
-    with pytest.raises(HuscfError, match=r"training.num_threads is -?\d+, must be >= 0 and <= 1024"):
+    with pytest.raises(
+        HuscfError, match=r"training.num_threads is -?\d+, must be >= 0 and <= 1024"
+    ):
         SplitTraining(num_threads=count)
 
 

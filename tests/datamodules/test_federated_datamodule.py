@@ -14,8 +14,11 @@ from huscf.datamodules import (
     DirichletPartitioner,
     Domain,
     FederatedDataModule,
+    ImageDataModule,
     LabelExclusionPartitioner,
+    MedicalDataModule,
     Partitioner,
+    SpokenDigitsDataModule,
     scale_samples,
 )
 from huscf.errors import CheckpointError, DataError, HuscfError
@@ -438,3 +441,11 @@ def test_a_saved_length_of_an_epoch_that_is_none_is_refused(length):
     data = TwoDomains()
     with pytest.raises(CheckpointError, match="steps_per_epoch of the data is"):
         data.load_state_dict({"step": 3, "steps_per_epoch": length})
+
+
+@pytest.mark.parametrize(
+    "module_class", [ImageDataModule, SpokenDigitsDataModule, MedicalDataModule]
+)
+def test_an_empty_list_of_sets_is_no_wish_for_the_default(module_class, tmp_path):
+    with pytest.raises(DataError, match=r"DataModule: there is no domain: name one at least, in"):
+        _ = module_class(datasets=[], root=str(tmp_path)).domains
