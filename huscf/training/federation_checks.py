@@ -36,9 +36,7 @@ def check_federation(
     check_server_copies(federation.server, module.engine.plan)
     _check_processes(federation, module)
     _check_method(federation, module)
-    _check_compared(federation, module)
     _check_privacy(federation, module)
-    _check_boundary(federation, module)
     if federation.secure or federation.private is not None:
         _check_plain_means(federation, module)
     if federation.secure:
@@ -46,6 +44,8 @@ def check_federation(
     if federation.private is not None:
         _check_client_privacy(federation, module, clusters)
         federation.private.begin(module.engine.plan.client_ids)
+    _check_compared(federation, module)
+    _check_boundary(federation, module)
 
 
 def read_mixing(method: Method, network: str, number: int) -> Mixing:

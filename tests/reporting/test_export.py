@@ -267,7 +267,7 @@ def test_a_new_folder_gets_all_forms_and_a_card(checkpoint, tmp_path, capsys):
     head = yaml.safe_load(card.split("---\n")[1])
     assert head["license"] == "mit" and head["library_name"] == "pytorch"
     assert head["pipeline_tag"] == "unconditional-image-generation"
-    assert "merged of 2 of the 4 clients" in card
+    assert "that of 2 of the 4 clients" in card
     assert "| negatives | 2 | 24 |" in card and "| digits |" not in card
     assert export(checkpoint, output, *options) == 2
     assert "has files in it; nothing was written" in capsys.readouterr().err
