@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..datamodules import FederatedDataModule
 from ..engines import PrivateEngine
-from ..errors import CheckpointError, HuscfError
+from ..errors import CheckpointError, HuscfError, check_count
 from ..methods import Method
 from ..planning import Precision
 from ..training import RankedStrategy, UShapedLoop, install_step_loop, note_sigterm
@@ -27,8 +27,7 @@ class SplitTraining(Callback):
     """
 
     def __init__(self, num_threads: int = 0) -> None:
-        if num_threads < 0:
-            raise HuscfError(f"training.num_threads is {num_threads}, must be >= 0")
+        check_count("training.num_threads", num_threads, most=1024)  # far more crash PyTorch
         self.num_threads = num_threads
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -98,7 +98,7 @@ class SpokenDigitsDataModule(AudioDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.datasets = datasets or ["fsdd"]
+        self.datasets = ["fsdd"] if datasets is None else datasets
         self.words = words or list(DIGITS)
 
     def list_recordings(self) -> list[Source]:

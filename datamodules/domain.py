@@ -43,10 +43,7 @@ class Domain:
     patients: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or any(mark in self.name for mark in "/\\\0"):
-            raise DataError(
-                f"domain {self.name!r}: a name must have no slash, since files are named by it"
-            )
+        self._check_name()
         for name in ("train_samples", "train_labels", "test_samples", "test_labels"):
             self._set(name, self._as_tensor(name, getattr(self, name)))
         self._set("class_names", tuple(map(str, self.class_names)))
@@ -77,6 +74,17 @@ class Domain:
     def _max_label(self) -> int:
         both = (self.train_labels, self.test_labels)
         return max(int(labels.max()) for labels in both if len(labels))
+
+    def _check_name(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise DataError(
+                f"a domain's name is {self.name!r:.80}, must be text such as 'clinic-a', since "
+                "files are named by it"
+            )
+        if any(mark in self.name for mark in "/\\\0"):
+            raise DataError(
+                f"domain {self.name!r}: a name must have no slash, since files are named by it"
+            )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

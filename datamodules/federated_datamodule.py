@@ -151,7 +151,12 @@ class FederatedDataModule(LightningDataModule, ABC):
                     f"Domain, got {type(domain).__name__}"
                 )
         names = [domain.name for domain in domains]
-        if not names or len(set(names)) != len(names):
+        if not names:
+            raise DataError(
+                f"{type(self).__name__}: there is no domain: name one at least, in data.datasets, "
+                "data.sources or data.files"
+            )
+        if len(set(names)) != len(names):
             raise DataError(f"domains need to be one or more with different names, got {names}")
         conformed = conform_domains(domains, self.image_size, self.channels)
         self.given_shapes = {d.name: tuple(d.train_samples.shape[1:]) for d in domains}

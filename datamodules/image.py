@@ -69,7 +69,7 @@ class ImageDataModule(FederatedDataModule):
         self, datasets: list[ImageSet] | None = None, download: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.datasets: list[ImageSet] = datasets or ["mnist", "fashion_mnist"]
+        self.datasets: list[ImageSet] = ["mnist", "fashion_mnist"] if datasets is None else datasets
         self.download = download
 
     def load_domains(self) -> list[Domain]:

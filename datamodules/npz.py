@@ -132,7 +132,7 @@ class MedicalDataModule(NpzDataModule):
         label_from: dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
-        names = datasets or ["breastmnist", "pneumoniamnist"]
+        names = ["breastmnist", "pneumoniamnist"] if datasets is None else datasets
         files = {_name_file(name): name for name in names if name.endswith(".npz")}
         super().__init__(files=files, class_names=class_names, label_from=label_from, **kwargs)
         if size not in _SIZES:

@@ -1,5 +1,7 @@
 """Divides a domain so that all samples of a patient are one client's."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from ..errors import DataError
@@ -42,18 +44,27 @@ def _divide(
         raise DataError(
             f"domain {name}: {num_clients} clients for {size} {units}; lower clients_per_domain"
         )
-    parts = [
-        np.asarray(part, dtype=np.int64)
-        for part in partitioner.partition(labels, keys, num_clients, rng)
-    ]
+    given = partitioner.partition(labels, keys, num_clients, rng)
+    parts = _read_parts(given)
     together = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
     is_inside = ((together >= 0) & (together < size)).all()
     if len(parts) != num_clients or len(np.unique(together)) != len(together) or not is_inside:
         raise DataError(
             f"{type(partitioner).__name__}: needs {num_clients} parts of positions below "
-            f"{size} without a sample in two of them, gave {len(parts)} parts"
+            f"{size} without a sample in two of them, gave "
+            + (f"{len(parts)} parts" if parts else f"{given!r:.80}")
         )
     return parts
+
+
+def _read_parts(given: object) -> list[np.ndarray]:
+    """Return what a partitioner gave as positions; [] where it is nothing of the kind."""
+    parts = list(given) if isinstance(given, Iterable) else []
+    try:
+        read = [np.asarray(part, dtype=np.int64) for part in parts]
+    except (TypeError, ValueError):
+        return []
+    return read if all(part.ndim == 1 for part in read) else []
 
 
 def _find_usual_labels(labels: np.ndarray, owner: np.ndarray) -> np.ndarray:

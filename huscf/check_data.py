@@ -19,6 +19,7 @@ from .datamodules import Domain, FederatedDataModule, FileDataModule
 from .errors import HuscfError, find_refusal
 from .one_line_parser import OneLineParser
 from .randomness import make_generator
+from .saved_config import find_own_names
 from .text_files import read_text
 from .user_paths import check_folder, expand_path, writing
 from .whole_files import replacing
@@ -31,6 +32,7 @@ as the network sees them. Keys of the data are given as to fit: --data.image_siz
 #: The sections of a configuration that matter here.
 _SECTIONS = ("seed_everything", "data")
 
+_SHEET = Path("check-data.png")  # the command's own, which it writes anew every time
 _MOST_FILES = 2000  # whose headers are read
 _SHOWN = 8  # sizes, classes
 _ROWS, _COLUMNS, _SIDE, _MARGIN = 60, 10, 64, 180  # of the sheet; the last two in pixels
@@ -56,12 +58,13 @@ def main(arguments: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--config", "-c", type=Path, action="append", default=[], help="as for fit")
-    parser.add_argument(
-        "--output", type=Path, default=Path("check-data.png"), help="samples (%(default)s)"
-    )
+    parser.add_argument("--output", type=Path, help=f"samples, a new PNG (default {_SHEET})")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     options, others = parser.parse_known_args(list(arguments))
-    output = expand_path(options.output)
+    output = _SHEET if options.output is None else expand_path(options.output)
     check_folder(output)
+    if options.output is not None and output.exists() and not options.overwrite:
+        raise HuscfError(f"output {output}: exists already; use --overwrite to replace it")
     data = read_datamodule(options.config, others)
     is_fatal = data.on_bad_data == "fatal"
     data.on_bad_data = "skip"  # to count all
@@ -123,6 +126,7 @@ def read_parts(
         HuscfError: Where a file cannot be read, no data is named, or an option is refused.
     """
     given = [part for path in configs for part in ("--config", _take(path, keys))]
+    OneLineParser.named = find_own_names([*given, *options])
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(?s).*deprecated")  # as Lightning calls it, too

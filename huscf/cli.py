@@ -136,7 +136,10 @@ class HuscfCLI(LightningCLI):
         section = self.config[self.config.subcommand]
         root = expand_path(section.trainer.default_root_dir or ".")
         section.trainer.default_root_dir = str(root)
-        if given := section.get("ckpt_path"):
+        given = section.get("ckpt_path")
+        if given == "":
+            raise HuscfError("--ckpt_path: needs a file, a run's folder, last or best")
+        if given:
             found = find_checkpoint(str(expand_path(given)), root, section.run.name)
             section["ckpt_path"] = found
         if self.allowed and not section.get("ckpt_path"):
@@ -307,6 +310,7 @@ def run(arguments: list[str]) -> None:
     if find_rank():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
     command = complete_command([arguments[0], *map(_spell_out, arguments[1:])])
+    OneLineParser.named = command.named
     try:
         with parsing(command.trust):
             HuscfCLI(

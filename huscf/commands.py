@@ -84,7 +84,7 @@ def generate(options: Namespace) -> None:
 
 
 def export(options: Namespace) -> None:
-    """Write a cluster's merged generator, as TorchScript or in other forms, and a card."""
+    """Write the generator of a cluster or a client, as TorchScript or otherwise, and a card."""
     from .reporting.card_facts import check_licence, describe_model
     from .sampling import export_generator, load_gan, name_files
 

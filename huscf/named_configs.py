@@ -8,10 +8,10 @@ from pathlib import Path
 from .errors import HuscfError
 from .user_paths import expand_path
 
-_OPTIONS = ("--config", "-c")
+OPTIONS = ("--config", "-c")
 _SUFFIXES = (".yaml", ".yml")
 #: Characters that a configuration has which is given as text instead of as a file.
-_TEXT_SIGNS = frozenset("\n:{[")
+TEXT_SIGNS = frozenset("\n:{[")
 
 
 def shipped_folder() -> Path:
@@ -53,7 +53,7 @@ def find_config(given: str) -> str:
     Raises:
         HuscfError: Where there is none, naming the likeliest and all.
     """
-    if _TEXT_SIGNS & set(given) or not given.strip():
+    if TEXT_SIGNS & set(given) or not given.strip():
         return given
     for path in (given, *(given + suffix for suffix in _SUFFIXES)):
         if expand_path(path).is_file():
@@ -79,9 +79,9 @@ def name_configs(arguments: Sequence[str]) -> list[str]:
     found: list[str] = []
     for argument in arguments:
         option, mark, value = argument.partition("=")
-        if mark and option in _OPTIONS:
+        if mark and option in OPTIONS:
             found.append(f"{option}={find_config(value)}")
-        elif found and found[-1] in _OPTIONS and not argument.startswith("-"):
+        elif found and found[-1] in OPTIONS and not argument.startswith("-"):
             found.append(find_config(argument))
         else:
             found.append(argument)

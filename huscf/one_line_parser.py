@@ -17,6 +17,8 @@ class OneLineParser(LightningArgumentParser):
     """Says in one line which key is wrong and what is allowed there, instead of the whole usage."""
 
     known_keys: ClassVar[list[str]] = []
+    #: Import paths in the user's own configuration and options, whose modules a message may import.
+    named: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # An abbreviation that happens to fit one key would hide a misspelled one.
@@ -31,7 +33,7 @@ class OneLineParser(LightningArgumentParser):
             line = f"the checkpoint: {refuse(denied)}"
         else:
             known = explain_renamed(line) or _name_missing_methods(line)
-            short = line if "is not accepted" in line else shorten(line)
+            short = line if "is not accepted" in line else shorten(line, self.named)
             line = known or _leave_out_null(short) + self._suggest(line)
         print(f"huscf: error: {line}", file=sys.stderr)
         sys.exit(2)

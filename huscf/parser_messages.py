@@ -1,10 +1,16 @@
 """The parser's messages in one line: the key, what it is, what it must be, and what was meant."""
 
 import difflib
+import importlib
 import inspect
 import re
 import sys
+import traceback
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
+
+from .errors import make_printable
 
 #: What a type is called; the others keep their name.
 TYPE_NAMES = {
@@ -21,11 +27,17 @@ _NOT_FOUND = re.compile(
 )
 
 
-def shorten(line: str) -> str:
+#: A type, in the parser's words, for which a class or function may be named by its path.
+_CLASS = re.compile(r"<class '\w+\.[\w.]+'>|Callable")
+
+
+def shorten(line: str, named: Collection[str] = ()) -> str:
     """Return what a message of the parser says, or the message where it is of no known kind.
 
     Args:
         line: The message in one line.
+        named: Import paths that the user's own configuration or command line names. Their modules
+            are imported to find out what is wrong with them, and nothing else is.
     """
     if re.search(r"the following arguments are required: (fit\.)?data\b", line):
         return (
@@ -42,12 +54,61 @@ def shorten(line: str) -> str:
     value = _find_value(rest)
     if value is None:
         return f"{key}: {rest.partition(' Given value type:')[0]}"
+    if reason := _explain_imports(value, rest, named):
+        return f"{key}: {reason}"
     is_word = "Literal" in rest and "." not in value
     if _NOT_FOUND.search(rest) and not is_word:
         return f"{key}: there is no {value}{_suggest_class(value, rest)}"
     if wanted := _name_types(rest):
         return f"{key} is {value:.80}, must be {wanted}{_explain_yaml(value, wanted)}"
     return f"{key}: {rest.partition(' Given value type:')[0]}"
+
+
+def _explain_imports(value: str, rest: str, named: Collection[str]) -> str:
+    """Return what is wrong with the first module of the user's own that a value names, or ""."""
+    if not _CLASS.search(rest.partition("Given value")[0]):
+        return ""
+    paths = [p for p in re.findall(r"\w+(?:\.\w+)+", value) if p in named]
+    reasons = (_explain_import(path) for path in paths if not path.startswith("huscf."))
+    return next(filter(None, reasons), "")
+
+
+def _explain_import(path: str) -> str:
+    """Return why a class or function cannot be imported, and where; "" where its module can be.
+
+    Args:
+        path: Its import path, which the user trusts: the module is run.
+    """
+    module = path.rpartition(".")[0]
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not error.name or not f"{module}.".startswith(f"{error.name}."):
+            return f"{path} cannot be imported: {_describe(error)}"
+        parent, _, last = error.name.rpartition(".")
+        if parent and hasattr(sys.modules.get(parent), last):
+            return ""  # a class, and path leads into it
+        hint = "" if parent else "; is its folder on PYTHONPATH?"
+        return f"there is no {path}: no module {error.name}{hint}"
+    except Exception as error:  # whatever a module of the user's raises
+        return f"{path} cannot be imported: {_describe(error)}"
+    return ""
+
+
+def _describe(error: Exception) -> str:
+    """Return file, line and words of what a module raised, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [(f.filename, f.lineno) for f in frames if not f.filename.startswith("<")]
+    file, number = places[-1]
+    words = str(error)
+    if isinstance(error, SyntaxError):
+        file, number, words = error.filename or file, error.lineno, error.msg
+    if not isinstance(error, ImportError):
+        words = f"{type(error).__name__} {words}"
+    shown = Path(file)
+    if shown.is_relative_to(Path.cwd()):
+        shown = shown.relative_to(Path.cwd())
+    return make_printable(f"{shown}, line {number}: {' '.join(words.split()):.200}")
 
 
 def _find_value(rest: str) -> str | None:

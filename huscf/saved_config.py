@@ -11,6 +11,7 @@ import yaml
 
 from .checkpoint_io import check_trained, read_checkpoint
 from .errors import CheckpointError, HuscfError
+from .named_configs import OPTIONS, TEXT_SIGNS
 from .resuming import check_same_config, find_checkpoint
 from .text_files import read_text
 from .trust import Trust, find_names
@@ -60,11 +61,13 @@ class Command:
         arguments: The subcommand and its options, with what a checkpoint lends before the user's.
         trust: What the lent configuration may name, or None where none is lent.
         allowed: Keys that may differ from those of the run that goes on.
+        named: Import paths in the user's own files and options.
     """
 
     arguments: list[str]
     trust: Trust | None = None
     allowed: tuple[str, ...] = ()
+    named: frozenset[str] = frozenset()
 
 
 def complete_command(arguments: Sequence[str]) -> Command:
@@ -84,7 +87,8 @@ def complete_command(arguments: Sequence[str]) -> Command:
     own, read = _read_config_files(own)
     _check_sections(read)
     files = [content for _, content in read]
-    trust = Trust(tuple(found.trust), _find_own_names(own, files))
+    named = find_own_names(own, files)
+    trust = Trust(tuple(found.trust), named)
     own = [arguments[0], *own]
     allowed = tuple(found.allow_changed)
     if allowed and own[0] != "fit":
@@ -92,7 +96,7 @@ def complete_command(arguments: Sequence[str]) -> Command:
     asks_only = any(option.startswith(("-h", "--help", "--print_config")) for option in own)
     lender = None if own[0] == "fit" or asks_only else _find_lender(own, files)
     if lender is None:
-        return Command(own, allowed=allowed)
+        return Command(own, allowed=allowed, named=named)
     path, config = lender
     # The trainer's section is not lent, so that its loggers and callbacks are not made.
     parts = (
@@ -104,7 +108,7 @@ def complete_command(arguments: Sequence[str]) -> Command:
     lent = {key: config[key] for key in LENT_KEYS if key in config}
     # As one line of YAML: JSON would turn numbers that are keys into strings.
     text = yaml.safe_dump(lent, default_flow_style=True, width=sys.maxsize)
-    return Command([own[0], "--config", text, *own[1:], "--ckpt_path", path], trust)
+    return Command([own[0], "--config", text, *own[1:], "--ckpt_path", path], trust, (), named)
 
 
 def _find_lender(
@@ -144,16 +148,22 @@ def _read_config_files(arguments: Sequence[str]) -> tuple[list[str], list[tuple[
         The options, and path and content of every configuration file.
 
     Raises:
-        HuscfError: Naming the file that is no YAML, and where it is not.
+        HuscfError: Naming the file that is no YAML, and where it is not, or a configuration that is
+            no mapping.
     """
     given: list[str] = []
     found: list[tuple[str, Any]] = []
     for argument in arguments:
         is_option = argument.startswith("-")
         option, mark, value = argument.partition("=") if is_option else ("", "", argument)
-        if value.endswith((".yaml", ".yml")) and (path := expand_path(value)).is_file():
+        is_config = (option or (given and given[-1])) in OPTIONS and not TEXT_SIGNS & set(value)
+        is_named = is_config or value.endswith((".yaml", ".yml"))
+        if is_named and value and (path := expand_path(value)).is_file():
             text = _read_text(path)
-            found.append((str(path), _parse_yaml(text, path)))
+            content = _parse_yaml(text, path)
+            if is_config and not isinstance(content, Mapping):
+                raise HuscfError(f"{path}: not a configuration: needs keys such as data: or model:")
+            found.append((str(path), content))
             value = str(path) if _is_utf8(path) else text
         given.append(f"{option}{mark}{value}")
     return given, found
@@ -200,7 +210,7 @@ def _find_run_name(files: Sequence[Any]) -> str | None:
     return next((str(name) for name in reversed(names) if name is not None), None)
 
 
-def _find_own_names(arguments: Sequence[str], files: Sequence[Any]) -> frozenset[str]:
+def find_own_names(arguments: Sequence[str], files: Sequence[Any] = ()) -> frozenset[str]:
     """Return the import paths in the user's own configuration files and options."""
     texts = [a.partition("=")[2] if a.startswith("--") else a for a in arguments]
     names = find_names([*texts, *files])

@@ -237,6 +237,19 @@ def test_what_cannot_be_is_one_line(tmp_path, monkeypatch, capsys, content, opti
     assert errors.startswith("huscf: error: ") and errors.count("\n") == 1
 
 
+def test_no_file_of_the_user_s_is_overwritten_unasked(sites, tmp_path, capsys):
+    before = (tmp_path / "mine.yaml").read_text()
+    code, text, errors = check(capsys, "--output", "mine.yaml")
+    assert code == 2 and text == ""
+    assert errors == (
+        "huscf: error: output mine.yaml: exists already; use --overwrite to replace it\n"
+    )
+    assert (tmp_path / "mine.yaml").read_text() == before
+    for flags, wanted in (([], 0), ([], 2), (["--overwrite"], 0)):
+        assert check(capsys, "--output", "sheet.png", *flags)[0] == wanted
+    assert check(capsys)[0] == check(capsys)[0] == 0  # its own file, by default
+
+
 def test_a_class_is_refused_before_it_is_made(tmp_path):
     (tmp_path / "mine.yaml").write_text("data: {class_path: huscf.datamodules.DigitsDataModule}")
     with pytest.raises(HuscfError, match=r"data.seed is -1, must be >= 0"):

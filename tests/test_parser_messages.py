@@ -1,5 +1,6 @@
 """What the parser refuses: one line with the key, what it must be, and what was meant."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,10 @@ def test_values_in_a_file_are_refused_in_one_line(capsys, arguments, message):
         (b"data: {a: *nowhere}\n", "bad.yaml, line 1, column 11: not YAML: found undefined alias"),
         (b"a: \x07\n", "bad.yaml: not a configuration: binary data, no text"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "bad.yaml: not a configuration: binary data, no text"),
+        (b"", "bad.yaml: not a configuration: needs keys such as data: or model:"),
+        (b"# nothing yet\n", "bad.yaml: not a configuration: needs keys such as data: or model:"),
+        (b"just text\n", "bad.yaml: not a configuration: needs keys such as data: or model:"),
+        (b"- data\n", "bad.yaml: not a configuration: needs keys such as data: or model:"),
         (b"model: 3\n", "bad.yaml: model is 3, must be a mapping of its keys"),
         (b"federation: [1]\n", "bad.yaml: federation is [1], must be a mapping of its keys"),
     ],
@@ -102,6 +107,18 @@ def test_the_file_that_is_wrong_is_named(capsys, content, message, form):
     assert message in refuse(["fit", "--config", "mini.yaml", *form], capsys)
 
 
+def test_a_file_of_another_ending_is_named_too(capsys):
+    Path("notes.md").write_text("# Notes\n\n**Bold** words\n")
+    for form in (["--config", "notes.md"], ["--config=notes.md"], ["-c", "notes.md"]):
+        line = refuse(["fit", "--config", "mini.yaml", *form], capsys)
+        assert line.startswith("huscf: error: notes.md, line 3, column 2: not YAML: expected")
+
+
+def test_an_empty_checkpoint_path_is_named(capsys):
+    line = refuse(["fit", "--config", "mini.yaml", "--ckpt_path", ""], capsys)
+    assert line == "huscf: error: --ckpt_path: needs a file, a run's folder, last or best"
+
+
 def test_fit_alone_says_what_is_missing(capsys):
     line = refuse(["fit"], capsys)
     assert "the data are missing: give --config FILE, for instance --config quickstart" in line
@@ -109,3 +126,97 @@ def test_fit_alone_says_what_is_missing(capsys):
 
 def test_a_message_of_an_unknown_kind_stays_as_it_is():
     assert shorten("something else went wrong") == "something else went wrong"
+
+
+OWN = {
+    "__init__": "",
+    "broken": "import nosuchlib\n",
+    "odd": "x = 1\ndef f(:\n",
+    "failing": "\nraise RuntimeError('no card\\nhere')\n",
+    "late": "from .broken import X\n",
+    "good": "from huscf.methods import HuscfGan\n\n\nclass Mine(HuscfGan):\n    pass\n",
+}
+GENERATOR = "model: {method: {class_path: %s, init_args: {generator: {class_path: %s}}}}"
+
+
+@pytest.fixture
+def own(work, tmp_path, monkeypatch):
+    """A package of the user's own, whose modules do not all import."""
+    folder = tmp_path / "mine_own"
+    folder.mkdir()
+    for name, content in OWN.items():
+        (folder / f"{name}.py").write_text(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("mine_own")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mine_own.broken.X", "mine_own/broken.py, line 1: No module named 'nosuchlib'"),
+        ("mine_own.late.X", "mine_own/broken.py, line 1: No module named 'nosuchlib'"),
+        ("mine_own.odd.X", "mine_own/odd.py, line 2: SyntaxError invalid syntax"),
+        ("mine_own.failing.X", "mine_own/failing.py, line 2: RuntimeError no card here"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("key", "option"),
+    [
+        ("model.method", ("--model.method", "%s")),
+        ("model.method.init_args.loss", ("--model.method.loss", "%s")),
+        ("federation.rule", ("--federation.rule", "%s")),
+        ("data", ("--config", "data: {class_path: %s, init_args: {seed: 1}}")),
+        ("model.method", ("--config", GENERATOR.replace("%s", "mine_own.good.Mine", 1))),
+    ],
+)
+def test_what_a_module_of_the_user_s_raises_is_said(own, capsys, name, message, key, option):
+    given = [part.replace("%s", name) for part in option]
+    if given[0] == "--config":
+        Path("own.yaml").write_text(given[1])
+        given[1] = "own.yaml"
+    line = refuse(["fit", "--config", "mini.yaml", *given], capsys)
+    assert line.startswith(f"huscf: error: {key}") and "there are" not in line
+    assert line.endswith(f": {name} cannot be imported: {message}")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere.deep.X", "no nowhere.deep.X: no module nowhere; is its folder on PYTHONPATH?"),
+        ("mine_own.nowhere.X", "there is no mine_own.nowhere.X: no module mine_own.nowhere"),
+        ("mine_own.good.Her", "there is no mine_own.good.Her; there are FeGan, "),
+        (
+            "mine_own.good.Mine.Her",
+            "model.method is mine_own.good.Mine.Her, must be Method or null",
+        ),
+        ("huscf.nowhere.X", "model.method: there is no huscf.nowhere.X; there are FeGan"),
+    ],
+)
+def test_a_module_that_is_not_there_is_named(own, capsys, name, message):
+    assert message in refuse(["fit", "--config", "mini.yaml", "--model.method", name], capsys)
+
+
+def test_the_data_s_own_module_is_named_by_check_data_too(own, capsys):
+    Path("own.yaml").write_text("data: {class_path: mine_own.broken.X, init_args: {a: 1}}")
+    line = refuse(["check-data", "--config", "own.yaml"], capsys)
+    assert "data: mine_own.broken.X cannot be imported: mine_own/broken.py, line 1: No" in line
+
+
+def test_only_what_the_user_names_is_imported_for_a_message(own):
+    line = (
+        'Parser key "federation.rule": Does not validate against any of the Union subtypes '
+        "Subtypes: [collections.abc.Callable[..., typing.Any], <class 'NoneType'>] Errors: - "
+        "no card here Given value type: <class 'str'> Given value: mine_own.failing.X"
+    )
+    assert "federation.rule is mine_own.failing.X, must be" in shorten(line, {"mine_own.good.Mine"})
+    assert "mine_own" not in sys.modules
+    assert "RuntimeError no card here" in shorten(line, {"mine_own.failing.X"})
+
+
+def test_a_value_that_is_no_class_s_is_not_imported(own, capsys):
+    option = ["--trainer.max_epochs", "mine_own.good.Mine"]
+    line = refuse(["fit", "--config", "mini.yaml", *option], capsys)
+    assert "trainer.max_epochs is mine_own.good.Mine, must be a whole number or null" in line
+    assert "mine_own" not in sys.modules

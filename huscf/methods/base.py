@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..errors import HuscfError
 from ..models import LABELS, MAIN, Carry, Network, SampleShape, evaluating, run_blocks, to_float
 from ..split import CutPlan, Placement, check_cuts
 from ..wire import Kind
@@ -247,6 +248,32 @@ def trace_inputs(
 
 def find_drawn(method: Method, networks: Mapping[str, Network]) -> list[str]:
     """Return the networks through which a method draws samples; changes nothing."""
+    return list(_try_sample(method, networks, 1)[1])
+
+
+def check_sample(method: Method, networks: Mapping[str, Network], shape: SampleShape) -> None:
+    """Raise a HuscfError where a method draws samples of another shape; changes nothing.
+
+    Args:
+        method: The method.
+        networks: Its networks.
+        shape: Shape of the samples.
+    """
+    with torch.random.fork_rng(devices=[]):
+        drawn = _try_sample(method, networks, 2)[0]
+    wanted = (2, shape.channels, shape.image_size, shape.image_size)
+    found = tuple(drawn.shape) if isinstance(drawn, Tensor) else type(drawn).__name__
+    if found != wanted:
+        raise HuscfError(
+            f"{type(method).__name__}.sample returns {found} for two labels, must be {wanted}: a "
+            "sample for each label, of the data's channels and image_size"
+        )
+
+
+def _try_sample(
+    method: Method, networks: Mapping[str, Network], count: int
+) -> tuple[Tensor, dict[str, Carry]]:
+    """Return what a method draws of the first class, and what its networks gave, each run once."""
     made: dict[str, Carry] = {}
 
     def run(network: str, inputs: Carry) -> Carry:
@@ -254,8 +281,8 @@ def find_drawn(method: Method, networks: Mapping[str, Network]) -> list[str]:
             made[network] = run_whole(networks[network], inputs)
         return made[network]
 
-    method.sample(run, torch.zeros(1, dtype=torch.int64), torch.Generator())
-    return list(made)
+    labels = torch.zeros(count, dtype=torch.int64)
+    return method.sample(run, labels, torch.Generator()), made
 
 
 def run_whole(network: Network, inputs: Carry) -> Carry:

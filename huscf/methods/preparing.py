@@ -8,7 +8,7 @@ import torch
 from ..models import Network, SampleShape
 from ..randomness import derive_seed
 from ..split import Placement, PlanRequest, RoundTraffic, find_crossing
-from .base import Method, trace_inputs
+from .base import Method, check_sample, trace_inputs
 from .phases import trace_phases
 
 #: A step, or a round, of a long run: such are planned for.
@@ -19,11 +19,17 @@ LABEL_BYTES = 8
 
 
 def build_networks(method: Method, shape: SampleShape, seed: int) -> dict[str, Network]:
-    """Return the full networks with the weights from which everybody starts."""
+    """Return the full networks with the weights from which everybody starts.
+
+    Raises:
+        HuscfError: Where the method does not draw samples of this shape.
+    """
     with torch.random.fork_rng(devices=[]):
         # Unlike torch.manual_seed, this leaves the accelerators' streams alone.
         torch.default_generator.manual_seed(derive_seed(seed, "initial weights"))
-        return method.build_networks(shape)
+        networks = method.build_networks(shape)
+    check_sample(method, networks, shape)
+    return networks
 
 
 def request_plan(

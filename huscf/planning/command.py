@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _make_parser().parse_args(argv)
     try:
         for name in ("config", "output", "picture", "calibrate"):
-            if path := getattr(arguments, name):
+            if (path := getattr(arguments, name)) == "":
+                raise PlanError(f"--{name} is empty: name a file")
+            if path is not None:
                 setattr(arguments, name, str(expand_path(path)))
         if arguments.calibrate:
             _calibrate(arguments)
@@ -63,6 +65,8 @@ def _plan(arguments: argparse.Namespace) -> None:
     paths = [path for path in (arguments.output, arguments.picture) if path]
     for path in paths:
         check_output(path, arguments.overwrite)
+    if arguments.picture and not arguments.picture.lower().endswith(".png"):
+        raise PlanError(f"--picture {arguments.picture}: it is a PNG: let its name end in .png")
     if len({Path(path).resolve() for path in (arguments.config, *paths)}) <= len(paths):
         raise PlanError(
             "--config, --output and --picture: two of them name the same file; give each its own"

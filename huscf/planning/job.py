@@ -1,6 +1,7 @@
 """A planning task as it stands in a devices file and on the command line."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from reprlib import repr as shorten
@@ -51,22 +52,30 @@ class PlanJob:
         """Read a devices file; options that are given replace the file's.
 
         Raises:
-            PlanError: Naming the file and the key at fault.
+            PlanError: Naming the key at fault, and the file unless it is fine without the options.
         """
         values = load_mapping(path)
         try:
-            merged = {"batch_size": 64, "networks": {}, **read_file_keys(values)}
-            known = ("batch_size", *(entry.name for entry in fields(PlanOptions)))
-            merged |= {key: given[key] for key in known if given.get(key) is not None}
-            return cls(
-                DevicesFile.from_dict(values),
-                _read_networks(merged["networks"]),
-                read_whole(merged, "batch_size", "plan"),
-                PlanOptions.from_dict(merged),
-                find_method(given.get("method") or "HuscfGan"),
-            )
+            return cls._read(values, given)
         except PlanError as error:
-            raise PlanError(f"{path}: {error}") from error
+            owner = path
+            with suppress(PlanError):
+                cls._read(values, {})
+                owner = "on the command line"
+            raise PlanError(f"{owner}: {error}") from error
+
+    @classmethod
+    def _read(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> "PlanJob":
+        merged = {"batch_size": 64, "networks": {}, **read_file_keys(values)}
+        known = ("batch_size", *(entry.name for entry in fields(PlanOptions)))
+        merged |= {key: given[key] for key in known if given.get(key) is not None}
+        return cls(
+            DevicesFile.from_dict(values),
+            _read_networks(merged["networks"]),
+            read_whole(merged, "batch_size", "plan", least=1),
+            PlanOptions.from_dict(merged),
+            find_method(given.get("method") or "HuscfGan"),
+        )
 
     def build(self) -> PlanProblem:
         """Measure the networks and return the problem to search."""

@@ -88,7 +88,7 @@ def _introduce(facts: CardFacts, saved: SavedGAN, run: RunRecord | None) -> str:
     crossed = ", ".join(sorted(kind.replace("_", " ") for kind in module.method.kinds))
     named = "a run" if run is None else f"run {escape_markdown(run.name)}"
     of = f"{len(facts.members)} of the {len(module.clusters)} clients of {named}"
-    subject = f"A generator of {_describe_kind(saved)} from noise and labels, merged of {of}."
+    subject = f"A generator of {_describe_kind(saved)} from noise and labels, that of {of}."
     if facts.kind == "samples":
         subject = f"{facts.num_samples} synthetic {_describe_kind(saved)}, drawn by {of}."
     return (

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from ..datamodules.shapes import make_grey
@@ -20,27 +19,25 @@ from .saved_gan import SavedGAN
 
 
 def merge_cluster(module: SplitModule, members: Sequence[int]) -> Network:
-    """Return one generator for some clients: what they have in common, else their mean.
-
-    After a federation the members of a cluster are equal; within a round they have drifted
-    apart, and the mean over members stands for what the next federation would make of them.
+    """Return the one generator that some clients have in common, as after a federation.
 
     Args:
         module: The trained root module.
         members: The clients, at least one.
+
+    Raises:
+        HuscfError: Where theirs differ: no client has, and nobody has tried, what the mean of their
+            weights would be.
     """
-    name = exported_name(module)
-    networks = [module.engine.sampling_network(name, client) for client in members]
-    merged = copy.deepcopy(networks[0]).cpu()
-    states = [network.state_dict() for network in networks]
-    mean = {}
-    for name, first in states[0].items():
-        values = [state[name].cpu() for state in states]
-        alike = all(torch.equal(values[0], value) for value in values[1:])
-        is_kept = alike or not first.is_floating_point()
-        mean[name] = values[0] if is_kept else torch.stack(values).mean(0)
-    merged.load_state_dict(mean)
-    return merged.eval()
+    name, first = exported_name(module), members[0]
+    for other in members[1:]:
+        if not module.draws_alike(first, other):
+            raise HuscfError(
+                f"clients {first} and {other} have different generators, as within a round or "
+                f"where a method lets clients keep their own: export one, with --client {first}, "
+                "or a checkpoint of a round's end"
+            )
+    return copy.deepcopy(module.engine.sampling_network(name, first)).cpu().eval()
 
 
 def export_generator(
@@ -59,7 +56,7 @@ def export_generator(
 
     Args:
         saved: The trained GAN.
-        members: Clients whose generators are merged.
+        members: Clients that have it in common.
         output: A file, whose name without its ending all files have, or, without an ending, a new
             or empty folder.
         formats: Names of FORMATS; () takes the one of the output's ending, else TorchScript.
@@ -69,8 +66,9 @@ def export_generator(
         The files by name of the form; "state" and "card" beside these.
 
     Raises:
-        HuscfError: Where a file exists already, the folder does not, training diverged, a package
-            is missing, or a file would not draw what the original does.
+        HuscfError: Where a file exists already, the folder does not, training diverged, members
+            have different generators, a package is missing, or a file would not draw what the
+            original does.
     """
     writers = {form: FORMATS[form][1] for form in choose_formats(output, formats)}
     files = name_files(output, formats)
@@ -133,7 +131,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _prepare(saved: SavedGAN, members: Sequence[int]) -> Exported:
-    """Return the merged generator, and what is said of it."""
+    """Return the generator, and what is said of it."""
     module = saved.module
     network = merge_cluster(module, members)
     tensors = {name: t.detach().clone().contiguous() for name, t in network.state_dict().items()}

@@ -64,11 +64,13 @@ def draw_sample_set(
         seed: Of the noise.
 
     Raises:
-        HuscfError: Where there is nothing to draw, a class does not exist, or samples are
-            NaN or Inf because training diverged.
+        HuscfError: Where there is nothing to draw, a class does not exist, the seed has more than
+            64 bits, or samples are NaN or Inf because training diverged.
     """
     if num_samples < 1:
         raise HuscfError(f"num_samples is {num_samples}, must be at least 1")
+    if not -(2**63) <= seed < 2**63:  # which files of samples can hold
+        raise HuscfError(f"seed is {seed}, must be from {-(2**63)} to {2**63 - 1}")
     module = saved.module
     known = list(range(max(saved.num_classes[c] for c in clients)))
     chosen = known if classes is None else sorted(set(classes))

@@ -29,7 +29,7 @@ from ..methods import Average
 from ..parties import PerCluster
 from ..randomness import make_rng
 from .choosing import let_clients_choose
-from .federation_checks import check_federation
+from .federation_checks import check_federation, read_mixing
 from .observation import (
     count_labels,
     observe_batch,
@@ -319,7 +319,7 @@ class Federation:
         """Return, of the networks that the method does not average, who goes on with whose."""
         number, found = module.num_rounds, {}
         for network in module.engine.plan.networks:
-            mixing = module.method.mixing(network, number)
+            mixing = read_mixing(module.method, network, number)
             if mixing == "swap":
                 stream = make_rng(module.seed, f"ring of the {network}", number)
                 found[network] = draw_ring(decision.clusters, stream)
@@ -331,7 +331,7 @@ class Federation:
         """Let clients get samples of each other's, of networks that the method shares."""
         number = module.num_rounds
         for network in module.engine.plan.networks:
-            if module.method.mixing(network, number) == "share":
+            if read_mixing(module.method, network, number) == "share":
                 module.engine.share(network, self._tell_labels(module), number)
 
     def _tell_labels(self, module: FederatedRun) -> dict[int, tuple[int, ...]]:

@@ -4,16 +4,20 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from itertools import product
+from typing import TYPE_CHECKING, get_args
 
 from ..engines import Mixture, Processes, check_hides_clients, check_secure
 from ..errors import HuscfError
 from ..federation import check_server_copies
-from ..methods import Method
+from ..methods import Method, Mixing
 from .rounds import FederatedRun
 
 if TYPE_CHECKING:
     from .federation import Federation
+
+#: Of so many rounds it is looked at beforehand what a method does with its networks.
+ROUNDS = range(100)
 
 
 def check_federation(
@@ -33,7 +37,6 @@ def check_federation(
     _check_processes(federation, module)
     _check_method(federation, module)
     _check_privacy(federation, module)
-    _check_boundary(federation, module)
     if federation.secure or federation.private is not None:
         _check_plain_means(federation, module)
     if federation.secure:
@@ -41,6 +44,24 @@ def check_federation(
     if federation.private is not None:
         _check_client_privacy(federation, module, clusters)
         federation.private.begin(module.engine.plan.client_ids)
+    _check_compared(federation, module)
+    _check_boundary(federation, module)
+
+
+def read_mixing(method: Method, network: str, number: int) -> Mixing:
+    """Return what a method does with a network at a round's end.
+
+    Raises:
+        HuscfError: Where it is no word that is known: to average, as others do, may send what is
+            to stay at home.
+    """
+    mixing = method.mixing(network, number)
+    if mixing not in get_args(Mixing):
+        raise HuscfError(
+            f"{type(method).__name__}.mixing says {mixing!r:.80} of the {network} in round "
+            f"{number}, must be one of {', '.join(get_args(Mixing))}"
+        )
+    return mixing
 
 
 def _check_processes(federation: "Federation", module: FederatedRun) -> None:
@@ -59,6 +80,8 @@ def _check_processes(federation: "Federation", module: FederatedRun) -> None:
 def _check_method(federation: "Federation", module: FederatedRun) -> None:
     """Refuse what the method does not let cross, and moments that it cannot do with."""
     method = module.method
+    for network, number in product(module.engine.plan.networks, ROUNDS):
+        read_mixing(method, network, number)
     name, wanted = type(method).__name__, method.moments
     if wanted is not None and federation.moments != wanted:
         raise HuscfError(f"federation.moments is {federation.moments}, and {name} needs {wanted}")
@@ -71,6 +94,22 @@ def _check_method(federation: "Federation", module: FederatedRun) -> None:
         raise HuscfError(
             f"federation.weighting: weighs clients by their counts of labels, and {name} lets none "
             "cross: set model.method to huscf.methods.FeGan, or weighting to samples or kld"
+        )
+
+
+def _check_compared(federation: "Federation", module: FederatedRun) -> None:
+    """Refuse to compare clients by what the method lets no client send."""
+    method, observed = module.method, module.method.observed
+    if not federation.policy.needs_features or observed is None:
+        return
+    cuts = [client.cuts for client in module.engine.plan.clients]
+    needed = {"activations" if each.head(observed) else "inputs" for each in cuts}
+    if federation.observe == "statistics":
+        needed = {"statistics"}
+    for kind in sorted(needed - method.kinds):
+        raise HuscfError(
+            f"federation.rule compares clients by {kind}, and {type(method).__name__} lets none "
+            "cross: set federation.rule to huscf.federation.OneCluster"
         )
 
 
@@ -107,8 +146,8 @@ def _check_plain_means(federation: "Federation", module: FederatedRun) -> None:
             f"{option}: moments are no sums over clients; set federation.moments to keep or reset"
         )
     method, networks = module.method, module.engine.plan.networks
-    name, rounds = type(method).__name__, range(100)
-    mixings = {method.mixing(n, number) for n in networks for number in rounds}
+    name = type(method).__name__
+    mixings = {method.mixing(n, number) for n in networks for number in ROUNDS}
     if mixings & {"swap", "share"}:
         raise HuscfError(
             f"{option}: {name} shows or passes on single clients' blocks, which no sum hides"

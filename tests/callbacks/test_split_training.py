@@ -23,6 +23,14 @@ def test_what_the_loop_cannot_do_is_refused(trainer, message):
         SplitTraining().on_fit_start(SimpleNamespace(**trainer), None)
 
 
+@pytest.mark.parametrize("count", [-1, 1025, 100_000_000])
+def test_threads_that_no_machine_has_are_refused(count):
+    with pytest.raises(
+        HuscfError, match=r"training.num_threads is -?\d+, must be >= 0 and <= 1024"
+    ):
+        SplitTraining(num_threads=count)
+
+
 def test_steps_that_would_train_nothing_are_warned_of(recwarn):
     def warn(num_steps, **schedule):
         module = SimpleNamespace(method=HuscfGan(rate_schedule=RateSchedule(**schedule)))

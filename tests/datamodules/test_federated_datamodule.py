@@ -14,8 +14,11 @@ from huscf.datamodules import (
     DirichletPartitioner,
     Domain,
     FederatedDataModule,
+    ImageDataModule,
     LabelExclusionPartitioner,
+    MedicalDataModule,
     Partitioner,
+    SpokenDigitsDataModule,
     scale_samples,
 )
 from huscf.errors import CheckpointError, DataError, HuscfError
@@ -318,10 +321,19 @@ def test_numpy_arrays_and_lists_make_the_same_domain_as_tensors():
     assert domain.class_names == ("no", "yes") and domain.num_classes == 2
 
 
-@pytest.mark.parametrize("name", ["", "north/ward", "north\\ward"])
-def test_a_domain_that_no_file_can_be_named_by_is_refused(name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "a domain's name is '', must be text"),
+        (3, "a domain's name is 3, must be text"),
+        (None, "a domain's name is None, must be text"),
+        ("north/ward", "'north/ward': a name must have no slash"),
+        ("north\\ward", "a name must have no slash"),
+    ],
+)
+def test_a_domain_that_no_file_can_be_named_by_is_refused(name, message):
     samples, labels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
-    with pytest.raises(DataError, match="must have no slash"):
+    with pytest.raises(DataError, match=message):
         Domain(name, samples, labels, samples, labels)
 
 
@@ -344,11 +356,22 @@ def test_a_partitioner_that_gives_a_sample_twice_is_refused():
 
 @pytest.mark.parametrize("parts", [[[0, 1], [2, 12]], [[0, 1], [2, -1]], []])
 def test_a_partitioner_that_names_no_sample_is_refused(parts):
+    refuse_parts(parts, "")
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"), [(None, "None"), (3, "3"), ([0, 1], r"\[0, 1\]"), (["ab", "c"], "'ab'")]
+)
+def test_a_partitioner_that_gives_no_parts_is_refused(parts, told):
+    refuse_parts(parts, f".* gave .*{told}")
+
+
+def refuse_parts(parts, told):
     class Wrong(Partitioner):
         def partition(self, labels, keys, num_clients, rng):
             return parts
 
-    with pytest.raises(DataError, match="Wrong: needs 2 parts of positions below 12"):
+    with pytest.raises(DataError, match=f"Wrong: needs 2 parts of positions below 12{told}"):
         _ = TwoDomains(clients_per_domain=2, partitioner=Wrong()).clients
 
 
@@ -418,3 +441,11 @@ def test_a_saved_length_of_an_epoch_that_is_none_is_refused(length):
     data = TwoDomains()
     with pytest.raises(CheckpointError, match="steps_per_epoch of the data is"):
         data.load_state_dict({"step": 3, "steps_per_epoch": length})
+
+
+@pytest.mark.parametrize(
+    "module_class", [ImageDataModule, SpokenDigitsDataModule, MedicalDataModule]
+)
+def test_an_empty_list_of_sets_is_no_wish_for_the_default(module_class, tmp_path):
+    with pytest.raises(DataError, match=r"DataModule: there is no domain: name one at least, in"):
+        _ = module_class(datasets=[], root=str(tmp_path)).domains

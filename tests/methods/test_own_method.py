@@ -8,11 +8,15 @@ import pytest
 import torch
 
 from huscf.__main__ import main
+from huscf.errors import HuscfError
+from huscf.methods import FedGan, HuscfGan
 from huscf.models import SampleShape
 from huscf.split import UniformPlan
 from huscf.training import SplitModule
-from tests.conftest import ENGINES, REPOSITORY, make_batch
+from huscf.training.federation_checks import read_mixing
+from tests.conftest import ENGINES, REPOSITORY, make_batch, make_gan
 from tests.methods.autoencoder import Autoencoder
+from tests.test_security import MINI, refuse
 from tests.training.test_checkpoints import differences
 
 QUICK = [
@@ -70,6 +74,109 @@ def test_it_draws_through_the_command_line_from_what_it_was_trained_to(tmp_path,
     arguments = ["--config", str(run / "config.yaml"), f"--ckpt_path={last}"]
     assert main(["predict", *arguments]) == 0
     capsys.readouterr()
+
+
+class Misspelled(FedGan):
+    """Says of its discriminator something else than keep."""
+
+    def mixing(self, network, number):
+        return "stay" if network == "discriminator" and number == 3 else "average"
+
+
+class Narrow(HuscfGan):
+    """Draws samples of half the width."""
+
+    def sample(self, run, labels, stream):
+        return super().sample(run, labels, stream)[..., ::2]
+
+
+class Nothing(HuscfGan):
+    """Forgets to return what it has drawn."""
+
+    def sample(self, run, labels, stream):
+        super().sample(run, labels, stream)
+
+
+ONE = ("--federation.rule", "huscf.federation.OneCluster")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "tests.methods.test_own_method.Misspelled",
+            ONE,
+            "Misspelled.mixing says 'stay' of the discriminator in round 3, must be one of "
+            "average, swap, keep, share",
+        ),
+        (
+            "tests.methods.test_own_method.Misspelled",
+            (),
+            "must be one of average, swap, keep, share",
+        ),
+        (
+            "huscf.methods.FedGan",
+            (),
+            "federation.rule compares clients by activations, and FedGan lets none cross: set "
+            "federation.rule to huscf.federation.OneCluster",
+        ),
+        (
+            "huscf.methods.FedGan",
+            ("--federation.observe", "training"),
+            "federation.rule compares clients by activations, and FedGan lets none cross",
+        ),
+        (
+            "huscf.methods.MdGan",
+            ("--federation.observe", "statistics"),
+            "federation.rule compares clients by statistics, and MdGan lets none cross",
+        ),
+        (
+            "tests.methods.test_own_method.Narrow",
+            (),
+            "Narrow.sample returns (2, 1, 8, 4) for two labels, must be (2, 1, 8, 8): a sample",
+        ),
+        (
+            "tests.methods.test_own_method.Nothing",
+            (),
+            "Nothing.sample returns NoneType for two labels, must be (2, 1, 8, 8)",
+        ),
+    ],
+)
+def test_what_would_fail_later_or_do_something_else_is_refused_before_training(
+    name, options, message, tmp_path, capsys
+):
+    (tmp_path / "mini.yaml").write_text(MINI)
+    root = ("--trainer.default_root_dir", str(tmp_path / "runs"))
+    given = ["fit", "--config", str(tmp_path / "mini.yaml"), *root, "--model.method", name]
+    assert message in refuse([*given, *options], capsys)
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_word_of_later_rounds_that_is_unknown_is_refused_when_it_comes():
+    class Late(HuscfGan):
+        def mixing(self, network, number):
+            return "stay" if number else "average"
+
+    with pytest.raises(HuscfError, match=r"Late\.mixing says 'stay' of the generator in round 7"):
+        read_mixing(Late(), "generator", 7)
+
+
+def test_samples_are_tried_without_moving_any_stream():
+    class Drawing(HuscfGan):
+        def sample(self, run, labels, stream):
+            torch.rand(3)  # of the one stream that others share
+            return super().sample(run, labels, stream)
+
+    found = []
+    for method_class in (HuscfGan, Drawing):
+        torch.manual_seed(5)
+        module = make_gan({0: [1, 1, 1, 1]}, method_class=method_class)
+        found.append((module.state_dict(), torch.get_rng_state()))
+    assert torch.equal(found[0][1], found[1][1])
+    assert differences(found[0][0], found[1][0], "state") == []
+    torch.manual_seed(5)
+    assert torch.equal(found[0][1], torch.get_rng_state())
+    assert all(part.training for part in module.modules())
 
 
 def make(engine):

@@ -120,12 +120,28 @@ def test_outputs_are_written_and_never_overwritten_unasked(tmp_path, capsys):
         (["--config", str(DEVICES), "--max_latency_s", "0.1"], "max_latency_s"),
         (["--config", str(DEVICES), "--energy_weight", "1"], "power_w is missing"),
         (["--calibrate", "x.yaml"], "--uplink_mbit_per_s is missing"),
+        (["--config", str(DEVICES), "--method", "Nope"], "on the command line: method: Nope is"),
+        (
+            ["--config", str(DEVICES), "--batch_size", "-2"],
+            "plan: on the command line: plan: batch_size is -2, must be a whole number from 1 to",
+        ),
+        (["--config", str(DEVICES), "--batch_size", "0"], "batch_size is 0, must be a whole numb"),
+        (["--config", str(DEVICES), "--picture", "p.xyz"], "--picture p.xyz: it is a PNG: let"),
+        (["--config", str(DEVICES), "--picture", "p"], "--picture p: it is a PNG: let its name"),
+        (["--config", str(DEVICES), "--picture", ""], "--picture is empty: name a file"),
+        (["--config", str(DEVICES), "--output", ""], "--output is empty: name a file"),
+        (["--calibrate", ""], "--calibrate is empty: name a file"),
     ],
 )
 def test_bad_flags_get_one_clear_line(capsys, flags, message):
     assert main(flags) == 2
     streams = capsys.readouterr()
     assert message in streams.err and streams.err.count("\n") == 1 and streams.out == ""
+
+
+def test_a_fault_of_the_file_is_the_file_s_whatever_the_options(tmp_path, capsys):
+    assert run_command(tmp_path, {**read_devices(), "seed": -1}, "--batch_size", "8") == 2
+    assert f"huscf plan: {tmp_path / 'devices.yaml'}: plan: seed is -1" in capsys.readouterr().err
 
 
 def test_planning_needs_neither_lightning_nor_drawing():

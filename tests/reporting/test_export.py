@@ -23,7 +23,8 @@ from huscf.sampling import SavedGAN, export_generator, load_gan, merge_cluster, 
 from huscf.sampling.export_formats import FORMATS
 from huscf.split import ExplicitPlan
 from huscf.training import SplitModule
-from tests.conftest import make_gan
+from tests.conftest import REPOSITORY, make_gan
+from tests.reporting.conftest import fit
 
 ALONE = """
 import sys, torch
@@ -73,14 +74,36 @@ def test_a_grey_cluster_of_a_run_in_colour_exports_grey(tmp_path, channels):
     torch.testing.assert_close(torch.jit.load(script)(noise, labels), expected)
 
 
-def test_members_that_drifted_apart_are_averaged(checkpoint):
-    module = load_gan(checkpoint).module
-    first, second = (module.engine.sampling_network("generator", client) for client in (2, 3))
+def test_members_that_have_drifted_apart_have_no_generator_in_common(checkpoint, tmp_path):
+    saved = load_gan(checkpoint)
+    first, second = (saved.module.engine.sampling_network("generator", c) for c in (2, 3))
     name = next(n for n, p in first.named_parameters() if p is not second.get_parameter(n))
     with torch.no_grad():
         second.get_parameter(name).add_(2.0)
-    merged = merge_cluster(module, [2, 3]).get_parameter(name)
-    torch.testing.assert_close(merged, first.get_parameter(name) + 1.0)
+    with pytest.raises(HuscfError, match=r"clients 2 and 3 have different .* with --client 2, or"):
+        export_generator(saved, [2, 3], tmp_path / "g.pt")
+    assert list(tmp_path.iterdir()) == []
+    alone = merge_cluster(saved.module, [3]).get_parameter(name)
+    assert torch.equal(alone, second.get_parameter(name))
+
+
+def test_a_method_by_which_clients_keep_their_own_exports_no_mean_of_them(tmp_path, capsys):
+    overlay = str(REPOSITORY / "configs" / "methods" / "iflgan.yaml")
+    run = fit(tmp_path / "runs", "--config", overlay, "--run.share_generator=true")
+    last = run / "checkpoints" / "last.ckpt"
+    assert export(last, tmp_path / "g.pt", "--cluster=0") == 2
+    error = capsys.readouterr().err
+    assert "have different generators" in error and "export one, with --client 0" in error
+    assert error.count("\n") == 1 and not (tmp_path / "g.pt").exists()
+    assert export(last, tmp_path / "g.pt", "--client=0") == 0
+    assert is_generator_of(tmp_path / "g.state_dict.pt", last, 0)
+
+
+def is_generator_of(path, checkpoint, client):
+    """Whether a file of tensors is a client's generator."""
+    network = load_gan(checkpoint).module.engine.sampling_network("generator", client)
+    found = torch.load(path, weights_only=True)
+    return all(torch.equal(found[name], value) for name, value in network.state_dict().items())
 
 
 def test_a_client_gets_a_full_generator_only_if_the_configuration_says_so(
@@ -244,7 +267,7 @@ def test_a_new_folder_gets_all_forms_and_a_card(checkpoint, tmp_path, capsys):
     head = yaml.safe_load(card.split("---\n")[1])
     assert head["license"] == "mit" and head["library_name"] == "pytorch"
     assert head["pipeline_tag"] == "unconditional-image-generation"
-    assert "merged of 2 of the 4 clients" in card
+    assert "that of 2 of the 4 clients" in card
     assert "| negatives | 2 | 24 |" in card and "| digits |" not in card
     assert export(checkpoint, output, *options) == 2
     assert "has files in it; nothing was written" in capsys.readouterr().err

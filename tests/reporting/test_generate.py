@@ -158,6 +158,24 @@ def test_few_samples_come_from_many_clients(checkpoint, tmp_path):
             assert set(drawn) == {1, 2}
 
 
+@pytest.mark.parametrize("seed", [99999999999999999999, -(2**63) - 1, 10**500])
+def test_a_seed_that_no_file_of_samples_holds_is_refused_before_drawing(
+    seed, checkpoint, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sample_set, "make_generator", None)  # nothing is drawn
+    assert generate(checkpoint, tmp_path / "out", "--num_samples=3", f"--seed={seed}") == 2
+    error = capsys.readouterr().err
+    assert f"seed is {seed}, must be from {-(2**63)} to {2**63 - 1}" in error
+    assert error.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seed", [-(2**63), 2**63 - 1])
+def test_any_seed_of_64_bits_draws(seed, checkpoint, tmp_path):
+    assert generate(checkpoint, tmp_path / "out", "--num_samples=3", f"--seed={seed}") == 0
+    with np.load(tmp_path / "out" / "samples.npz") as archive:
+        assert archive["seed"].tolist() == [seed] * 3
+
+
 def test_the_same_command_gives_the_same_bytes_and_another_seed_does_not(checkpoint, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         assert generate(checkpoint, tmp_path / name, "--num_samples=20", f"--seed={seed}") == 0

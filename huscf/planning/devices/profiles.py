@@ -133,15 +133,15 @@ def read_figure(
     return value
 
 
-def read_whole(values: Mapping[str, Any], key: str, owner: str) -> int:
-    """Return a whole number >= 0.
+def read_whole(values: Mapping[str, Any], key: str, owner: str, least: int = 0) -> int:
+    """Return a whole number >= least.
 
     Raises:
         PlanError: Naming owner and key, where it is not such a number.
     """
     value = values[key]
-    if type(value) is not int or not 0 <= value <= _LARGEST_WHOLE:
-        wanted = f"a whole number from 0 to {_LARGEST_WHOLE}"
+    if type(value) is not int or not least <= value <= _LARGEST_WHOLE:
+        wanted = f"a whole number from {least} to {_LARGEST_WHOLE}"
         raise PlanError(f"{owner}: {key} is {shorten(value)}, must be {wanted}")
     return value
 
