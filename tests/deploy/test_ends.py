@@ -89,8 +89,9 @@ def test_a_server_that_cannot_listen_says_why_and_leaves_no_folder(place, capsys
 
 
 ENDING = """
-import time
+import signal, time
 from huscf.signals import stopping_in_order
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 with stopping_in_order():
     try:
         print("running", flush=True)
