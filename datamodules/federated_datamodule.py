@@ -157,7 +157,7 @@ class FederatedDataModule(LightningDataModule, ABC):
                 "data.sources or data.files"
             )
         if len(set(names)) != len(names):
-            raise DataError(f"domains need to be one or more with different names, got {names}")
+            raise DataError(f"domains need different names, got {names}")
         conformed = conform_domains(domains, self.image_size, self.channels)
         self.given_shapes = {d.name: tuple(d.train_samples.shape[1:]) for d in domains}
         trained, bad = drop_untrained(conformed)
