@@ -24,6 +24,7 @@ class ClusteredFederation(Federation, Callback):
             if isinstance(callback, Replanning):
                 self.check_replanning(callback.every_n_rounds)
         self.begin(pl_module)
+        self.check_budget()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

@@ -1,5 +1,6 @@
 """What the parser refuses: one line with the key, what it must be, and what was meant."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -139,17 +140,22 @@ OWN = {
 GENERATOR = "model: {method: {class_path: %s, init_args: {generator: {class_path: %s}}}}"
 
 
+PACKAGES = itertools.count()
+
+
 @pytest.fixture
 def own(work, tmp_path, monkeypatch):
-    """A package of the user's own, whose modules do not all import."""
-    folder = tmp_path / "mine_own"
+    """A package of the user's own, whose modules do not all import, under a name never used before.
+
+    Parsers find its classes as long as they live, and they cannot be made to end: so what has
+    been imported stays.
+    """
+    folder = tmp_path / f"mine_own_{next(PACKAGES)}"
     folder.mkdir()
     for name, content in OWN.items():
         (folder / f"{name}.py").write_text(content)
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield folder
-    for name in [name for name in sys.modules if name.startswith("mine_own")]:
-        del sys.modules[name]
+    return folder.name
 
 
 @pytest.mark.parametrize(
@@ -172,7 +178,8 @@ def own(work, tmp_path, monkeypatch):
     ],
 )
 def test_what_a_module_of_the_user_s_raises_is_said(own, capsys, name, message, key, option):
-    given = [part.replace("%s", name) for part in option]
+    given = [part.replace("%s", name).replace("mine_own", own) for part in option]
+    name, message = (text.replace("mine_own", own) for text in (name, message))
     if given[0] == "--config":
         Path("own.yaml").write_text(given[1])
         given[1] = "own.yaml"
@@ -195,28 +202,29 @@ def test_what_a_module_of_the_user_s_raises_is_said(own, capsys, name, message, 
     ],
 )
 def test_a_module_that_is_not_there_is_named(own, capsys, name, message):
+    name, message = (text.replace("mine_own", own) for text in (name, message))
     assert message in refuse(["fit", "--config", "mini.yaml", "--model.method", name], capsys)
 
 
 def test_the_data_s_own_module_is_named_by_check_data_too(own, capsys):
-    Path("own.yaml").write_text("data: {class_path: mine_own.broken.X, init_args: {a: 1}}")
+    Path("own.yaml").write_text(f"data: {{class_path: {own}.broken.X, init_args: {{a: 1}}}}")
     line = refuse(["check-data", "--config", "own.yaml"], capsys)
-    assert "data: mine_own.broken.X cannot be imported: mine_own/broken.py, line 1: No" in line
+    assert f"data: {own}.broken.X cannot be imported: {own}/broken.py, line 1: No" in line
 
 
 def test_only_what_the_user_names_is_imported_for_a_message(own):
     line = (
         'Parser key "federation.rule": Does not validate against any of the Union subtypes '
         "Subtypes: [collections.abc.Callable[..., typing.Any], <class 'NoneType'>] Errors: - "
-        "no card here Given value type: <class 'str'> Given value: mine_own.failing.X"
-    )
-    assert "federation.rule is mine_own.failing.X, must be" in shorten(line, {"mine_own.good.Mine"})
-    assert "mine_own" not in sys.modules
-    assert "RuntimeError no card here" in shorten(line, {"mine_own.failing.X"})
+        "no card here Given value type: <class 'str'> Given value: "
+    ) + f"{own}.failing.X"
+    assert f"federation.rule is {own}.failing.X, must be" in shorten(line, {f"{own}.good.Mine"})
+    assert own not in sys.modules
+    assert "RuntimeError no card here" in shorten(line, {f"{own}.failing.X"})
 
 
 def test_a_value_that_is_no_class_s_is_not_imported(own, capsys):
-    option = ["--trainer.max_epochs", "mine_own.good.Mine"]
+    option = ["--trainer.max_epochs", f"{own}.good.Mine"]
     line = refuse(["fit", "--config", "mini.yaml", *option], capsys)
-    assert "trainer.max_epochs is mine_own.good.Mine, must be a whole number or null" in line
-    assert "mine_own" not in sys.modules
+    assert f"trainer.max_epochs is {own}.good.Mine, must be a whole number or null" in line
+    assert own not in sys.modules

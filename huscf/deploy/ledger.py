@@ -1,4 +1,4 @@
-"""How many private steps a party has counted, on disk before any of them is taken."""
+"""How many private steps or rounds a party has counted, on disk before anything of them leaves."""
 
 import json
 import os
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..engines import PrivateAverages
 from ..engines.private.budget import RecordBudget
 from ..errors import CheckpointError
 from ..whole_files import replacing
@@ -28,15 +29,10 @@ class Ledger:
 
         A larger count stays: a process whose place another has taken may count once more.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         steps, known = dict(state["private_steps"]), self._read() or {"private_steps": {}}
         for client_id, count in known["private_steps"].items():
             steps[client_id] = max(count, steps.get(client_id, 0))
-        state = {**state, "private_steps": steps}
-        with replacing(self.path) as partial, partial.open("x", encoding="utf-8") as file:
-            json.dump(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(self.path, {**state, "private_steps": steps})
 
     def check_kept(self, half: Mapping[str, Any]) -> None:
         """Refuse to go on from a half whose later steps nobody knows any more.
@@ -84,6 +80,62 @@ class Ledger:
             f"{self.path} is damaged, so that nobody knows how many private steps were taken: "
             "train anew"
         )
+
+
+class RoundLedger:
+    """Keeps how many noised averages a server has made, as Ledger keeps steps.
+
+    Args:
+        folder: Of the server's half.
+        averages: What counts them; from now on a round is on the disk before its average leaves.
+    """
+
+    def __init__(self, folder: Path, averages: PrivateAverages) -> None:
+        self.path, self.averages = folder / "private_rounds.json", averages
+        averages.keep = self._write
+
+    def read(self) -> None:
+        """Let the averages go on from what is kept.
+
+        Raises:
+            CheckpointError: Where it is missing though rounds were counted, is damaged, or of
+                other noise.
+        """
+        counted = self.averages
+        try:
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+            count, noise = int(known["rounds"]), float(known["noise_multiplier"])
+        except FileNotFoundError as error:
+            if counted.num_rounds:
+                raise CheckpointError(
+                    f"{self.path} is missing, so that nobody knows how many noised averages were "
+                    "handed out since the half was saved: bring it back, or train anew"
+                ) from error
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.path} is damaged, so that nobody knows how many noised averages were "
+                "handed out: train anew"
+            ) from error
+        if noise != counted.options.noise_multiplier:
+            raise CheckpointError(
+                f"federation.privacy.noise_multiplier is {counted.options.noise_multiplier:g}, and "
+                f"the rounds in {self.path} had {noise:g}: keep that, or train anew"
+            )
+        counted.num_rounds = max(counted.num_rounds, count)
+
+    def _write(self) -> None:
+        noise = self.averages.options.noise_multiplier
+        _write(self.path, {"rounds": self.averages.num_rounds, "noise_multiplier": noise})
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a file of JSON; it is on the disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial, partial.open("x", encoding="utf-8") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read_counts(values: dict[str, Any]) -> dict[int, int]:

@@ -176,8 +176,6 @@ def read_run_config(arguments: Sequence[str], trust: Trust | None = None) -> Run
         raise HuscfError(
             "model.wire: sites mask their blocks as they are; leave it out, or federation.secure"
         )
-    if made.federation.private is not None:
-        raise HuscfError("federation.privacy: needs one process: sites do not have it yet")
     if made.model.privacy is not None:
         check_private(made.model.method, made.model.privacy, made.model.on_nonfinite)
     made.federation.check_replanning(made.replanning.every_n_rounds)

@@ -86,9 +86,12 @@ class ServerReport:
         self._started, engine.waited_s = time.monotonic(), {}
         losses = ", ".join(f"{n[6:]} {v:.3f}" for n, v in row.items() if n.startswith("train/"))
         count = len(set(result.decision.clusters.values()))
-        spent = ""
-        if "privacy/epsilon" in row:
-            spent = f", epsilon {row['privacy/epsilon']:.3f} at delta {row['privacy/delta']:g}"
+        spent = "".join(
+            f", {whose} epsilon {row[f'privacy/{prefix}epsilon']:.3f} at delta "
+            f"{row[f'privacy/{prefix}delta']:g}"
+            for whose, prefix in (("records'", ""), ("clients'", "client_"))
+            if f"privacy/{prefix}epsilon" in row
+        )
         return (
             f"round {result.number} ended at step {step}: {losses}, {count} clusters, "
             f"{row['traffic/mbytes']:.1f} MB, {row['seconds']:.1f} s{spent}"

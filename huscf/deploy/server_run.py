@@ -21,7 +21,7 @@ from ..split import CutPlan, PlanRequest
 from ..wire.frames import Frame, FrameError
 from .halves import Folder
 from .joining import Roll, digest_weights
-from .ledger import Ledger
+from .ledger import Ledger, RoundLedger
 from .presence import Presence
 from .progress import ENDED, Progress
 from .run_config import RunConfig
@@ -180,6 +180,9 @@ class ServerRun:
         longest = max(-(-size // batch_sizes[c]) for c, size in client_sizes.items())
         # An epoch stays as long as it was, though sites with more data may have joined.
         self.steps_per_epoch = config.sites.steps_per_epoch or self.steps_per_epoch or longest
+        if config.federation.private is not None:
+            RoundLedger(self.folder, config.federation.private).read()
+            self.engine.tells_losses = False  # others' follow from clients, without noise
         config.attendance.check_clients(plan.client_ids)
         config.federation.begin(self)
         self.engine.observer = config.federation.observer
@@ -189,8 +192,9 @@ class ServerRun:
 
     def _open(self) -> None:
         """Write what is to be trained, and welcome the sites."""
-        if not self._has_spent():
+        if not self._describe_spent():
             self.engine.begin()
+            self.config.federation.check_budget()
         write_yaml(self.folder / "config.yaml", self.config.values)
         self.engine.plan.save(self.folder / "plan.yaml")
         note_start(self.folder, self.num_rounds)
@@ -260,24 +264,34 @@ class ServerRun:
                     break
             self.epoch += 1
             federation = self.config.federation
-            if federation.should_federate(self.epoch - 1) or self._is_over():
-                self._end_round()
+            ends_round = federation.should_federate(self.epoch - 1)
+            is_last = self._is_over() or (ends_round and federation.is_last_round())
+            if ends_round or is_last:
+                self._end_round(is_last)
         self._let_draw()
         if self.config.shares_generator:
             self._hand_out()
         if self.config.writes_page:
             self.say(f"page: {self.report.write_page()}")
-        if self._has_spent():
-            self.say("the budget of model.privacy has no room for another step")
+        if spent := self._describe_spent():
+            self.say(spent)
         self.say(f"{self.num_rounds} rounds, {self.step} steps; run folder: {self.folder}")
 
     def _is_over(self) -> bool:
         limits = (self.config.max_epochs, self.config.max_steps)
-        return self.epoch >= limits[0] >= 0 or self.step >= limits[1] >= 0 or self._has_spent()
+        return (
+            self.epoch >= limits[0] >= 0
+            or self.step >= limits[1] >= 0
+            or bool(self._describe_spent())
+        )
 
-    def _has_spent(self) -> bool:
-        """Return whether the run has ended for want of a budget; one that begins needs some."""
-        return self.step > 0 and self.engine.is_spent()
+    def _describe_spent(self) -> str:
+        """Return whose budget has ended the run, or nothing; one that begins needs some."""
+        if self.step > 0 and self.engine.is_spent():
+            return "the budget of model.privacy has no room for another step"
+        if self.step > 0 and self.config.federation.is_spent():
+            return "the budget of federation.privacy has no room for another round"
+        return ""
 
     def _is_epoch_over(self) -> bool:
         return self.step >= (self.epoch + 1) * self.steps_per_epoch
@@ -291,14 +305,14 @@ class ServerRun:
             place = f"round {self.num_rounds + 1}, {self._progress.describe(self.step + 1, ends)}"
             self.say(f"{place}: {figures}")
 
-    def _end_round(self) -> None:
-        result = self.config.federation.end_round(self, self._is_over())
+    def _end_round(self, is_last: bool) -> None:
+        result = self.config.federation.end_round(self, is_last)
         for line in (*result.warnings, *self.engine.notes):
             self.say(line)
         self.engine.notes.clear()
         every = self.config.evaluate_every_n_rounds
-        if every >= 0 and (self._is_over() or (every and self.num_rounds % every == 0)):
-            result.figures |= self._evaluate()
+        if every >= 0 and (is_last or (every and self.num_rounds % every == 0)):
+            result.figures |= self._evaluate(is_last)
         self.planner.end_round(self, result)
         self.say(
             self.report.write_round(result, self.epoch - 1, self.step, self.engine, self.sessions)
@@ -318,13 +332,13 @@ class ServerRun:
         figures = {name: answer.get("device") for name, answer in answers.items()}
         return {name: own for name, own in figures.items() if isinstance(own, dict)}
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self, is_last: bool) -> dict[str, float]:
         """Let the sites measure what their clients generate; return the figures that they tell."""
         self.say(f"round {self.num_rounds}: sites measure their samples")
         command = {
             "kind": "evaluate",
             "num_per_class": self.config.num_per_class,
-            "full": self._is_over(),
+            "full": is_last,
         }
         started = time.monotonic()
         answers = self.engine.let_sites_draw(command, self.config.sites.evaluation_timeout_s)

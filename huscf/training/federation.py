@@ -193,9 +193,22 @@ class Federation:
                 f"federation.{option}"
             )
 
+    def check_budget(self) -> None:
+        """Refuse, before anything is trained, a budget of privacy without room for another round.
+
+        Raises:
+            HuscfError: Naming the option.
+        """
+        if self.private is not None:
+            self.private.check_budget()
+
     def is_last_round(self) -> bool:
         """Return whether the budget of privacy has room for the present round and no other."""
         return self.private is not None and not self.private.allows(2)
+
+    def is_spent(self) -> bool:
+        """Return whether the budget of privacy has no room for another round."""
+        return self.private is not None and not self.private.allows(1)
 
     def observe_batch(
         self, module: FederatedRun, batch: Mapping[int, tuple[Tensor, Tensor]]

@@ -43,7 +43,7 @@ def check_federation(
         _check_secure(federation, module, clusters)
     if federation.private is not None:
         _check_client_privacy(federation, module, clusters)
-        federation.private.begin(module.engine.plan.client_ids)
+        federation.private.check_delta(len(module.engine.plan.client_ids))
     _check_compared(federation, module)
     _check_boundary(federation, module)
 

@@ -70,7 +70,7 @@ def make_welcome(**changes):
     }
 
 
-def write_config(path, data=None, model=None, **trainer):
+def write_config(path, data=None, model=None, federation=None, **trainer):
     """Two clients, two rounds of two steps."""
     config = {
         "data": {
@@ -90,6 +90,7 @@ def write_config(path, data=None, model=None, **trainer):
         "federation": {
             "every_n_epochs": 1,
             "rule": {"class_path": "huscf.federation.OneCluster"},
+            **(federation or {}),
         },
         "evaluation": {"every_n_rounds": -1},
         "run": {"name": "tiny"},

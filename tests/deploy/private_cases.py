@@ -3,7 +3,7 @@
 import yaml
 
 from huscf.deploy import site_run
-from huscf.engines.remote import private_server
+from huscf.engines.remote import engine
 from tests.deploy.cases import name_method
 
 
@@ -23,4 +23,4 @@ def make_private(method="HuscfGan", noise=0.0, **options):
 def draw_as_one_process(monkeypatch):
     """Let both ends draw by the run's seed, which is 0, what they draw by secrets of their own."""
     monkeypatch.setattr(site_run, "draw_seed", lambda: 0)
-    monkeypatch.setattr(private_server.secrets, "randbits", lambda bits: 0)
+    monkeypatch.setattr(engine.secrets, "randbits", lambda bits: 0)

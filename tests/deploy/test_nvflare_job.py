@@ -103,10 +103,6 @@ MD_GAN = '{"class_path": "huscf.methods.MdGan"}'
             "sites.min_clients: 2, and the sites have 1",
         ),
         (["--sites", "a", "--model.method", MD_GAN], "MdGan needs the server to draw"),
-        (
-            ["--sites", "a", "--federation.privacy", "{delta: 0.1}"],
-            "federation.privacy: needs one process",
-        ),
         (["--sites", "a", "--sites.metrics_port", "0"], "sites.metrics_port: NVFlare starts"),
         (["--sites", "a", "--nonsense", "1"], "nonsense"),
         ([], "--sites; see huscf nvflare --help"),

@@ -33,10 +33,6 @@ AUGMENTATION = ("--model.method.augmentation", "huscf.methods.DiscriminatorAugme
         ),
         (("--model.method", "huscf.methods.HflGan"), "HflGan needs clients to tell what steps"),
         (
-            ("--federation.privacy.delta", "1e-3"),
-            r"federation\.privacy: .*not have it yet",
-        ),
-        (
             ("--model.method", "huscf.methods.PooledGan"),
             "PooledGan needs clients to send samples, labels or noise, which sites do not do",
         ),

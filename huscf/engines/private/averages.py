@@ -16,7 +16,7 @@ Source: McMahan et al., ICLR 2018, arXiv:1710.06963, algorithm 1 with q = 1 and 
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,9 @@ class PrivateAverages:
         options: What is guaranteed.
 
     Attributes:
-        num_rounds: Averages that were handed out to every client.
+        num_rounds: Averages that were handed out, or were about to be.
+        keep: Is called once a round is counted, and shall keep the count before it returns; None
+            leaves that to checkpoints.
         received: What every client last got, by client and block; who is not in it has the weights
             that all began with.
         median_norm: Of what clients had changed in the last round, before it was clipped.
@@ -62,25 +64,33 @@ class PrivateAverages:
         self.options = options
         self.accountant = Accountant(options)
         self.num_rounds = 0
+        self.keep: Callable[[], None] | None = None
         self.received: dict[int, dict[str, State]] = {}
         self.median_norm = 0.0
 
     # What it costs
 
-    def begin(self, client_ids: Collection[int]) -> None:
-        """Refuse, before anything is trained, a guarantee that says nothing or is used up.
+    def check_delta(self, count: int) -> None:
+        """Refuse a guarantee that says nothing of so many clients.
 
         Raises:
             HuscfError: Naming the option.
         """
-        options, count = self.options, len(client_ids)
-        assert options.delta is not None
-        if options.delta >= 1 / count:
+        delta = self.options.delta
+        assert delta is not None
+        if delta >= 1 / count:
             raise HuscfError(
-                f"federation.privacy.delta is {options.delta:g}, and must be far below "
+                f"federation.privacy.delta is {delta:g}, and must be far below "
                 f"{1 / count:.2g}, 1 / the {count} clients, one of which it would allow to publish"
             )
-        if options.noise_multiplier:
+
+    def check_budget(self) -> None:
+        """Refuse a budget that has no room for another round.
+
+        Raises:
+            HuscfError: Naming the option.
+        """
+        if self.options.noise_multiplier:
             now, then = self._expose(0), self._expose(1)
             remedy = "federation.privacy.noise_multiplier"
             self.accountant.check_next(now, then, "federation.privacy", "round", remedy)
@@ -113,7 +123,7 @@ class PrivateAverages:
         """Let the clients of this process send their blocks; return their clusters' averages."""
         plan = plan_sums(engine.plan, mixture, engine.method.averaged)
         given: dict[tuple[int, SumRef], State] = {}
-        for ref, owners in _list_trained(plan):
+        for ref, owners in list_trained(plan):
             topic = block_topic(ref.network, ref.holding)
             for client_id in owners:
                 block = engine.client(client_id).blocks(ref.network)[ref.block]
@@ -136,7 +146,7 @@ class PrivateAverages:
             plan: Who holds which blocks; trained ones are sent.
             given: What they have sent.
             start: The weights that all began with.
-            seed: Of the run.
+            seed: Of the noise.
 
         Raises:
             HuscfError: Where another round would exceed the budget.
@@ -146,7 +156,7 @@ class PrivateAverages:
         factors = self._find_factors(given, before)
         counts = Counter(mixture.clusters.values())
         found: dict[SumRef, State] = {}
-        for ref, owners in _list_trained(plan):
+        for ref, owners in list_trained(plan):
             purpose = f"noise of averages, {ref.part}"
             rng = make_wide_rng(seed, purpose, self.num_rounds, ref.cluster)
             found[ref] = self._mix(
@@ -159,6 +169,8 @@ class PrivateAverages:
             for client_id in owners:
                 self.received.setdefault(client_id, {})[ref.part] = found[ref]
         self.num_rounds += 1
+        if self.keep is not None:
+            self.keep()
         return {ref: found[ref._replace(holding="trained")] for ref in plan.parts}
 
     def _read_received(self, client_id: int, ref: SumRef, start: Mapping[str, Network]) -> State:
@@ -225,7 +237,7 @@ class PrivateAverages:
                 f"the checkpoint's rounds had {had}: keep that, or train anew"
             )
         check_complete(state, self.state_dict())
-        self.num_rounds = int(state["num_rounds"])
+        self.num_rounds = max(self.num_rounds, int(state["num_rounds"]))
         self.received = {int(c): dict(own) for c, own in state["received"].items()}
 
 
@@ -254,7 +266,8 @@ def check_hides_clients(plan: CutPlan, networks: Mapping[str, Network]) -> None:
                     )
 
 
-def _list_trained(plan: SumPlan) -> list[tuple[SumRef, tuple[int, ...]]]:
+def list_trained(plan: SumPlan) -> list[tuple[SumRef, tuple[int, ...]]]:
+    """Return the blocks that are sent, and who sends each; moving averages are not."""
     return [(ref, owners) for ref, owners in plan.parts.items() if ref.holding == "trained"]
 
 

@@ -1,5 +1,6 @@
 """The engine at the server: clients live at sites, and are asked over a network."""
 
+import secrets
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +48,11 @@ class RemoteEngine(LocalEngine):
         waited_s: How long the server waited for sites since the last round, by what for.
         owed: Blocks that have moved to clients whose sites have not saved them yet.
         lent: The server's own that clients may have now, to draw without it.
+        noise_seed: Of the noise that the server adds, in gradients of records or in averages. It is
+            never written down: sites know the run's seed, and a server that goes on from before
+            something was noised draws other noise for it.
+        tells_losses: Whether a site may know the mean loss over all sites' clients, and not only
+            over its own.
         is_drawing: Whether sites may draw now, since no step is running.
         sends_sums: Whether sites send sums of what they see in a round, and no activations to
             compare clients by.
@@ -57,6 +63,7 @@ class RemoteEngine(LocalEngine):
     sessions: Sessions
     wire: MemoryWire
     observer: ReferenceObserver | None = None
+    tells_losses = True
 
     def __init__(
         self,
@@ -69,6 +76,7 @@ class RemoteEngine(LocalEngine):
         self.batch_sizes = dict(batch_sizes)
         self.timeout_s = timeout_s
         self.waited_s: dict[str, float] = {}
+        self.noise_seed = secrets.randbits(128)
         self.crossings = {
             entry.client_id: Crossings(entry, self.networks, self.example_inputs, self.method)
             for entry in self.plan.clients
@@ -250,7 +258,7 @@ class RemoteEngine(LocalEngine):
                 self._hand_out(mixture, mirror.mix({}, sums))
             return
         while mirror.set_present(self.present_clients()):
-            given = self._collect(mirror.list_weighed(), mixture.moments == "average", "blocks")
+            given = self._collect(mirror.list_sent(), mixture.moments == "average", "blocks")
             if given is not None:
                 break
         else:
@@ -260,11 +268,9 @@ class RemoteEngine(LocalEngine):
 
     def _sum_secretly(self, mirror: Mirror) -> dict[SumRef, State] | None:
         """Return the means of what the clients that are there add up; None where too few stay."""
-        present = self.present_clients()
-        if not mirror.set_present(present):
+        if not mirror.set_present(self.present_clients()):
             return None
-        entries = tuple(entry for entry in self.plan.clients if entry.client_id in present)
-        plan = plan_sums(CutPlan(self.plan.blocks, entries), mirror.mixture, self.method.averaged)
+        plan = plan_sums(mirror.plan, mirror.mixture, self.method.averaged)
         try:
             return SiteSums(self, mirror.mixture, plan).run()
         except HuscfError as error:

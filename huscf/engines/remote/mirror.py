@@ -14,8 +14,9 @@ from ...wire import SERVER, MemoryWire, Message, PartyId
 from ..base import Mixture
 from ..local import LocalEngine
 from ..mixing import mix_over_wire
+from ..private.averages import list_trained
 from ..processes import Processes, State
-from ..secure_mixing import SumRef
+from ..secure_mixing import SumPlan, SumRef, plan_sums
 from .block_frames import BlockRef
 
 if TYPE_CHECKING:
@@ -51,8 +52,18 @@ class Mirror:
         self._stand_in = StandIn(self.engine, present)
         return True
 
-    def list_weighed(self) -> list[BlockRef]:
-        """Return the blocks that somebody else weighs, so that their clients have to send them."""
+    @property
+    def plan(self) -> CutPlan:
+        """Return the cuts of the clients that are there."""
+        return self._stand_in.plan
+
+    def list_sent(self) -> list[BlockRef]:
+        """Return the blocks that clients have to send.
+
+        Those are what somebody else weighs; where averages are private, all that is trained.
+        """
+        if self.mixture.private is not None:
+            return [_refer(c, ref) for ref, owners in list_trained(self._sums()) for c in owners]
         listing = copy.copy(self._stand_in)
         listing.server, listing.processes = copy.deepcopy(listing.server), _Unmixed()
         listing.wire = wire = _Recorder(listing.refs())
@@ -71,6 +82,12 @@ class Mirror:
             given: What clients sent.
             sums: Where sums are secure, the means of what they have added up, in place of that.
         """
+        if (private := self.mixture.private) is not None:
+            plan, engine = self._sums(), self.engine
+            trained = list_trained(plan)
+            sent = {(c, ref): given[_refer(c, ref)] for ref, owners in trained for c in owners}
+            seed = engine.noise_seed
+            given, sums = {}, private.average(self.mixture, plan, sent, engine.networks, seed)
         stand_in = self._stand_in
         with_moments = self.mixture.moments == "average"
         if with_moments:
@@ -85,6 +102,15 @@ class Mirror:
             for ref, version in before.items()
             if _version(stand_in.block(ref)) != version
         }
+
+    def _sums(self) -> SumPlan:
+        """Return who holds which blocks, of the clients that are there."""
+        return plan_sums(self.plan, self.mixture, self.engine.method.averaged)
+
+
+def _refer(client_id: int, ref: SumRef) -> BlockRef:
+    """Return a client's copy of a block."""
+    return BlockRef(client_id, ref.holding, ref.network, ref.block)
 
 
 class _Recorder(MemoryWire):

@@ -5,7 +5,6 @@ by the factors that the site sends back, and adds noise to the sums over clients
 its own: sites know the run's seed, and clients must not know the noise.
 """
 
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,19 +28,19 @@ from .step import DroppedError, RemoteStep
 class PrivateRemoteEngine(BudgetedEngine, RemoteEngine):
     """Holds the server of sites whose records are private; see PrivateEngine.
 
+    Others' losses follow from records, without noise, so that no site is told of them.
+
     Args:
         *args: As of RemoteEngine.
         privacy: What is guaranteed.
         keep: Keeps what was counted before a step is taken; see RecordBudget.
         **kwargs: As of RemoteEngine.
 
-    Attributes:
-        noise_seed: Of the server's noise. It is never written down: a server that goes on from
-            before steps that were taken draws other noise for them.
-
     Raises:
         HuscfError: Where method or networks do not allow it.
     """
+
+    tells_losses = False
 
     def __init__(
         self,
@@ -51,7 +50,6 @@ class PrivateRemoteEngine(BudgetedEngine, RemoteEngine):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.noise_seed = secrets.randbits(128)
         self.protect(privacy, self.batch_sizes, keep)
 
     def run_step(self, batches: Any, step: int) -> StepResult:
@@ -132,10 +130,6 @@ class PrivateRemoteStep(RemoteStep):
             rng = make_wide_rng(engine.noise_seed, purpose, self.step)
             scales = scale_server(engine.server, phase, shares, engine.batch_sizes)
             add_noise(engine.server, phase.trains, engine.privacy, scales, rng)
-
-    def choose_loss(self, own: Mapping[int, float], loss: float) -> float:
-        """Return the mean over a site's own clients: others' follow from records, without noise."""
-        return sum(own.values()) / len(own) if own else float("nan")
 
     def _find_private(self, header: Mapping[str, Any]) -> Phase:
         """Return the phase of whose records a client asks."""

@@ -104,7 +104,9 @@ class RemoteStep:
                 return {"kind": "wait"}
             committed, loss = self.results[phase]
             mine = {c: own for c, own in losses.items() if c in committed}
-            return {"kind": "commit", "clients": [*mine], "loss": self.choose_loss(mine, loss)}
+            if not self.engine.tells_losses:
+                loss = _mean(mine)
+            return {"kind": "commit", "clients": [*mine], "loss": loss}
 
     def take_counts(self, counts: Mapping[int, int]) -> None:
         """Take how many records clients have drawn; steps whose batches differ in size override."""
@@ -122,15 +124,6 @@ class RemoteStep:
 
     def finish_gradients(self, phase: Phase, shares: Mapping[int, float]) -> None:
         """Change the server's gradients before it steps; see SerialEngine."""
-
-    def choose_loss(self, own: Mapping[int, float], loss: float) -> float:
-        """Return the loss of a phase that a site is told.
-
-        Args:
-            own: Of its clients that finished.
-            loss: The mean over all that did.
-        """
-        return loss
 
     # What the engine calls
 
@@ -204,7 +197,7 @@ class RemoteStep:
         for network in phase.trains:
             self.engine.server.check_gradients(network)
             self.engine.server.step(network)
-        return sum(losses.values()) / len(losses) if losses else float("nan")
+        return _mean(losses)
 
     def _find(self, header: dict[str, Any]) -> list[Run]:
         """Return what a request is of, where it may be of it now."""
@@ -315,3 +308,8 @@ class RemoteStep:
         if wanted <= self._gone_back[client_id]:
             self._turns_over.add(client_id)
             self.changed.notify_all()
+
+
+def _mean(losses: Mapping[int, float]) -> float:
+    """Return the mean over clients; NaN where there are none."""
+    return sum(losses.values()) / len(losses) if losses else float("nan")
