@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -53,7 +54,8 @@ class Tls:
         """Read a kit, of huscf's or of NVFlare's provisioning.
 
         Raises:
-            HuscfError: Naming the file that is missing or no certificate.
+            HuscfError: Naming the file that is missing, no certificate, out of date or of another
+                kit.
         """
         authority = next((ca for ca in _STEMS if (folder / ca).exists()), "ca.crt")
         stem = "server" if (folder / "server.crt").exists() else _STEMS[authority]
@@ -70,8 +72,46 @@ class Tls:
             name = read_name(own)
         except ValueError as error:
             raise HuscfError(f"--tls {folder}: {stem}.crt is no certificate") from error
+        _check_certificate(folder / f"{stem}.crt", own, folder / authority, ca)
         secret = folder / SECRET
         return cls(ca, own, key, name, secret.read_text().strip() if secret.exists() else None)
+
+
+def _check_certificate(path: Path, own: bytes, authority: Path, ca: bytes) -> None:
+    """Refuse what no other party would accept, before anybody is called.
+
+    Args:
+        path: Of a party's certificate.
+        own: What stands there: the certificate, and those between it and the authority.
+        authority: Path of the authority's.
+        ca: What stands there.
+
+    Raises:
+        HuscfError: Naming the file.
+    """
+    certificate, *between = x509.load_pem_x509_certificates(own)
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not begin <= datetime.datetime.now(datetime.timezone.utc) <= end:
+        raise HuscfError(
+            f"--tls {path}: is valid from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC: set "
+            "this machine's clock, or make new kits"
+        )
+    try:
+        known = x509.load_pem_x509_certificates(ca)
+    except ValueError as error:
+        raise HuscfError(f"--tls {authority}: is no certificate") from error
+    if not any(_has_issued(issuer, certificate) for issuer in (*between, *known)):
+        raise HuscfError(
+            f"--tls {path}: was not issued by {authority.name} beside it: give all files of one kit"
+        )
+
+
+def _has_issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def read_name(certificate: bytes) -> str:

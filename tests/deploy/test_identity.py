@@ -79,7 +79,11 @@ def expired(kit):
         kits.x509.load_pem_x509_certificate((kit / "ca.crt").read_bytes()),
     )
     authority.write_party(kit / "old", "site", "a", days=-1)
-    return Tls.read(kit / "old")
+    return read_as_it_is(kit / "old")
+
+
+def read_as_it_is(folder):
+    return Tls(*((folder / name).read_bytes() for name in ("ca.crt", "site.crt", "site.key")), "a")
 
 
 def foreign(kit):
@@ -95,6 +99,36 @@ def test_expired_and_foreign_certificates_are_refused_before_any_frame(kit, serv
     with pytest.raises(HuscfError, match=r"server localhost:\d+: cannot be reached"):
         call(server, make(kit))
     assert sessions.seen == [] and sessions.events == []
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("old", expired, r"old/site\.crt: is valid from .* to .* UTC: set this machine's clock"),
+        ("a", foreign, r"a/site\.crt: was not issued by ca\.crt beside it: give all files"),
+    ],
+)
+def test_a_party_hears_at_once_that_its_own_certificate_is_of_no_use(
+    kit, name, make, message, capsys
+):
+    tls = make(kit)
+    (kit / name / "site.crt").write_bytes(tls.certificate)
+    with pytest.raises(HuscfError, match=message):
+        Tls.read(kit / name)
+    assert main(["join", "--tls", str(kit / name), "--config", "none.yaml"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    (kit / name / "ca.crt").write_text("nothing")
+    with pytest.raises(HuscfError, match=r"is valid|ca\.crt: is no certificate"):
+        Tls.read(kit / name)
+
+
+def test_certificates_between_a_party_and_its_authority_may_lie_in_its_own_file(kit):
+    """As of an authority that others run, which signs by one of the day."""
+    write_kits(kit.parent / "other", {"a": [0]}, "localhost")
+    own, other = kit / "a", kit.parent / "other"
+    chain = (other / "a" / "site.crt").read_bytes() + (other / "ca.crt").read_bytes()
+    (own / "site.crt").write_bytes(chain)
+    assert Tls.read(own).certificate == chain
 
 
 def test_without_a_certificate_nobody_comes_in(kit, served):
