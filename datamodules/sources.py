@@ -61,12 +61,16 @@ def check_numbering(sources: Sequence[Source]) -> None:
             zip(one.class_names, other.class_names, strict=False)
         ):
             if first != second:
-                every = dict.fromkeys(n for each in sources for n in each.class_names)
                 raise DataError(
                     f"label {label} is class {first} in {one.name} and {second} in {other.name}, "
                     f"which share class {min(shared, key=number_first)}: number them with "
-                    f"classes: {sorted(every, key=number_first)}"
+                    f"classes: {list_classes(sources)}"
                 )
+
+
+def list_classes(sources: Sequence[Source]) -> list[str]:
+    """Return the classes of all sources, numbers by value and names in order of the alphabet."""
+    return sorted({n for each in sources for n in each.class_names}, key=number_first)
 
 
 def drop_lonely_keys(source: Source) -> Source:

@@ -16,8 +16,10 @@ from ..datamodules import (
     FolderDataModule,
     LogMel,
     NaturalIdPartitioner,
+    Source,
     SourceFile,
 )
+from ..datamodules.sources import check_numbering, list_classes
 from ..errors import DataError, HuscfError
 from ..user_paths import expand_path
 from .layout import find_sources
@@ -65,14 +67,16 @@ def look(kind: str, folder: Path) -> Found:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is left out is counted below
         first = make(**fixed)
-        files = [file for source in first.list_sources() for file in source.files]
-        chosen, notes = _choose(first, files)
+        listed = first.list_sources()
+        chosen, notes = _choose(first, [file for source in listed for file in source.files])
+        chosen |= _number(listed)
         data, shares = _share_out(make, {**fixed, **_build(chosen)})
     chosen |= shares
     if count := sum(map(len, data.bad_data.values())):
         chosen["on_bad_data"] = "skip"
         notes["on_bad_data"] = f"{count} bad, see huscf check-data"
-    endings = Counter(file.path.suffix.lower() or "without ending" for file in files)
+    files = [file.path.suffix.lower() for source in listed for file in source.files]
+    endings = Counter(ending or "without ending" for ending in files)
     notes["root"] = ", ".join(f"{n} {ending}" for ending, n in endings.most_common(6))
     shape = data.sample_shape
     notes["channels"] = "colour" if shape.channels == 3 else "grey"
@@ -99,6 +103,15 @@ def _choose(data: FileDataModule, files: Sequence[SourceFile]) -> Choice:
         chosen["frames"] = "middle"
     most = ", ".join(size for size, _ in sizes.most_common(3))
     return chosen, {"image_size": most + ", ..." * (len(sizes) > 3)}
+
+
+def _number(sources: Sequence[Source]) -> dict[str, list[str]]:
+    """Return all classes where sources that share some number them differently by themselves."""
+    try:
+        check_numbering(sources)
+    except DataError:
+        return {"classes": list_classes(sources)}
+    return {}
 
 
 def _choose_spectrogram(paths: Iterable[Path]) -> Choice:

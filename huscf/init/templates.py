@@ -27,7 +27,7 @@ data:
     # label, and if there are: client, patient, split. Nobody tells the server which is which.
     sources:
 $sources
-    # classes: [a, b] # the only ones, in order of their numbers$found_classes
+    $classes # the only ones, in order of their numbers$found_classes
 """)
 
 _PICTURES = Template("""\
@@ -117,6 +117,7 @@ def fill(kind: str, found: Found, name: str, output: Path) -> str:
         "sources": "\n".join(
             f"      {_scalar(domain)}: {_scalar(place)}" for domain, place in found.sources.items()
         ),
+        "classes": _write_classes(options.get("classes")),
         "name": _scalar(name),
         "image_size": options.get("image_size", 32),
         "frames": options.get("frames", "refuse"),
@@ -130,6 +131,14 @@ def fill(kind: str, found: Found, name: str, output: Path) -> str:
     if kind == "medical" or "frames" in options:
         parts.insert(2, _MEDICAL)
     return "".join(part.substitute(_Notes(values, found.notes)) for part in parts)
+
+
+def _write_classes(names: list[str] | None) -> str:
+    """Return the key with its list in one line, or an example as a comment."""
+    if names is None:
+        return "# classes: [a, b]"
+    line = yaml.safe_dump(names, allow_unicode=True, width=1 << 30, default_flow_style=True)
+    return f"classes: {line.strip()}"
 
 
 class _Notes(dict[str, Any]):

@@ -51,6 +51,17 @@ def read(path):
     return yaml.safe_load(path.read_text())
 
 
+def test_classes_that_sites_number_differently_are_numbered_together(tmp_path, capsys):
+    save_classes(tmp_path / "mine" / "north", ("10", "2", "benign: a", "normal"), 20)
+    save_classes(tmp_path / "mine" / "south", ("2", "normal"), 20)
+    assert main(["init", "folder", "--data", "mine", "--output", "first.yaml"]) == 0
+    assert "; found: 2, 10, benign: a, normal\n" in (tmp_path / "first.yaml").read_text()
+    names = ["2", "10", "benign: a", "normal"]
+    assert read(tmp_path / "first.yaml")["data"]["init_args"]["classes"] == names
+    assert main(["check-data", "--config", "first.yaml"]) == 0
+    assert train(tmp_path / "first.yaml") == 0
+
+
 def test_two_sites_of_pictures_are_described_and_train_two_steps(tmp_path, capsys):
     save_classes(tmp_path / "mine" / "north", count=30)
     save_classes(tmp_path / "mine" / "south", count=30, size=(64, 64), is_coloured=True)
