@@ -1,6 +1,7 @@
 """How many private steps or rounds a party has counted, on disk before anything of them leaves."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,31 +88,34 @@ class RoundLedger:
 
     Args:
         folder: Of the server's half.
-        averages: What counts them; from now on a round is on the disk before its average leaves.
+        averages: What counts them.
     """
 
     def __init__(self, folder: Path, averages: PrivateAverages) -> None:
         self.path, self.averages = folder / "private_rounds.json", averages
-        averages.keep = self._write
+
+    def begin(self) -> None:
+        """Keep the count; from now on a round is on the disk before its average leaves."""
+        self.averages.keep = self._write
+        self._write()
 
     def read(self) -> None:
-        """Let the averages go on from what is kept.
+        """Let the averages of a run that goes on count from what is kept.
 
         Raises:
-            CheckpointError: Where it is missing though rounds were counted, is damaged, or of
-                other noise.
+            CheckpointError: Where it is missing, damaged or of other noise.
         """
         counted = self.averages
         try:
             known = json.loads(self.path.read_text(encoding="utf-8"))
-            count, noise = int(known["rounds"]), float(known["noise_multiplier"])
+            count, noise = known["rounds"], known["noise_multiplier"]
+            if not (type(count) is int and count >= 0 and math.isfinite(noise)):
+                raise ValueError("no count and noise")
         except FileNotFoundError as error:
-            if counted.num_rounds:
-                raise CheckpointError(
-                    f"{self.path} is missing, so that nobody knows how many noised averages were "
-                    "handed out since the half was saved: bring it back, or train anew"
-                ) from error
-            return
+            raise CheckpointError(
+                f"{self.path} is missing, so that nobody knows how many noised averages were "
+                "handed out since the half was saved: bring it back, or train anew"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{self.path} is damaged, so that nobody knows how many noised averages were "

@@ -29,7 +29,8 @@ def get_half(run: "ServerRun") -> dict[str, Any]:
         "epoch": run.epoch,
         "steps_per_epoch": run.steps_per_epoch,
         "have_saved": sorted(run.have_saved),
-        "owed": [[*ref, dict(state)] for ref, state in run.engine.owed.items()],
+        "owed": [[*ref, dict(state)] for ref, state in run.engine.blocks.owed.items()],
+        "averages": run.engine.averages and run.engine.averages.get_state(),
         **run.report.get_state(),
         "federation": run.config.federation.state_dict(),
         "replanning": run.config.replanning.state_dict(),
@@ -72,7 +73,10 @@ def set_half(run: "ServerRun", saved: Mapping[str, Any]) -> None:
     check_same_network(tensors, parties.state_dict())
     parties.load_state_dict(tensors)
     run.engine.make_optimizers()
-    run.engine.owed = {BlockRef(*ref): state for *ref, state in known["owed"]}
+    if run.engine.averages is not None:
+        run.engine.averages.set_state(known["averages"])
+        run.engine.averages.note_newcomers()
+    run.engine.blocks.owed = {BlockRef(*ref): state for *ref, state in known["owed"]}
     run.engine.set_optimizers(huscf["engine"]["optimizers"])
     torch.set_rng_state(huscf["torch_rng"])
 

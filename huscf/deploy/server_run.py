@@ -11,7 +11,14 @@ from typing import Any
 
 from ..callbacks.run_folder import write_yaml
 from ..engines import StepResult
-from ..engines.remote import Comparison, PrivateRemoteEngine, RemoteEngine, Sessions, hand_out
+from ..engines.remote import (
+    Comparison,
+    LastAverages,
+    PrivateRemoteEngine,
+    RemoteEngine,
+    Sessions,
+    hand_out,
+)
 from ..errors import HuscfError, make_printable
 from ..methods import Method, build_networks, request_plan
 from ..models import SampleShape
@@ -116,7 +123,10 @@ class ServerRun:
             self._close(str(stop))
             raise
         except HuscfError as error:
-            self._close(f"the run has stopped: {error}")
+            is_told = not self._is_set_up.is_set() or self.engine.tells_losses
+            self._close(
+                f"the run has stopped{f': {error}' if is_told else ', its server knows why'}"
+            )
             raise
         except BaseException:
             self._close("the server has stopped")
@@ -180,9 +190,10 @@ class ServerRun:
         longest = max(-(-size // batch_sizes[c]) for c, size in client_sizes.items())
         # An epoch stays as long as it was, though sites with more data may have joined.
         self.steps_per_epoch = config.sites.steps_per_epoch or self.steps_per_epoch or longest
-        if config.federation.private is not None:
-            RoundLedger(self.folder, config.federation.private).read()
-            self.engine.tells_losses = False  # others' follow from clients, without noise
+        if (private := config.federation.private) is not None:
+            self.engine.averages = LastAverages(self.engine, private)
+            if self._saved is not None:
+                RoundLedger(self.folder, private).read()
         config.attendance.check_clients(plan.client_ids)
         config.federation.begin(self)
         self.engine.observer = config.federation.observer
@@ -195,6 +206,8 @@ class ServerRun:
         if not self._describe_spent():
             self.engine.begin()
             self.config.federation.check_budget()
+        if (private := self.config.federation.private) is not None:
+            RoundLedger(self.folder, private).begin()
         write_yaml(self.folder / "config.yaml", self.config.values)
         self.engine.plan.save(self.folder / "plan.yaml")
         note_start(self.folder, self.num_rounds)
@@ -210,6 +223,8 @@ class ServerRun:
         self.sessions.wake()
         if not is_open:
             return None
+        if self.engine.averages is not None:
+            self.engine.averages.note_join(self.roster[name])
         plan, shape, wire = self.engine.plan, self.shape, self.config.wire
         if (sizes := self.roll.sizes_of(name)) != self.sizes[name]:
             raise HuscfError(
@@ -268,6 +283,7 @@ class ServerRun:
             is_last = self._is_over() or (ends_round and federation.is_last_round())
             if ends_round or is_last:
                 self._end_round(is_last)
+        self._settle()
         self._let_draw()
         if self.config.shares_generator:
             self._hand_out()
@@ -276,6 +292,19 @@ class ServerRun:
         if spent := self._describe_spent():
             self.say(spent)
         self.say(f"{self.num_rounds} rounds, {self.step} steps; run folder: {self.folder}")
+
+    def _settle(self) -> None:
+        """Let clients end with the last average, where what they have trained since tells of them.
+
+        That is so where the last round averaged nothing, or did not reach everybody.
+        """
+        if (averages := self.engine.averages) is None:
+            return
+        if averages.settle():
+            self.save()
+        each = self.roster.items()
+        if left := [name for name, own in each if not all(map(averages.is_settled, own))]:
+            self.say(f"no samples and no generator of {', '.join(left)}: without the last average")
 
     def _is_over(self) -> bool:
         limits = (self.config.max_epochs, self.config.max_steps)
@@ -307,6 +336,8 @@ class ServerRun:
 
     def _end_round(self, is_last: bool) -> None:
         result = self.config.federation.end_round(self, is_last)
+        # A budget of rounds is not spent by one that averages nothing.
+        result.is_last = is_last = self._is_over()
         for line in (*result.warnings, *self.engine.notes):
             self.say(line)
         self.engine.notes.clear()
@@ -364,7 +395,10 @@ class ServerRun:
         commands = {name: {"kind": "save", "step": self.step} for name in present}
         answers = self.sessions.call(commands, self.config.sites.step_timeout_s)
         self.have_saved |= answers.keys()
-        self.engine.forget_owed(c for name in answers for c in self.roster[name])
+        saved = [c for name in answers for c in self.roster[name]]
+        self.engine.blocks.forget_owed(saved)
+        if self.engine.averages is not None:
+            self.engine.averages.note_saved(saved)
         if missing := [name for name in present if name not in answers]:
             self.say(f"step {self.step}: not saved by {', '.join(missing)}")
         Folder(self.folder / "checkpoints").write(self.step, get_half(self), last=True)

@@ -90,13 +90,13 @@ def test_a_site_that_was_killed_before_it_saved_its_new_blocks_gets_them_again(d
     dying.thread.join(60)
     assert dead and [str(e) for e in deployment.errors] == ["killed"]
     assert server.sessions.wait_for(lambda: "site-b" not in server.sessions.present(), 60)
-    assert {ref.client_id for ref in server.engine.owed} == {1}
+    assert {ref.client_id for ref in server.engine.blocks.owed} == {1}
     assert dying.kept.steps()[-1] < dead[0]
     back = deployment.start_site("site-b", device=SiteDevice(FAST))
     deployment.finish(first, back)
     assert [str(e) for e in deployment.errors] == ["killed"]
     assert count_held(server.engine.plan, 1) > count_held(few, 1)
-    assert not server.engine.owed
+    assert not server.engine.blocks.owed
     assert back.half.plan.by_client[1].cuts == server.engine.plan.by_client[1].cuts
     assert back.num_steps > 0 and server.engine.num_dropped[1] <= 1
 

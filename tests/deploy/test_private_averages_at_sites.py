@@ -8,7 +8,8 @@ import yaml
 
 from huscf.checkpoint_io import read_checkpoint
 from huscf.engines import ClientPrivacy, PrivateAverages
-from huscf.errors import CheckpointError
+from huscf.engines.remote import Dismissed
+from huscf.errors import CheckpointError, NonFiniteError
 from tests.deploy.cases import ROSTER, Deployment, fit, name_method
 from tests.deploy.private_cases import draw_as_one_process
 from tests.deploy.test_runs import assert_bit_equal, read_rows
@@ -109,6 +110,11 @@ def test_a_server_does_not_go_on_without_what_it_has_counted_since(tmp_path, mon
         (None, r"private_rounds\.json is missing, so that nobody knows"),
         ("{}", r"private_rounds\.json is damaged"),
         ("[1]", r"private_rounds\.json is damaged"),
+        ('{"rounds": Infinity, "noise_multiplier": 1.0}', r"private_rounds\.json is damaged"),
+        ('{"rounds": -3, "noise_multiplier": 1.0}', r"private_rounds\.json is damaged"),
+        ('{"rounds": true, "noise_multiplier": 1.0}', r"private_rounds\.json is damaged"),
+        ('{"rounds": 1.9, "noise_multiplier": 1.0}', r"private_rounds\.json is damaged"),
+        ('{"rounds": 2, "noise_multiplier": NaN}', r"private_rounds\.json is damaged"),
         (json.dumps({"rounds": 2, "noise_multiplier": 4.0}), "had 4: keep that, or train anew"),
     ):
         kept.unlink()
@@ -136,6 +142,74 @@ def test_the_run_ends_with_the_last_round_of_the_budget_and_can_end_once_more(
     saved = read_checkpoint(deployment.folder / "served" / "checkpoints" / "last.ckpt")
     server, _ = run(deployment, saved=saved)
     assert deployment.errors == [] and server.step == 2 and server.num_rounds == 1
+
+
+def test_no_client_ends_with_what_it_has_trained_by_itself(tmp_path, monkeypatch):
+    """The last round averages nothing, as all of a cluster are away: clients go back."""
+    roster = {"site-a": (0, 1), "site-b": (2, 3)}
+    clusters = {"clusters": [[0, 1], [2, 3]]}
+    rule = {"class_path": "huscf.federation.GivenClusters", "init_args": clusters}
+    options = make_options(max_update_norm=0.1)
+    options["federation"]["rule"] = rule
+    deployment = Deployment(
+        tmp_path, monkeypatch, roster=roster, data={"clients_per_domain": 2}, **options
+    )
+    server = deployment.start_server(
+        "--run.share_generator=true", "--sites.step_timeout_s=5", "--sites.wait_timeout_s=5"
+    )
+    stays, goes = (deployment.start_site(name) for name in roster)
+    assert server._is_set_up.wait(60)
+    run_step = server.engine.run_step
+
+    def lose(present, number):
+        result = run_step(present, number)
+        if number == 3:
+            goes.exchange.close()
+            assert server.sessions.wait_for(lambda: "site-b" not in server.sessions.present(), 30)
+        return result
+
+    server.engine.run_step = lose
+    deployment.finish(stays)
+    private = server.config.federation.private
+    assert (server.num_rounds, private.num_rounds) == (2, 1)
+    said = "nothing is averaged in this round: of some cluster nobody is there"
+    assert deployment.lines.count(said) == 1
+    said = "no samples and no generator of site-b: without the last average"
+    assert deployment.lines.count(said) == 1
+    for client_id in (0, 1):
+        for name in ("generator", "discriminator"):
+            for index, block in stays.half.client(client_id).trained.blocks(name).items():
+                for key, tensor in block.state_dict().items():
+                    last = private.received[client_id][f"trained {name} {index}"][key]
+                    assert torch.equal(tensor, last)
+    (path,) = (tmp_path / "site-a").rglob("generator.ckpt")
+    handed = read_checkpoint(path)["state_dict"]
+    names = [n for n in handed if "clients.0." in n and "generator" in n]
+    assert names
+    assert all(torch.equal(handed[n], handed[n.replace("clients.0", "clients.1")]) for n in names)
+
+
+def test_other_sites_do_not_hear_whose_loss_has_stopped_the_run(tmp_path, monkeypatch):
+    deployment = Deployment(tmp_path, monkeypatch, **make_options())
+    server = deployment.start_server()
+    sites = [deployment.start_site(name) for name in ROSTER]
+    assert server._is_set_up.wait(60)
+
+    def fail(present, number):
+        raise NonFiniteError(1, "discriminator loss is NaN or Inf")
+
+    server.engine.run_step = fail
+    heard = []
+    deployment.leader.join(60)
+    for site in sites:
+        site.thread.join(60)
+        with pytest.raises(Dismissed) as goodbye:
+            site.caller.ask("ready", {"answers": 0, "answer": None})
+        heard.append(str(goodbye.value))
+    deployment.finish(*sites)
+    assert heard == ["the run has stopped, its server knows why"] * 2
+    (error,) = deployment.errors
+    assert "client 1" in str(error)
 
 
 @pytest.mark.parametrize(

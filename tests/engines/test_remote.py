@@ -83,7 +83,7 @@ class Site:
                     self.half.move(command["cuts"], ask)
                 elif command["kind"] in ("give", "take"):
                     with suppress(Dropped):
-                        getattr(self.half, command["kind"])(command, ask)
+                        answer = getattr(self.half, command["kind"])(command, ask) or {}
                 elif command["kind"] in SUM_COMMANDS:
                     answer = self.members.answer(command, ask)
         except Dismissed as goodbye:
@@ -335,7 +335,8 @@ def test_who_is_away_keeps_its_cuts_and_who_is_lost_in_a_move_gets_its_blocks_la
         away = new_plan(server.plan, {0: [1, 1, 1, 1], 1: [2, 1, 2, 1]})
         server.engine.apply_plan(away)
         assert server.engine.plan == new_plan(server.plan, {0: [1, 1, 1, 1]})
-        assert site.half.plan.by_client[1] == server.plan.by_client[1] and not server.engine.owed
+        assert site.half.plan.by_client[1] == server.plan.by_client[1]
+        assert not server.engine.blocks.owed
         # It comes back, and is killed when it is told of a move.
         server.sessions.connect("b")
         plan = new_plan(server.plan, {0: [1, 1, 1, 1], 1: [2, 1, 2, 1]})
@@ -346,7 +347,8 @@ def test_who_is_away_keeps_its_cuts_and_who_is_lost_in_a_move_gets_its_blocks_la
         site.half.move = die
         server.engine.apply_plan(plan)
         site.thread.join(10)
-        assert server.engine.plan == plan and {ref.client_id for ref in server.engine.owed} == {1}
+        assert server.engine.plan == plan
+        assert {ref.client_id for ref in server.engine.blocks.owed} == {1}
         # Its half is of before; a new process of it gets what it has missed.
         back = Site(server, "b")
         back.caller.join(JOINING)
@@ -363,9 +365,9 @@ def test_who_is_away_keeps_its_cuts_and_who_is_lost_in_a_move_gets_its_blocks_la
         found = now["state_dict"] | name_moments(now["optimizers"])
         assert len(found) > len(saved["state_dict"])
         assert [n for n in found if not torch.equal(found[n], own[n])] == []
-        server.engine.forget_owed([0])
-        assert server.engine.owed
-        server.engine.forget_owed([1])
+        server.engine.blocks.forget_owed([0])
+        assert server.engine.blocks.owed
+        server.engine.blocks.forget_owed([1])
         with pytest.raises(HuscfError, match="nothing of block"):
             SiteHalf(
                 *(server.method, server.networks, CutPlan(plan.blocks, plan.clients[1:]), SHAPE),
@@ -683,7 +685,7 @@ def test_a_step_is_run_once_in_a_session_and_rounds_go_on():
 def test_blocks_that_are_not_finite_or_have_half_their_moments_are_refused(lying):
     server, liar = lying
     ref = BlockRef(1, "trained", "generator", 0)
-    server.engine._wanted = {ref: True}
+    server.engine.blocks._wanted = {ref: True}
     state = read_block(server.networks["generator"][0])
 
     def send(**more):
@@ -695,9 +697,9 @@ def test_blocks_that_are_not_finite_or_have_half_their_moments_are_refused(lying
     assert "moments of embedding.weight are not whole" in send(**half)["reason"]
     bad = {"embedding.weight": weight * math.nan}
     assert "block 0 of client 1 is NaN or Inf" in send(**bad)["reason"]
-    server.engine._diverged = frozenset({1})
+    server.engine.diverged = frozenset({1})
     assert send(**bad)["kind"] == "ok"
-    server.engine._wanted = {}
+    server.engine.blocks._wanted = {}
 
 
 def test_a_site_says_of_its_own_clients_alone_that_they_have_diverged():
@@ -804,11 +806,11 @@ def test_frames_that_do_not_fit_are_refused_and_counted_and_the_run_goes_on(lyin
     # Nobody has asked for blocks, or has some: it may be late.
     blocks = {"refs": [[1, "trained", "x", 0]]}
     assert [liar.send(kind, **blocks)["kind"] for kind in ("block", "fetch")] == ["dropped"] * 2
-    server.engine._wanted = {BlockRef(1, "trained", "generator", 0): False}
-    assert "block 0 of client 1 is not wanted" in liar.send("block", **blocks)["reason"]
-    server.engine._taken = {BlockRef(1, "trained", "generator", 0): {}}
+    server.engine.blocks._wanted = {BlockRef(1, "trained", "generator", 0): False}
+    assert liar.send("block", **blocks)["kind"] == "dropped"  # others' are wanted
+    server.engine.blocks._new = {BlockRef(1, "trained", "generator", 0): {}}
     assert "nothing of block 0 for client 1" in liar.send("fetch", **blocks)["reason"]
-    server.engine._wanted, server.engine._taken = {}, {}
+    server.engine.blocks._wanted, server.engine.blocks._new = {}, {}
 
 
 @pytest.mark.parametrize("kind", ["block", "fetch"])

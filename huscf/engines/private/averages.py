@@ -2,7 +2,7 @@
 
 A round's average of a cluster of n clients is, over all blocks together,
 
-    mean of what they last got + (1 / n) * sum of clip(what each has changed since) + noise
+    the last average + (1 / n) * sum of clip(what each has changed since) + noise
 
 where clip scales down to a norm of max_update_norm, and the noise is normal with a standard
 deviation of noise_multiplier * max_update_norm / n in every number. n counts every client of the
@@ -21,7 +21,6 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, HuscfError, check_complete
@@ -55,8 +54,8 @@ class PrivateAverages:
         num_rounds: Averages that were handed out, or were about to be.
         keep: Is called once a round is counted, and shall keep the count before it returns; None
             leaves that to checkpoints.
-        received: What every client last got, by client and block; who is not in it has the weights
-            that all began with.
+        received: What every client last got, or is to get once it is back, by client and block; who
+            is not in it has the weights that all began with.
         median_norm: Of what clients had changed in the last round, before it was clipped.
     """
 
@@ -139,10 +138,10 @@ class PrivateAverages:
         start: Mapping[str, Network],
         seed: int,
     ) -> dict[SumRef, State]:
-        """Return the clusters' averages, and remember that their members get them.
+        """Return the clusters' averages, and remember that all their members get them.
 
         Args:
-            mixture: Clusters of all clients, also of those that are away.
+            mixture: Clusters of all clients, also of those that are away; the same in every round.
             plan: Who holds which blocks; trained ones are sent.
             given: What they have sent.
             start: The weights that all began with.
@@ -152,7 +151,7 @@ class PrivateAverages:
             HuscfError: Where another round would exceed the budget.
         """
         self.accountant.check_room(self._expose(1), "federation.privacy", "round")
-        before = {(c, ref): self._read_received(c, ref, start) for c, ref in given}
+        before = {ref: self._read_last(mixture, ref, start) for _, ref in given}
         factors = self._find_factors(given, before)
         counts = Counter(mixture.clusters.values())
         found: dict[SumRef, State] = {}
@@ -161,28 +160,30 @@ class PrivateAverages:
             rng = make_wide_rng(seed, purpose, self.num_rounds, ref.cluster)
             found[ref] = self._mix(
                 {c: given[c, ref] for c in owners},
-                {c: before[c, ref] for c in owners},
+                before[ref],
                 factors,
                 counts[ref.cluster],
                 rng,
             )
-            for client_id in owners:
+            for client_id in _list_mates(mixture, ref):
                 self.received.setdefault(client_id, {})[ref.part] = found[ref]
         self.num_rounds += 1
         if self.keep is not None:
             self.keep()
         return {ref: found[ref._replace(holding="trained")] for ref in plan.parts}
 
-    def _read_received(self, client_id: int, ref: SumRef, start: Mapping[str, Network]) -> State:
-        """Return a block as a client last got it."""
-        known = self.received.get(client_id, {}).get(ref.part)
-        return read_block(start[ref.network][ref.block]) if known is None else known
+    def _read_last(self, mixture: Mixture, ref: SumRef, start: Mapping[str, Network]) -> State:
+        """Return a block of a cluster as its members last got it; those that are new have none."""
+        for client_id in _list_mates(mixture, ref):
+            if (known := self.received.get(client_id, {}).get(ref.part)) is not None:
+                return known
+        return read_block(start[ref.network][ref.block])
 
-    def _find_factors(self, given: Given, before: Given) -> dict[int, float]:
+    def _find_factors(self, given: Given, before: Mapping[SumRef, State]) -> dict[int, float]:
         """Return by what each client's change is to be multiplied; 0 where it is not finite."""
         squares: dict[int, float] = {}
         for (client_id, ref), state in given.items():
-            own = before[client_id, ref]
+            own = before[ref]
             each = (_change(state, own, name).square().sum().item() for name in own)
             squares[client_id] = squares.get(client_id, 0.0) + sum(each)
         most = self.options.max_update_norm
@@ -196,7 +197,7 @@ class PrivateAverages:
     def _mix(
         self,
         given: Mapping[int, State],
-        before: Mapping[int, State],
+        before: State,
         factors: Mapping[int, float],
         count: int,
         rng: np.random.Generator,
@@ -204,12 +205,11 @@ class PrivateAverages:
         """Return one block's average over a cluster of so many clients."""
         scale = self.options.noise_multiplier * self.options.max_update_norm / count
         found = {}
-        for name, like in next(iter(before.values())).items():
-            total = torch.zeros(like.shape, dtype=torch.float64)
+        for name, like in before.items():
+            total = _wide(like).clone()
             for client_id, state in given.items():
-                total += _wide(before[client_id][name]) / len(given)
                 if factor := factors[client_id]:
-                    total += _change(state, before[client_id], name) * (factor / count)
+                    total += _change(state, before, name) * (factor / count)
             found[name] = (total + scale * draw_hiding(rng, total)).to(like)
         return found
 
@@ -269,6 +269,11 @@ def check_hides_clients(plan: CutPlan, networks: Mapping[str, Network]) -> None:
 def list_trained(plan: SumPlan) -> list[tuple[SumRef, tuple[int, ...]]]:
     """Return the blocks that are sent, and who sends each; moving averages are not."""
     return [(ref, owners) for ref, owners in plan.parts.items() if ref.holding == "trained"]
+
+
+def _list_mates(mixture: Mixture, ref: SumRef) -> list[int]:
+    """Return the members of a block's cluster, also those that are away."""
+    return [c for c, cluster in mixture.clusters.items() if cluster == ref.cluster]
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from .engine import RemoteEngine
 from .expected import Crossings
 from .fields import check_fields
 from .handing_out import fetch_drawn, hand_out
+from .last_averages import LastAverages
 from .private_server import PrivateRemoteEngine
 from .private_site import PrivateSiteHalf
 from .protocol import (
@@ -37,6 +38,7 @@ __all__ = [
     "Crossings",
     "Dismissed",
     "Dropped",
+    "LastAverages",
     "PrivateRemoteEngine",
     "PrivateSiteHalf",
     "Rejoin",

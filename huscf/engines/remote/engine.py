@@ -3,29 +3,28 @@
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from ...errors import HuscfError
 from ...federation import ActivationStatistics, ReferenceObserver
-from ...parties import Client, is_finite, split_moments
+from ...parties import Client
 from ...split import ClientPlan, CutPlan
 from ...wire import SERVER, Kind, MemoryWire, Message
 from ...wire.frames import Frame, FrameError, TensorSpec
-from ..base import Batches, Mixture, Move, Observation, StepResult, block_topic
+from ..base import Batches, Mixture, Move, Observation, StepResult
 from ..crossing import check_plan
 from ..local import LocalEngine
 from ..secure_mixing import SumRef, plan_sums
-from .block_frames import BlockRef, Wanted, read_refs, take_blocks
+from .block_exchange import BlockExchange
+from .block_frames import BlockRef
 from .drawing import answer_draw
 from .expected import Crossings, open_frame
+from .last_averages import LastAverages
 from .mirror import Mirror
 from .moves import State, list_given, move_at_server
-from .parts import join_parts, name_parts
 from .protocol import Reply, read_failures, read_losses, read_runs
 from .secure_sums import SiteSums
 from .sessions import Sessions
@@ -42,17 +41,14 @@ class RemoteEngine(LocalEngine):
         timeout_s: A phase ends after so long, without the clients that are late.
 
     Attributes:
-        wanted_words: Masked blocks that are asked for, and how many words each has.
-        given_words: Those that have come.
+        blocks: What crosses of blocks between two steps.
         notes: What a user should hear of, until somebody has told it.
         waited_s: How long the server waited for sites since the last round, by what for.
-        owed: Blocks that have moved to clients whose sites have not saved them yet.
-        lent: The server's own that clients may have now, to draw without it.
+        diverged: Clients whose sites said that their blocks are not finite.
         noise_seed: Of the noise that the server adds, in gradients of records or in averages. It is
             never written down: sites know the run's seed, and a server that goes on from before
             something was noised draws other noise for it.
-        tells_losses: Whether a site may know the mean loss over all sites' clients, and not only
-            over its own.
+        averages: Where averages hide whole clients, what gets the last one to every client.
         is_drawing: Whether sites may draw now, since no step is running.
         sends_sums: Whether sites send sums of what they see in a round, and no activations to
             compare clients by.
@@ -63,7 +59,7 @@ class RemoteEngine(LocalEngine):
     sessions: Sessions
     wire: MemoryWire
     observer: ReferenceObserver | None = None
-    tells_losses = True
+    averages: LastAverages | None = None
 
     def __init__(
         self,
@@ -84,15 +80,8 @@ class RemoteEngine(LocalEngine):
         self.is_drawing, self.drawing = False, threading.Lock()
         self.sends_sums, self.is_closing, self.num_rounds = False, False, 0
         self._step: RemoteStep | None = None
-        self._diverged: frozenset[int] = frozenset()
-        self._given: dict[BlockRef, State] = {}
-        self.owed: dict[BlockRef, State] = {}
-        self.lent: dict[BlockRef, State] = {}
-        self._wanted: dict[BlockRef, bool] = {}
-        self._wanted_as: Kind = "blocks"
-        self._taken: dict[BlockRef, State] = {}
-        self.wanted_words: dict[BlockRef, int] = {}
-        self.given_words: dict[BlockRef, np.ndarray] = {}
+        self.diverged: frozenset[int] = frozenset()
+        self.blocks = BlockExchange(self)
         self.notes: list[str] = []
         self.make_optimizers()
 
@@ -100,11 +89,19 @@ class RemoteEngine(LocalEngine):
         """Return none: they live at sites."""
         return {}
 
+    @property
+    def tells_losses(self) -> bool:
+        """Return whether a site may know the mean loss over all sites' clients."""
+        return self.averages is None
+
     # A step
 
     def run_step(self, batches: Batches | Iterable[int], step: int) -> StepResult:
         """Let the clients that are named run a step, as far as their sites are there."""
         active = sorted(batches)
+        if self.averages is not None:
+            active = self.averages.bring(active)
+            self.averages.trained |= {*active}
         self.server.begin_step(self.method.rate_factor(step))
         running = self.make_step(step, active)
         self._step = running
@@ -117,7 +114,7 @@ class RemoteEngine(LocalEngine):
                 "observe": [c for c in clients if self._is_observed(c)],
                 "in_turn": running.in_turn,
             }
-            for name, clients in self._by_site(active).items()
+            for name, clients in self.by_site(active).items()
         }
         numbers = self.sessions.post(commands)
         losses = {}
@@ -131,7 +128,7 @@ class RemoteEngine(LocalEngine):
         self.update_averages(step, ())  # clients' are theirs
         self.commit_step(())
         # Who was late is not waited for again; it is asked once it is there.
-        in_time = self._by_site(running.active)
+        in_time = self.by_site(running.active)
         self.sessions.collect({name: numbers[name] for name in in_time}, self.timeout_s)
         return StepResult(losses, tuple(running.dropped))
 
@@ -143,7 +140,7 @@ class RemoteEngine(LocalEngine):
         """Answer what a site asks within a step or a round; threads may call it."""
         kind = frame.header["kind"]
         if kind in ("block", "fetch"):
-            return self._exchange_blocks(name, frame)
+            return self.blocks.answer(name, frame)
         if kind == "draw":
             return {"kind": "ok"}, answer_draw(self, frame)
         if kind == "statistics":
@@ -153,7 +150,7 @@ class RemoteEngine(LocalEngine):
         if running is None or frame.header["step"] != running.step:
             raise DroppedError
         if kind in ("forward", "backward"):
-            self._check_own(name, kind, (c for c, _ in read_runs(frame.header["runs"])))
+            self.check_own(name, kind, (c for c, _ in read_runs(frame.header["runs"])))
             return running.forward(frame) if kind == "forward" else running.backward(frame)
         if kind == "observe":
             return self._observe(running, frame)
@@ -161,16 +158,17 @@ class RemoteEngine(LocalEngine):
             return {"kind": "ok"}, running.exchange_norms(frame)
         if kind == "records":
             counts = dict(frame.header["counts"])
-            self._check_own(name, kind, counts)
+            self.check_own(name, kind, counts)
             running.take_counts(counts)
             return {"kind": "ok"}, {}
         losses = read_losses(frame.header["losses"])
         failed = read_failures(frame.header["failed"])
-        self._check_own(name, kind, (*losses, *failed))
+        self.check_own(name, kind, (*losses, *failed))
         phase = frame.header["phase"]
         return running.finish(phase, losses, failed, self.sessions.poll_s), {}
 
-    def _check_own(self, name: str, kind: str, client_ids: Iterable[int]) -> None:
+    def check_own(self, name: str, kind: str, client_ids: Iterable[int]) -> None:
+        """Refuse what a site sends of clients that are not its own."""
         own = self.sessions.roster[name]
         if foreign := [c for c in client_ids if c not in own]:
             raise FrameError(f"{kind}: client {foreign[0]} is not a client of {name}")
@@ -181,7 +179,8 @@ class RemoteEngine(LocalEngine):
         """Return the tensors of a frame as they arrive over the wire."""
         return open_frame(frame, self.wire, kind, specs, optional)
 
-    def _by_site(self, client_ids: Iterable[int]) -> dict[str, list[int]]:
+    def by_site(self, client_ids: Iterable[int]) -> dict[str, list[int]]:
+        """Return these clients by their sites, in the order of the roster."""
         wanted = set(client_ids)
         each = {n: [c for c in own if c in wanted] for n, own in self.sessions.roster.items()}
         return {name: own for name, own in each.items() if own}
@@ -236,7 +235,7 @@ class RemoteEngine(LocalEngine):
             for client_id in _read_ids(answer.get("diverged"))
             if client_id in roster[name]
         }
-        self._diverged = frozenset(said & set(self.plan.client_ids))
+        self.diverged = frozenset(said & set(self.plan.client_ids))
         return super().observe()
 
     def gather_sums(self, sums: ActivationStatistics) -> ActivationStatistics:
@@ -245,7 +244,7 @@ class RemoteEngine(LocalEngine):
 
     def find_diverged(self) -> frozenset[int]:
         """Return the clients whose sites said that their blocks are not finite."""
-        return self._diverged
+        return self.diverged
 
     def mix(self, mixture: Mixture) -> None:
         """Average over the clients whose sites are there, by what these send."""
@@ -255,16 +254,27 @@ class RemoteEngine(LocalEngine):
             if sums is None:
                 self.server.statistics.reset()
             else:
-                self._hand_out(mixture, mirror.mix({}, sums))
+                self._hand_out(mirror, mirror.mix({}, sums))
             return
-        while mirror.set_present(self.present_clients()):
-            given = self._collect(mirror.list_sent(), mixture.moments == "average", "blocks")
-            if given is not None:
+        given: dict[BlockRef, State] = {}
+        late: set[int] = set()
+        while mirror.set_present(self._list_members(late)):
+            # Nobody is asked twice: a site shows a state of its blocks once.
+            asked = [ref for ref in mirror.list_sent() if ref not in given]
+            given |= self.blocks.collect(asked, mixture.moments == "average", "blocks")
+            if given.keys() >= {*asked}:
                 break
+            late |= {ref.client_id for ref in asked if ref not in given}
         else:
+            self.notes.append("nothing is averaged in this round: of some cluster nobody is there")
             self.server.statistics.reset()
             return
-        self._hand_out(mixture, mirror.mix(given))
+        self._hand_out(mirror, mirror.mix(given))
+
+    def _list_members(self, late: Collection[int]) -> list[int]:
+        """Return the clients that take part in an average, as their sites are there and in time."""
+        there = [c for c in self.present_clients() if c not in late]
+        return there if self.averages is None else self.averages.bring(there)
 
     def _sum_secretly(self, mirror: Mirror) -> dict[SumRef, State] | None:
         """Return the means of what the clients that are there add up; None where too few stay."""
@@ -274,25 +284,17 @@ class RemoteEngine(LocalEngine):
         try:
             return SiteSums(self, mirror.mixture, plan).run()
         except HuscfError as error:
-            self.wanted_words, self.given_words = {}, {}
             self.notes.append(f"nothing is averaged in this round: {error}")
             return None
 
-    def _hand_out(self, mixture: Mixture, changed: Mapping[BlockRef, State]) -> None:
+    def _hand_out(self, mirror: Mirror, changed: Mapping[BlockRef, State]) -> None:
         """Let the clients that are there fetch their new blocks, and begin new statistics."""
-        self._taken = dict(changed)
-        diverged = {c for c in self._diverged if mixture.weights.get(c) == 0}
-        present = set(self.present_clients())
-        takes = {
-            name: {
-                "kind": "take",
-                "blocks": [list(ref) for ref in changed if ref.client_id in own],
-                "forget": sorted(own if mixture.moments == "reset" else diverged & set(own)),
-            }
-            for name, own in self._by_site(present).items()
-        }
-        self.sessions.call(takes, self.timeout_s)
-        self._taken = {}
+        mixture, averaged = mirror.mixture, mirror.plan.client_ids
+        diverged = {c for c in self.diverged if mixture.weights.get(c) == 0}
+        forgetful = averaged if mixture.moments == "reset" else diverged
+        taken = self.blocks.hand_out(changed, forgetful, averaged)
+        if self.averages is not None:
+            self.averages.note_average(taken)
         self.server.statistics.reset()
         self.on_new_structure()
 
@@ -309,24 +311,22 @@ class RemoteEngine(LocalEngine):
             found = (p.by_client[e.client_id] for p, e in zip(entries, plan.clients, strict=True))
             merged = CutPlan(plan.blocks, tuple(found))
             check_plan(self.method, merged, self.networks)
-            given = self._collect(list_given(self, merged, present), True, "moved_blocks")
+            refs = list_given(self, merged, present)
+            collected = self.blocks.collect(refs, True, "moved_blocks")
+            given = collected if collected.keys() >= {*refs} else None
         before = self.plan.by_client
         moves, sent = move_at_server(self, merged, present, given)
-        self.plan, self.owed = merged, {**self.owed, **sent}
+        self.plan = merged
+        self.blocks.owed |= sent
         changed = [e for e in merged.clients if e.cuts != before[e.client_id].cuts]
         self._follow_cuts(changed)
         cuts = {e.client_id: e.cuts.as_list() for e in changed}
         commands = {
             name: {"kind": "move", "cuts": [[c, cuts[c]] for c in own]}
-            for name, own in self._by_site(cuts).items()
+            for name, own in self.by_site(cuts).items()
         }
         self.sessions.call(commands, self.timeout_s)
         return moves
-
-    def forget_owed(self, client_ids: Iterable[int]) -> None:
-        """Keep no longer what clients were sent, as their sites have saved it."""
-        gone = set(client_ids)
-        self.owed = {ref: state for ref, state in self.owed.items() if ref.client_id not in gone}
 
     def _follow_cuts(self, changed: Iterable[ClientPlan]) -> None:
         """Expect what crosses the new cuts of clients."""
@@ -338,35 +338,21 @@ class RemoteEngine(LocalEngine):
             self.server.statistics.boundary = None  # the blocks in training are not observed
         self.on_new_structure()
 
-    def _collect(
-        self, refs: Sequence[BlockRef], with_moments: bool, kind: Kind
-    ) -> dict[BlockRef, State] | None:
-        """Return these blocks of clients, or None where a site did not send all in time."""
-        self._wanted, self._given = dict.fromkeys(refs, with_moments), {}
-        self._wanted_as = kind
-        commands = {
-            name: {
-                "kind": "give",
-                "blocks": [list(ref) for ref in refs if ref.client_id in own],
-                "moments": with_moments,
-                "as": kind,
-            }
-            for name, own in self._by_site({ref.client_id for ref in refs}).items()
-        }
-        self.sessions.call(commands, self.timeout_s)
-        given, self._wanted, self._given = self._given, {}, {}
-        return given if all(ref in given for ref in refs) else None
-
     def let_sites_draw(
         self, command: dict[str, Any], timeout_s: float
     ) -> dict[str, dict[str, Any]]:
         """Give the sites that are there a command in which they draw; return their answers.
 
-        One that is lost on the way is waited for as in a step.
+        One that is lost on the way is waited for as in a step. Where averages hide clients,
+        nothing is drawn for others than the server from what they have trained by themselves.
         """
+        names = self.sessions.present()
+        if self.averages is not None and command["kind"] != "evaluate":
+            roster, is_settled = self.sessions.roster, self.averages.is_settled
+            names = [name for name in names if all(map(is_settled, roster[name]))]
         self.is_drawing = True
         try:
-            numbers = self.sessions.post(dict.fromkeys(self.sessions.present(), command))
+            numbers = self.sessions.post(dict.fromkeys(names, command))
             deadline = time.monotonic() + timeout_s
             while True:
                 wait_s = min(self.timeout_s, deadline - time.monotonic())
@@ -376,62 +362,6 @@ class RemoteEngine(LocalEngine):
                     return answers
         finally:
             self.is_drawing = False
-
-    def _exchange_blocks(self, name: str, frame: Frame) -> Reply:
-        """Take blocks that were asked for, or hand out some that have been averaged.
-
-        Raises:
-            DroppedError: Where there are no such now, as for a site that is late.
-        """
-        refs, kind = read_refs(frame.header["refs"]), frame.header["kind"]
-        self._check_own(name, kind, (ref.client_id for ref in refs))
-        if kind == "fetch":
-            if not (self._taken or self.lent or self.owed):
-                raise DroppedError
-            return {"kind": "ok"}, self._give_out(refs)
-        if not (self._wanted or self.wanted_words):
-            raise DroppedError
-        if all(ref in self.wanted_words for ref in refs):
-            self._take_masked(frame, refs)
-        else:
-            self._take_blocks(frame, refs)
-        return {"kind": "ok"}, {}
-
-    def _give_out(self, refs: Sequence[BlockRef]) -> dict[str, Tensor]:
-        found = [self._taken.get(r, self.lent.get(r, self.owed.get(r))) for r in refs]
-        messages = []
-        for ref, state in zip(refs, found, strict=True):
-            if state is None:
-                raise FrameError(f"fetch: nothing of block {ref.block} for client {ref.client_id}")
-            kind: Kind = "blocks" if ref in self._taken else "moved_blocks"
-            topic = block_topic(ref.network, ref.holding)
-            messages.append(Message(SERVER, ref.client_id, kind, topic, state))
-        return join_parts(self.wire.depart(message) for message in messages)
-
-    def _take_masked(self, frame: Frame, refs: Sequence[BlockRef]) -> None:
-        """Take blocks that their members have masked, as words."""
-        specs = [{"masked": TensorSpec(torch.int64, (self.wanted_words[ref],))} for ref in refs]
-        words = frame.take_tensors(name_parts(specs))
-        for ref, masked in zip(refs, words.values(), strict=True):
-            topic = block_topic(ref.network, ref.holding)
-            self.wire.note(Message(ref.client_id, SERVER, "blocks", topic, {"masked": masked}))
-            self.given_words[ref] = masked.numpy().view(np.uint64)
-
-    def _take_blocks(self, frame: Frame, refs: Sequence[BlockRef]) -> None:
-        asked = self._wanted  # another thread may ask for nothing more at any time
-        if strange := [ref for ref in refs if ref not in asked]:
-            ref = strange[0]
-            raise FrameError(f"block: block {ref.block} of client {ref.client_id} is not wanted")
-        wanted = [Wanted(r, self.networks[r.network], asked[r], self.wire) for r in refs]
-        states = take_blocks(frame, wanted, self._wanted_as)
-        for ref, state in zip(refs, states, strict=True):
-            own, _ = split_moments(state)
-            if ref.client_id not in self._diverged and not all(map(is_finite, own.values())):
-                raise FrameError(f"block {ref.block} of client {ref.client_id} is NaN or Inf")
-        for ref, state in zip(refs, states, strict=True):
-            topic = block_topic(ref.network, ref.holding)
-            self.wire.note(Message(ref.client_id, SERVER, self._wanted_as, topic, state))
-            self._given[ref] = state
 
 
 def _read_ids(values: object) -> list[int]:

@@ -29,12 +29,12 @@ def hand_out(engine: "RemoteEngine", said: Mapping[str, Any], timeout_s: float) 
     Returns:
         The sites that have them.
     """
-    engine.lent = {ref: read_block(block) for ref, block in _list_blocks(engine)}
+    engine.blocks.lent = {ref: read_block(block) for ref, block in _list_blocks(engine)}
     command = {"kind": "keep", "clusters": sorted(engine.clusters.items()), **said}
     try:
         answers = engine.let_sites_draw(command, timeout_s)
     finally:
-        engine.lent = {}
+        engine.blocks.lent = {}
     return sorted(name for name, answer in answers.items() if answer.get("has_kept"))
 
 

@@ -32,15 +32,15 @@ class Mirror:
     """
 
     def __init__(self, engine: "RemoteEngine", mixture: Mixture) -> None:
-        self.engine, self.mixture = engine, mixture
+        self.engine, self.mixture, self._whole = engine, mixture, mixture
 
     def set_present(self, client_ids: Sequence[int]) -> bool:
         """Average over these clients alone; return whether every cluster has one that counts.
 
         The others' weights go to the members that are there.
         """
-        present = [c for c in self.mixture.clusters if c in client_ids]
-        clusters, known = self.mixture.clusters, self.mixture.weights
+        clusters, known = self._whole.clusters, self._whole.weights
+        present = [c for c in clusters if c in client_ids]
         totals = dict.fromkeys(clusters.values(), 0.0)
         for client_id in present:
             totals[clusters[client_id]] += known[client_id]
@@ -48,7 +48,7 @@ class Mirror:
             return False
         is_whole = len(present) == len(known)
         weights = {c: known[c] / (1 if is_whole else totals[clusters[c]]) for c in present}
-        self.mixture = replace(self.mixture, weights=weights)
+        self.mixture = replace(self._whole, weights=weights)
         self._stand_in = StandIn(self.engine, present)
         return True
 
@@ -79,7 +79,7 @@ class Mirror:
         """Average at the server; return the new state of the clients' blocks that change.
 
         Args:
-            given: What clients sent.
+            given: What clients sent, those among them that are there no more.
             sums: Where sums are secure, the means of what they have added up, in place of that.
         """
         if (private := self.mixture.private) is not None:
@@ -89,6 +89,7 @@ class Mirror:
             seed = engine.noise_seed
             given, sums = {}, private.average(self.mixture, plan, sent, engine.networks, seed)
         stand_in = self._stand_in
+        given = {ref: state for ref, state in given.items() if ref.client_id in stand_in.clients}
         with_moments = self.mixture.moments == "average"
         if with_moments:
             for client in stand_in.clients.values():
@@ -98,7 +99,7 @@ class Mirror:
         before = {ref: _version(stand_in.block(ref)) for ref in stand_in.refs().values()}
         mix_over_wire(cast(LocalEngine, stand_in), self.mixture, sums)
         return {
-            ref: _without_counters(read_block(stand_in.block(ref), stand_in.optimizer(ref)))
+            ref: leave_out_counters(read_block(stand_in.block(ref), stand_in.optimizer(ref)))
             for ref, version in before.items()
             if _version(stand_in.block(ref)) != version
         }
@@ -184,7 +185,7 @@ def _address(state: Mapping[str, Tensor]) -> int:
     return next(iter(state.values())).data_ptr()
 
 
-def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def leave_out_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Leave out counts of batches and steps, which are not averaged: a client keeps its own."""
     return {n: t for n, t in state.items() if t.is_floating_point() and ".step." not in n}
 

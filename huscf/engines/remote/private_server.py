@@ -40,7 +40,10 @@ class PrivateRemoteEngine(BudgetedEngine, RemoteEngine):
         HuscfError: Where method or networks do not allow it.
     """
 
-    tells_losses = False
+    @property
+    def tells_losses(self) -> bool:
+        """Return that a site knows the losses of its own clients alone."""
+        return False
 
     def __init__(
         self,

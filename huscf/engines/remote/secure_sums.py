@@ -112,7 +112,7 @@ class SiteSums:
             for c in holders
             if c in routed
         }
-        engine.wanted_words = {
+        counts = {
             ref: _count(read_block(engine.networks[ref.network][ref.block])) for ref in wanted
         }
 
@@ -127,8 +127,8 @@ class SiteSums:
                 ],
             }
 
-        self._call("sum_give", routed, describe)
-        given, engine.wanted_words, engine.given_words = engine.given_words, {}, {}
+        with engine.blocks.taking_words(counts) as given:
+            self._call("sum_give", routed, describe)
         for client_id in routed:
             mine = {part.part: ref for ref, part in wanted.items() if ref.client_id == client_id}
             if all(ref in given for ref in mine.values()):
@@ -144,7 +144,7 @@ class SiteSums:
         """Give a command to the sites of some clients; return the answers that came in time."""
         commands = {
             name: {"kind": kind, **describe(own)}
-            for name, own in self.engine._by_site(clients).items()
+            for name, own in self.engine.by_site(clients).items()
         }
         return self.engine.sessions.call(commands, self.engine.timeout_s)
 

@@ -237,8 +237,8 @@ class SiteHalf:
         """Send the blocks that the server asks for.
 
         Raises:
-            HuscfError: Where it asks for one again before the next step, which would show it under
-                different noise, or for blocks to move in a run that moves none.
+            HuscfError: Where it asks for one again that has not changed since, which would show it
+                under different noise, or for blocks to move in a run that moves none.
         """
         refs = self._read_refs(command)
         with_moments, kind = command["moments"], command["as"]
@@ -259,8 +259,12 @@ class SiteHalf:
         message = Message(ref.client_id, SERVER, kind, block_topic(ref.network, ref.holding), state)
         return self.wires[ref.client_id].depart(message)
 
-    def take(self, command: Mapping[str, Any], ask: Ask) -> None:
-        """Get blocks that have been averaged, and forget moments where that is asked for."""
+    def take(self, command: Mapping[str, Any], ask: Ask) -> dict[str, Any]:
+        """Get blocks that have been averaged, and forget moments where that is asked for.
+
+        Returns:
+            That the clients have all of them.
+        """
         wanted = [
             Wanted(
                 ref,
@@ -271,6 +275,7 @@ class SiteHalf:
             for ref in self._read_refs(command)
         ]
         for ref, state in fetch_blocks(wanted, "blocks", ask):
+            self._given.discard(ref)
             block, optimizer = self.find_block(ref), None
             if ref.holding == "trained":
                 optimizer = self.clients[ref.client_id].optimizers.get(ref.network)
@@ -279,6 +284,7 @@ class SiteHalf:
             write_block(block, state, optimizer)
         for client_id in self.clients.keys() & set(command["forget"]):
             self.clients[client_id].forget_moments()
+        return {"has_taken": True}
 
     def find_block(self, ref: BlockRef) -> nn.Module:
         """Return a block that the server names.
