@@ -20,14 +20,15 @@ from .tables import Measured, make_rows, measure, write_tables
 _EXAMPLES = """examples:
   huscf bench --config quickstart --seeds 0 1 2 --trainer.max_epochs 20
   huscf bench --config bench/digits
-  huscf bench --config bench/digits --seeds 0 1 2
+  huscf bench --config bench/digits --seeds 0 1 2 --methods huscf fedgan --scenarios iid
   huscf bench --config bench/digits \\
     --grid model.method.init_args.generator_lr=1e-3,5e-4 --output runs/rates
 
 --config takes bench files and configurations of runs; options of `huscf fit` hold for every run.
 Values of --grid are what stands in a YAML list: 1,2 or [1, 2],[2, 2] or null,{class_path: A}.
 The same command goes on where it stopped, and tries again what failed. A run whose configuration
-has changed since begins anew, in a new folder."""
+has changed since begins anew, in a new folder. Tables and page are of what was chosen; give fewer
+choices with --only_table for more of what has been run."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,13 +49,15 @@ def main(argv: Sequence[str]) -> int:
     add("--config", required=True, action="append", type=Path, help=files)
     add("--grid", action="append", default=[], metavar="KEY=V,V", help="try these values of a key")
     add("--seeds", type=int, nargs="+", help="in place of the file's")
+    add("--methods", nargs="+", metavar="NAME", help="these of the file alone")
+    add("--scenarios", nargs="+", metavar="NAME", help="likewise")
     add("--output", type=Path, help="folder of runs, tables and page")
     add("--jobs", type=int, default=0, help="runs side by side (default: as the cores allow)")
     add("--only_table", action="store_true", help="run nothing; write tables and page anew")
     options, others = parser.parse_known_args(list(argv))
     check_number("--jobs", options.jobs)
     given = options.config, options.grid, options.seeds, options.output
-    grid = Grid.load(*given, parse_options(others))
+    grid = Grid.load(*given, parse_options(others)).choose(options.methods, options.scenarios)
     cells, failed = grid.list_cells(), 0
     if grid.devices is not None:
         DevicesFile.load(grid.devices)  # before anything runs

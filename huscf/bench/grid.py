@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,26 @@ class Grid:
             _read_keys(keys, "options"),
             _read_audit(values["audit"], f"{owner}: audit") if "audit" in values else None,
         )
+
+    def choose(
+        self, methods: Sequence[str] | None = None, scenarios: Sequence[str] | None = None
+    ) -> "Grid":
+        """Return the grid of some methods and scenarios, in its own order; None keeps all.
+
+        Raises:
+            HuscfError: Naming one that the grid does not have.
+        """
+        chosen = {"methods": methods, "scenarios": scenarios}
+        found: dict[str, tuple[Variant, ...]] = {}
+        for option, names in chosen.items():
+            every: tuple[Variant, ...] = getattr(self, option)
+            known = [variant.name for variant in every]
+            if unknown := [name for name in names or () if name not in known]:
+                raise HuscfError(
+                    f"--{option}: there is no {unknown[0]}; there are {', '.join(known)}"
+                )
+            found[option] = tuple(v for v in every if names is None or v.name in names)
+        return replace(self, **found)
 
     def list_cells(self) -> list[Cell]:
         """Return all runs: the first seed of everything first."""

@@ -87,6 +87,12 @@ def test_a_grid_is_every_method_scenario_value_and_seed(tmp_path):
     assert f"--{RATE}=5e-4" in options and "--seed_everything=1" in options
     few = Grid.load([path], seeds=[7], output=tmp_path / "out")
     assert (few.seeds, few.output) == ((7,), tmp_path / "out")
+    chosen = few.choose(["mdgan"], ["skewed", "iid"]).list_cells()
+    assert [cell.name for cell in chosen] == ["mdgan-iid-seed7", "mdgan-skewed-seed7"]
+    assert few.choose() == few
+    for option, names in (("methods", ["mdgan", "fedgan"]), ("scenarios", ["iid", "even"])):
+        with pytest.raises(HuscfError, match=f"^--{option}: there is no {names[1]}; there are "):
+            few.choose(**{option: names})
 
 
 @pytest.mark.parametrize(
