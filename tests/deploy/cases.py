@@ -34,6 +34,8 @@ PAIR = {
 METHODS = {
     "HuscfGan": PAIR,
     "FedGan": PAIR,
+    "FeGan": PAIR,
+    "ProximalGan": PAIR,
     "Vae": {
         "encoder": {"class_path": "huscf.models.ConditionalEncoder", **WIDTH},
         "decoder": {"class_path": "huscf.models.ConditionalGenerator", **WIDTH},

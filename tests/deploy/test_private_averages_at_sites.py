@@ -19,9 +19,9 @@ pytest.importorskip("dp_accounting", reason="an extra")
 COLUMNS = ("privacy/client_epsilon", "privacy/client_delta", "privacy/median_update_norm")
 
 
-def make_options(noise=1.0, **options):
+def make_options(noise=1.0, method="FedGan", **options):
     """Options of `write_config`: two clients, two rounds of two steps."""
-    method = yaml.safe_load(yaml.safe_dump(name_method("FedGan")))
+    method = yaml.safe_load(yaml.safe_dump(name_method(method)))
     for network in ("generator", "discriminator"):
         method["init_args"][network]["init_args"]["norm"] = "group"
     privacy = {"noise_multiplier": noise, "delta": 0.01, "accountant": "rdp", **options}
@@ -42,9 +42,11 @@ def read_kept(deployment):
     return json.loads((deployment.folder / "served" / "private_rounds.json").read_text())
 
 
-@pytest.mark.parametrize("noise", [0.0, 1.0])
-def test_a_run_of_sites_is_that_of_one_process(noise, tmp_path, monkeypatch):
-    options = make_options(noise, max_update_norm=0.1)
+@pytest.mark.parametrize(
+    ("method", "noise"), [("FedGan", 0.0), ("FedGan", 1.0), ("FeGan", 1.0), ("ProximalGan", 1.0)]
+)
+def test_a_run_of_sites_is_that_of_one_process(method, noise, tmp_path, monkeypatch):
+    options = make_options(noise, method, max_update_norm=0.1)
     (tmp_path / "one").mkdir()
     one = fit(tmp_path / "one", **options)
     draw_as_one_process(monkeypatch)
