@@ -196,17 +196,11 @@ class Grid:
         Raises:
             HuscfError: Naming one that the grid does not have.
         """
-        chosen = {"methods": methods, "scenarios": scenarios}
-        found: dict[str, tuple[Variant, ...]] = {}
-        for option, names in chosen.items():
-            every: tuple[Variant, ...] = getattr(self, option)
-            known = [variant.name for variant in every]
-            if unknown := [name for name in names or () if name not in known]:
-                raise HuscfError(
-                    f"--{option}: there is no {unknown[0]}; there are {', '.join(known)}"
-                )
-            found[option] = tuple(v for v in every if names is None or v.name in names)
-        return replace(self, **found)
+        return replace(
+            self,
+            methods=_choose(self.methods, methods, "--methods"),
+            scenarios=_choose(self.scenarios, scenarios, "--scenarios"),
+        )
 
     def list_cells(self) -> list[Cell]:
         """Return all runs: the first seed of everything first."""
@@ -222,6 +216,17 @@ class Grid:
         if repeated := [name for name in names if names.count(name) > 1]:
             raise HuscfError(f"bench: two runs would be called {repeated[0]}; name them apart")
         return found
+
+
+def _choose(
+    every: tuple[Variant, ...], names: Sequence[str] | None, option: str
+) -> tuple[Variant, ...]:
+    if names is None:
+        return every
+    known = [variant.name for variant in every]
+    if unknown := [name for name in names if name not in known]:
+        raise HuscfError(f"{option}: there is no {unknown[0]}; there are {', '.join(known)}")
+    return tuple(variant for variant in every if variant.name in names)
 
 
 def _read(path: Path) -> dict[str, Any]:
