@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -16,7 +17,7 @@ import yaml
 from huscf.__main__ import main
 from huscf.bench import Grid, run_cells, running
 from huscf.bench.command import parse_options
-from huscf.bench.page import trace, write_page
+from huscf.bench.page import draw_curves, trace, write_page
 from huscf.bench.records import find_folder, find_reason, is_done
 from huscf.bench.tables import make_figure_table, make_rows, measure
 from huscf.errors import HuscfError
@@ -623,3 +624,26 @@ def test_the_table_has_mean_and_spread_and_marks_the_best_of_a_scenario(tmp_path
     ]
     page = write_page(rows, measured, tmp_path).read_text()
     assert "0.85 ± 0.071 *" in page and "the best of its column and scenario" in page
+
+
+def test_curves_are_of_a_scenario_each_in_which_a_method_looks_the_same(tmp_path, monkeypatch):
+    path = write(
+        tmp_path / "b.yaml", methods={"a": {}, "b": {}}, scenarios={"iid": {}, "<x>": {}}, seeds=[0]
+    )
+    cells = Grid.load([path]).list_cells()[1:]
+    drawn = []
+    for number, cell in enumerate(cells):
+        folder = tmp_path / f"{number}-1"
+        drawn.append(measure(cell, make_run(folder, 40, **{"eval/d/label_accuracy": 0.5})))
+    seen = []
+
+    def draw(measured, looks):
+        seen.append({each.cell.name: looks[each.cell.method] for each in measured})
+        return draw_curves(measured, looks)
+
+    monkeypatch.setattr("huscf.bench.page.draw_curves", draw)
+    html = write_page(make_rows(cells, drawn, lambda cell: ""), drawn, tmp_path).read_text()
+    assert re.findall("<h2>(Curves[^<]*)</h2>", html) == ["Curves: iid", "Curves: &lt;x&gt;"]
+    assert [[*each] for each in seen] == [["b-iid-seed0"], ["a-_x_-seed0", "b-_x_-seed0"]]
+    (one,), (two, three) = seen[0].values(), seen[1].values()
+    assert one == three != two
