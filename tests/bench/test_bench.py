@@ -643,7 +643,7 @@ def test_curves_are_of_a_scenario_each_in_which_a_method_looks_the_same(tmp_path
 
     monkeypatch.setattr("huscf.bench.page.draw_curves", draw)
     html = write_page(make_rows(cells, drawn, lambda cell: ""), drawn, tmp_path).read_text()
-    assert re.findall("<h2>(Curves[^<]*)</h2>", html) == ["Curves: iid", "Curves: &lt;x&gt;"]
-    assert [[*each] for each in seen] == [["b-iid-seed0"], ["a-_x_-seed0", "b-_x_-seed0"]]
+    assert re.findall("<h2>(Curves[^<]*)</h2>", html) == ["Curves: &lt;x&gt;", "Curves: iid"]
+    assert [[*each] for each in seen] == [["b-_x_-seed0"], ["a-iid-seed0", "b-iid-seed0"]]
     (one,), (two, three) = seen[0].values(), seen[1].values()
     assert one == three != two
