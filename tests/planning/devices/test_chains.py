@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import yaml
 
 from huscf.errors import PlanError
 from huscf.planning import (
@@ -18,6 +19,7 @@ from huscf.planning import (
 from huscf.planning.devices.chains import Chain
 from huscf.planning.devices.profiles import parse_profiles
 from huscf.split import Placement
+from tests.conftest import REPOSITORY
 
 SIMPLE = {"speed_gflops": 2, "uplink_mbit_per_s": 8, "downlink_mbit_per_s": 8}
 SLOW = {**SIMPLE, "speed_gflops": 1}
@@ -79,3 +81,16 @@ def test_chains_are_read_from_a_devices_file():
 def test_chains_that_are_none_are_one_line(change, words):
     with pytest.raises(PlanError, match=words):
         parse_profiles({"slow": SLOW, "fast": SIMPLE, "user": {**USER, **change}})
+
+
+def test_the_shipped_users_have_a_device_of_the_paper_and_the_next_two():
+    found, paper = (
+        parse_profiles(yaml.safe_load((REPOSITORY / "configs" / name).read_text())["profiles"])
+        for name in ("bench/chains.yaml", "paper/devices.yaml")
+    )
+    for number in range(7):
+        own = [paper[f"device{(number + step) % 7 + 1}"] for step in range(3)]
+        user = found[f"user{number + 1}"]
+        assert user.chain == Chain(tuple(each.speed_flops_per_s for each in own), 1e8)
+        assert user.uplink_bits_per_s == own[0].uplink_bits_per_s
+        assert found[f"device{number + 1}"] == paper[f"device{number + 1}"]
