@@ -23,9 +23,9 @@ PANELS = (
     ("Generation score", "eval/*/generation_score"),
     ("Label accuracy (judge)", "eval/*/label_accuracy"),
 )
+AXES = ("steps", "MB of all clients", "simulated seconds")
 #: Style of a line, as matplotlib takes it, and colour.
 Look = tuple[Any, str]
-AXES = ("steps", "MB of all clients", "simulated seconds")
 
 
 def write_page(rows: Sequence[TableRow], measured: Sequence[Measured], output: Path) -> Path:

@@ -302,8 +302,7 @@ class ServerRun:
             return
         if averages.settle():
             self.save()
-        each = self.roster.items()
-        if left := [name for name, own in each if not all(map(averages.is_settled, own))]:
+        if left := averages.list_unsettled():
             self.say(f"no samples and no generator of {', '.join(left)}: without the last average")
 
     def _is_over(self) -> bool:

@@ -68,15 +68,15 @@ def look(kind: str, folder: Path) -> Found:
         warnings.simplefilter("ignore")  # what is left out is counted below
         first = make(**fixed)
         listed = first.list_sources()
-        chosen, notes = _choose(first, [file for source in listed for file in source.files])
+        files = [file for source in listed for file in source.files]
+        chosen, notes = _choose(first, files)
         chosen |= _number(listed)
         data, shares = _share_out(make, {**fixed, **_build(chosen)})
     chosen |= shares
     if count := sum(map(len, data.bad_data.values())):
         chosen["on_bad_data"] = "skip"
         notes["on_bad_data"] = f"{count} bad, see huscf check-data"
-    files = [file.path.suffix.lower() for source in listed for file in source.files]
-    endings = Counter(ending or "without ending" for ending in files)
+    endings = Counter(file.path.suffix.lower() or "without ending" for file in files)
     notes["root"] = ", ".join(f"{n} {ending}" for ending, n in endings.most_common(6))
     shape = data.sample_shape
     notes["channels"] = "colour" if shape.channels == 3 else "grey"

@@ -20,6 +20,29 @@ def make_private(method="HuscfGan", noise=0.0, **options):
     return {"model": model, "data": {"sampling": "poisson"}}
 
 
+def run(deployment, *options, saved=None):
+    """A server and its sites, to the end."""
+    server = deployment.start_server(*options, saved=saved)
+    sites = [deployment.start_site(name) for name in deployment.roster]
+    deployment.finish(*sites)
+    return server, sites
+
+
+def refuse(deployment, options, message, kept):
+    """The server refuses to begin, in one line, and neither trains nor counts anything."""
+    deployment.start_server(*options)
+    sites = [deployment.start_site(name) for name in deployment.roster]
+    for site in sites:
+        site.thread.join(60)
+        site.exchange.close()
+    deployment.finish()
+    (error,) = deployment.errors
+    assert message in str(error) and "\n" not in str(error)
+    assert not (deployment.folder / "served" / "metrics.csv").exists()
+    assert not (deployment.folder / "served" / kept).exists()
+    assert all(site.num_steps == 0 for site in sites)
+
+
 def draw_as_one_process(monkeypatch):
     """Let both ends draw by the run's seed, which is 0, what they draw by secrets of their own."""
     monkeypatch.setattr(site_run, "draw_seed", lambda: 0)

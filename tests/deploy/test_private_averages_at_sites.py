@@ -11,7 +11,7 @@ from huscf.engines import ClientPrivacy, PrivateAverages
 from huscf.engines.remote import Dismissed
 from huscf.errors import CheckpointError, NonFiniteError
 from tests.deploy.cases import ROSTER, Deployment, fit, name_method
-from tests.deploy.private_cases import draw_as_one_process
+from tests.deploy.private_cases import draw_as_one_process, refuse, run
 from tests.deploy.test_runs import assert_bit_equal, read_rows
 
 pytest.importorskip("dp_accounting", reason="an extra")
@@ -29,13 +29,6 @@ def make_options(noise=1.0, method="FedGan", **options):
         "model": {"method": method},
         "federation": {"weighting": "uniform", "moments": "reset", "privacy": privacy},
     }
-
-
-def run(deployment, *options, **kwargs):
-    server = deployment.start_server(*options, **kwargs)
-    sites = [deployment.start_site(name) for name in ROSTER]
-    deployment.finish(*sites)
-    return server, sites
 
 
 def read_kept(deployment):
@@ -229,14 +222,4 @@ def test_what_is_no_guarantee_is_refused_before_anything_is_trained(
     tmp_path, monkeypatch, options, message
 ):
     deployment = Deployment(tmp_path, monkeypatch, **make_options())
-    deployment.start_server(*options)
-    sites = [deployment.start_site(name) for name in ROSTER]
-    for site in sites:
-        site.thread.join(60)
-        site.exchange.close()
-    deployment.finish()
-    (error,) = deployment.errors
-    assert message in str(error) and "\n" not in str(error)
-    assert not (tmp_path / "served" / "metrics.csv").exists()
-    assert not (tmp_path / "served" / "private_rounds.json").exists()
-    assert all(site.num_steps == 0 for site in sites)
+    refuse(deployment, options, message, "private_rounds.json")

@@ -14,17 +14,10 @@ from huscf.engines import DifferentialPrivacy
 from huscf.engines.private.budget import RecordBudget
 from huscf.errors import CheckpointError, HuscfError
 from tests.deploy.cases import ROSTER, Deployment, fit, write_config
-from tests.deploy.private_cases import draw_as_one_process, make_private
+from tests.deploy.private_cases import draw_as_one_process, make_private, refuse, run
 from tests.deploy.test_runs import assert_bit_equal, read_rows
 
 pytest.importorskip("dp_accounting", reason="an extra")
-
-
-def run(deployment, *options, **kwargs):
-    server = deployment.start_server(*options)
-    sites = [deployment.start_site(name, **kwargs) for name in ROSTER]
-    deployment.finish(*sites)
-    return server, sites
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
@@ -204,17 +197,7 @@ def test_what_is_no_guarantee_is_refused_before_anything_is_trained(
     tmp_path, monkeypatch, options, message
 ):
     deployment = Deployment(tmp_path, monkeypatch, **make_private(noise=1.0))
-    deployment.start_server(*options)
-    sites = [deployment.start_site(name) for name in ROSTER]
-    for site in sites:
-        site.thread.join(60)
-        site.exchange.close()
-    deployment.finish()
-    (error,) = deployment.errors
-    assert message in str(error) and "\n" not in str(error)
-    assert not (deployment.folder / "served" / "metrics.csv").exists()
-    assert not (deployment.folder / "served" / "privacy.json").exists()
-    assert all(site.num_steps == 0 for site in sites)
+    refuse(deployment, options, message, "privacy.json")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ Source: McMahan et al., ICLR 2018, arXiv:1710.06963, algorithm 1 with q = 1 and 
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -173,11 +173,13 @@ class PrivateAverages:
         return {ref: found[ref._replace(holding="trained")] for ref in plan.parts}
 
     def _read_last(self, mixture: Mixture, ref: SumRef, start: Mapping[str, Network]) -> State:
-        """Return a block of a cluster as its members last got it; those that are new have none."""
-        for client_id in _list_mates(mixture, ref):
-            if (known := self.received.get(client_id, {}).get(ref.part)) is not None:
-                return known
-        return read_block(start[ref.network][ref.block])
+        """Return a block of a cluster as its members last got it, or as all began with it."""
+        known = self.find_last(_list_mates(mixture, ref)).get(ref.part)
+        return read_block(start[ref.network][ref.block]) if known is None else known
+
+    def find_last(self, members: Iterable[int]) -> Mapping[str, State]:
+        """Return what members of a cluster last got, by block; those that are new have nothing."""
+        return next((own for c in members if (own := self.received.get(c))), {})
 
     def _find_factors(self, given: Given, before: Mapping[SumRef, State]) -> dict[int, float]:
         """Return by what each client's change is to be multiplied; 0 where it is not finite."""

@@ -348,8 +348,8 @@ class RemoteEngine(LocalEngine):
         """
         names = self.sessions.present()
         if self.averages is not None and command["kind"] != "evaluate":
-            roster, is_settled = self.sessions.roster, self.averages.is_settled
-            names = [name for name in names if all(map(is_settled, roster[name]))]
+            unsettled = self.averages.list_unsettled()
+            names = [name for name in names if name not in unsettled]
         self.is_drawing = True
         try:
             numbers = self.sessions.post(dict.fromkeys(names, command))

@@ -69,6 +69,11 @@ class LastAverages:
         """Return whether a client has the last average and nothing else."""
         return client_id not in self.trained and not self._lacks(client_id)
 
+    def list_unsettled(self) -> list[str]:
+        """Return the sites some client of which is not settled, in the order of the roster."""
+        roster = self.engine.sessions.roster
+        return [name for name, own in roster.items() if not all(map(self.is_settled, own))]
+
     def get_state(self) -> dict[str, list[int]]:
         """Return what a server goes on from."""
         return {"owed": sorted(self.owed), "trained": sorted(self.trained)}
@@ -92,8 +97,8 @@ class LastAverages:
     def _read(self, client_id: int) -> dict[BlockRef, State]:
         """Return the last average of a client's cluster, also as moving averages."""
         clusters, plan = self.engine.clusters, self.engine.plan
-        mates = [c for c in plan.client_ids if clusters[c] == clusters[client_id]]
-        known = next((own for c in mates if (own := self.private.received.get(c))), {})
+        mates = (c for c in plan.client_ids if clusters[c] == clusters[client_id])
+        known = self.private.find_last(mates)
         found: dict[BlockRef, State] = {}
         for network, count in plan.blocks if known else ():
             averaged = network in self.engine.method.averaged

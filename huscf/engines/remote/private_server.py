@@ -40,11 +40,6 @@ class PrivateRemoteEngine(BudgetedEngine, RemoteEngine):
         HuscfError: Where method or networks do not allow it.
     """
 
-    @property
-    def tells_losses(self) -> bool:
-        """Return that a site knows the losses of its own clients alone."""
-        return False
-
     def __init__(
         self,
         *args: Any,
@@ -54,6 +49,11 @@ class PrivateRemoteEngine(BudgetedEngine, RemoteEngine):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.protect(privacy, self.batch_sizes, keep)
+
+    @property
+    def tells_losses(self) -> bool:
+        """Return that a site knows the losses of its own clients alone."""
+        return False
 
     def run_step(self, batches: Any, step: int) -> StepResult:
         """Count a step of the clients that are named, whatever becomes of it, and run it."""
