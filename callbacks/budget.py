@@ -65,13 +65,8 @@ class Budget(RoundCallback):
         return ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Work out what a step takes on the devices; refuse what cannot be counted."""
+        """Work out what a step takes on the devices."""
         assert isinstance(pl_module, SplitModule)
-        if self.max_mbytes is not None and trainer.world_size > 1:
-            raise HuscfError(
-                "budget.max_mbytes: each of several processes counts its own clients' bytes: set "
-                "trainer.devices to 1"
-            )
         if self.max_simulated_s is not None and self.devices is not None:
             rounds = [c for c in trainer.callbacks if isinstance(c, ClusteredFederation)]  # type: ignore[attr-defined]
             steps = sum(own.every_n_epochs for own in rounds[:1]) * trainer.num_training_batches
@@ -88,7 +83,8 @@ class Budget(RoundCallback):
     ) -> None:
         """Let training end where the budget is spent, or another step would exceed it."""
         assert isinstance(pl_module, SplitModule)
-        self._spent["mbytes"] = pl_module.wire.traffic.total() / 1e6
+        if self.max_mbytes is not None:
+            self._spent["mbytes"] = pl_module.engine.total_bytes() / 1e6
         self._spent["next_s"] = (trainer.global_step + 1) * self.step_s
         trainer.should_stop |= bool(self.explain_stop(self._spent))
 

@@ -211,6 +211,12 @@ class LocalEngine(Engine):
         """
         update_averages(self.method, [*map(self.client, client_ids), self.server], step)
 
+    def total_bytes(self) -> int:
+        """Return the bytes that all clients have sent and received, in whatever process."""
+        counts = self.wire.traffic.num_bytes.items()
+        own = sum(count for key, count in counts if self.processes.holds(key.client_id))
+        return int(self.processes.add_up({0: torch.tensor(own)})[0])
+
     # A round
 
     def free_guests(self) -> None:

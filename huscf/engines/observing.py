@@ -68,12 +68,13 @@ def write_sums(
 
 
 def send_sums(engine: "LocalEngine", sums: ActivationStatistics) -> ActivationStatistics:
-    """Let the clients of this process send their sums; return what the server has of them."""
+    """Let clients send their sums; return what the server has of them, in every process."""
     network = engine.method.observed
     assert network is not None
     found = ActivationStatistics(sums.boundary, sums.half_life, sums.frame)
     for client_id in sums.client_ids:
-        content = read_sums(sums, client_id)
-        message = Message(client_id, SERVER, "statistics", network, content)
-        write_sums(found, client_id, sums.num_samples(client_id), engine.wire.pass_on(message))
+        sent: Mapping[str, Tensor] = read_sums(sums, client_id)
+        if engine.processes.holds(client_id):
+            sent = engine.wire.pass_on(Message(client_id, SERVER, "statistics", network, sent))
+        write_sums(found, client_id, sums.num_samples(client_id), sent)
     return found

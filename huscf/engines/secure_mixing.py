@@ -144,7 +144,10 @@ def _sum_cluster(
     members: list[int],
     parts: Mapping[SumRef, tuple[int, ...]],
 ) -> dict[SumRef, State]:
-    """Run the protocol among one cluster's members; all that is said passes the wire."""
+    """Run the protocol among one cluster's members; all that is said passes the wire.
+
+    Each of several processes runs it for all members, and counts what its own clients say.
+    """
     from ..secure import SecureMember, SecureSum
 
     each = {client_id: SecureMember(client_id) for client_id in members}
@@ -152,6 +155,8 @@ def _sum_cluster(
 
     def tell(texts: Mapping[int, bytes], is_up: bool) -> None:
         for client_id, text in texts.items():
+            if not engine.processes.holds(client_id):
+                continue
             sender, receiver = (client_id, SERVER) if is_up else (SERVER, client_id)
             content = {"text": torch.from_numpy(np.frombuffer(text, np.uint8).copy())}
             engine.wire.pass_on(Message(sender, receiver, "blocks", KEYS_TOPIC, content))
@@ -182,18 +187,23 @@ def _send_masked(
     weight: float,
     parts: Mapping[SumRef, tuple[int, ...]],
 ) -> dict[str, np.ndarray]:
-    found = {}
+    found, owner = {}, member.member
     for ref, holders in parts.items():
-        if member.member not in holders:
+        if owner not in holders:
             continue
-        topic = block_topic(ref.network, ref.holding)
-        plain = read_block(_block(engine, ref, member.member))
-        state = engine.wire.prepare(Message(member.member, SERVER, "blocks", topic, plain))
-        words = write_words(member.member, state, weight)
-        masked = member.mask(ref.part, words, holders)
-        content = {"masked": torch.from_numpy(masked.view(np.int64))}
-        arrived = engine.wire.pass_on(Message(member.member, SERVER, "blocks", topic, content))
-        found[ref.part] = arrived["masked"].numpy().view(np.uint64)
+        topic, is_here = block_topic(ref.network, ref.holding), engine.processes.holds(owner)
+        own: State = {}
+        if is_here:
+            plain = read_block(_block(engine, ref, owner))
+            state = engine.wire.prepare(Message(owner, SERVER, "blocks", topic, plain))
+            words = write_words(owner, state, weight)
+            own = {"words": torch.from_numpy(words.view(np.int64))}
+        carried = engine.processes.carry(owner, SERVER, own)["words"].cpu().numpy()
+        masked = member.mask(ref.part, carried.view(np.uint64), holders)
+        sent: State = {"masked": torch.from_numpy(masked.view(np.int64))}
+        if is_here:
+            sent = engine.wire.pass_on(Message(owner, SERVER, "blocks", topic, sent))
+        found[ref.part] = sent["masked"].numpy().view(np.uint64)
     return found
 
 
@@ -253,9 +263,14 @@ def read_sum(
 
 
 def stand_in(block: nn.Module, state: State) -> nn.Module:
-    """Return a copy of a block with a mean's state, the owners' copy at the server."""
+    """Return a copy of a block with a mean's state, the owners' copy at the server.
+
+    Args:
+        block: Of an owner, which may be in another process.
+        state: Stays in its own memory.
+    """
     found = copy.deepcopy(block)
-    write_block(found, state)
+    write_block(found, state, shares=True)
     return found
 
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from itertools import product
 from typing import TYPE_CHECKING, get_args
 
-from ..engines import Mixture, Processes, check_hides_clients, check_secure
+from ..engines import Mixture, check_hides_clients, check_secure
 from ..errors import HuscfError
 from ..federation import check_server_copies
 from ..methods import Method, Mixing
@@ -34,7 +34,6 @@ def check_federation(
         HuscfError: Naming the option.
     """
     check_server_copies(federation.server, module.engine.plan)
-    _check_processes(federation, module)
     _check_method(federation, module)
     _check_privacy(federation, module)
     if federation.secure or federation.private is not None:
@@ -62,19 +61,6 @@ def read_mixing(method: Method, network: str, number: int) -> Mixing:
             f"{number}, must be one of {', '.join(get_args(Mixing))}"
         )
     return mixing
-
-
-def _check_processes(federation: "Federation", module: FederatedRun) -> None:
-    """Refuse what several processes cannot do."""
-    if type(module.engine.processes) is Processes:
-        return
-    refused = {
-        "secure": federation.secure,
-        "privacy": federation.private is not None,
-        "observe: statistics": federation.observe == "statistics",
-    }
-    for name in (name for name, is_set in refused.items() if is_set):
-        raise HuscfError(f"federation.{name}: needs one process; set trainer.devices to 1")
 
 
 def _check_method(federation: "Federation", module: FederatedRun) -> None:

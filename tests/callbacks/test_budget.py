@@ -64,7 +64,7 @@ class PretendTrainer:
         self.datamodule = SimpleNamespace(batch_sizes=dict.fromkeys(module.clusters, batch_size))
         self.callbacks = [ClusteredFederation(every_n_epochs=5)]
         self.num_training_batches = 2
-        self.world_size, self.global_step, self.should_stop = 1, 0, False
+        self.global_step, self.should_stop = 0, False
 
 
 def test_a_run_ends_where_another_step_would_take_the_devices_too_long(devices):
@@ -89,14 +89,6 @@ def test_a_run_ends_where_another_step_would_take_the_devices_too_long(devices):
     assert not Budget(max_simulated_s=6 * step_s, devices=devices).explain_stop(budget.state_dict())
     with pytest.raises(HuscfError, match="a single step takes"):
         Budget(max_simulated_s=step_s / 2, devices=devices).on_train_start(trainer, module)
-
-
-def test_bytes_of_several_processes_are_not_counted():
-    module = make_gan({0: [1, 1, 1, 1], 1: [1, 1, 1, 1]})
-    trainer = PretendTrainer(module, 6)
-    trainer.world_size = 2
-    with pytest.raises(HuscfError, match=r"set trainer\.devices to 1"):
-        Budget(max_mbytes=1.0).on_train_start(trainer, module)
 
 
 @pytest.mark.parametrize(

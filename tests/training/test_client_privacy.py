@@ -8,11 +8,8 @@ import torch
 import yaml
 
 from huscf.__main__ import main
-from huscf.engines import ClientPrivacy, PrivateAverages, Processes
-from huscf.errors import CheckpointError, HuscfError
-from huscf.methods import FedGan
-from huscf.training import Federation
-from tests.conftest import make_gan
+from huscf.engines import ClientPrivacy, PrivateAverages
+from huscf.errors import CheckpointError
 from tests.private_cases import command, enter, read_rows, read_tensors
 from tests.test_security import refuse
 
@@ -150,15 +147,3 @@ def test_without_the_extra_it_says_what_to_install(work, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
     assert "pip install 'huscf[privacy]'" in refuse(command(), capsys)
     assert not list(work.rglob("*.ckpt"))
-
-
-def test_several_processes_are_refused():
-    class Two(Processes):
-        """Stands for two."""
-
-    cuts = {client: [3, 1, 3, 1] for client in range(4)}
-    module = make_gan(cuts, method_class=FedGan, norm="group")
-    module.engine.processes = Two()
-    federation = Federation(rule=lambda f, seed: [0] * 4, privacy=ClientPrivacy(delta=0.01))
-    with pytest.raises(HuscfError, match=r"^federation.privacy: needs one process; set"):
-        federation.begin(module)

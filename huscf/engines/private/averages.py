@@ -119,15 +119,18 @@ class PrivateAverages:
     # A round
 
     def average_in_process(self, engine: "LocalEngine", mixture: Mixture) -> dict[SumRef, State]:
-        """Let the clients of this process send their blocks; return their clusters' averages."""
-        plan = plan_sums(engine.plan, mixture, engine.method.averaged)
+        """Let clients send their blocks; return their clusters' averages, in every process."""
+        plan, processes = plan_sums(engine.plan, mixture, engine.method.averaged), engine.processes
         given: dict[tuple[int, SumRef], State] = {}
         for ref, owners in list_trained(plan):
             topic = block_topic(ref.network, ref.holding)
             for client_id in owners:
-                block = engine.client(client_id).blocks(ref.network)[ref.block]
-                message = Message(client_id, SERVER, "blocks", topic, read_block(block))
-                given[client_id, ref] = engine.wire.pass_on(message)
+                sent: State = {}
+                if processes.holds(client_id):
+                    block = engine.client(client_id).blocks(ref.network)[ref.block]
+                    message = Message(client_id, SERVER, "blocks", topic, read_block(block))
+                    sent = engine.wire.pass_on(message)
+                given[client_id, ref] = processes.carry(client_id, SERVER, sent)
         return self.average(mixture, plan, given, engine.networks, engine.seed)
 
     def average(

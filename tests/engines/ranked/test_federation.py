@@ -5,9 +5,10 @@ from typing import ClassVar
 
 import pytest
 
+from huscf.engines import ClientPrivacy
 from huscf.engines.stacked import microbatch
-from huscf.federation import CflClusters, EachAlone, FeganWeights, IfcaClusters
-from huscf.methods import HuscfGan, PflGan
+from huscf.federation import CflClusters, EachAlone, FeganWeights, IfcaClusters, OneCluster
+from huscf.methods import FedGan, HuscfGan, PflGan
 from huscf.split import UniformPlan
 from huscf.training import Federation
 from huscf.wire import KINDS
@@ -30,7 +31,7 @@ class OpenGan(HuscfGan):
 
 
 def train(module, options):
-    """Three rounds in which some stay away, and a step within the fourth."""
+    """Three rounds in which some stay away, and a step within the fourth; all bytes so far."""
     federation = Federation(observed_samples=8, **options())
     federation.begin(module)
     decisions = []
@@ -39,27 +40,45 @@ def train(module, options):
         batch = make_batch(present, step)
         federation.observe_batch(module, batch)
         module.engine.run_step(batch, step)
+        decisions.append(module.engine.total_bytes())
         if step % 2:
             result = federation.end_round(module, is_last=False)
             decisions.append((result.figures, result.mixture.clusters, result.mixture.weights))
     return decisions, save(module), federation.state_dict()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        dict,
-        partial(dict, observe="training", server="shared"),
-        lambda: {"weighting": FeganWeights(group_size=3), "moments": "average"},
-        lambda: {"rule": CflClusters(stationary=0.9, min_clients=2)},
-        lambda: {"rule": IfcaClusters()},
-    ],
-    ids=["observed", "in training", "labels", "updates", "clients choose"],
-)
-def test_rounds_are_decided_and_saved_as_in_one_process(options):
-    def make():
-        return make_gan(CUTS, depth=4, ema_decay=0.9, method_class=OpenGan)
+SPLIT = partial(make_gan, CUTS, depth=4, ema_decay=0.9, method_class=OpenGan)
+#: Every block that clients hold is held by three or more in any cluster.
+ALIKE = partial(make_gan, {c: [1, 1, 1, 1] for c in CUTS}, depth=4, ema_decay=0.9)
+WHOLE_CUTS = {c: [3, 1, 3, 1] for c in CUTS}
+WHOLE = partial(make_gan, WHOLE_CUTS, depth=4, ema_decay=0.9, method_class=FedGan, norm="group")
 
+
+def hide_clients():
+    """All in one cluster, what they change clipped and noised."""
+    privacy = ClientPrivacy(noise_multiplier=1.0, max_update_norm=0.1, delta=0.01)
+    even = {"weighting": "uniform", "moments": "reset"}
+    return {"rule": OneCluster(), "privacy": privacy, **even}
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (SPLIT, dict),
+        (SPLIT, partial(dict, observe="training", server="shared")),
+        (SPLIT, lambda: {"weighting": FeganWeights(group_size=3), "moments": "average"}),
+        (SPLIT, lambda: {"rule": CflClusters(stationary=0.9, min_clients=2)}),
+        (SPLIT, lambda: {"rule": IfcaClusters()}),
+        (SPLIT, partial(dict, observe="statistics", statistics_noise=0.1)),
+        (ALIKE, lambda: {"rule": OneCluster(), "secure": True}),
+        (WHOLE, hide_clients),
+    ],
+    ids=[
+        *("observed", "in training", "labels", "updates", "clients choose"),
+        *("sums of clients", "secure sums", "whole clients hidden"),
+    ],
+)
+def test_rounds_are_decided_and_saved_as_in_one_process(make, options):
     run = partial(train, options=options)
     expected = run(make())
     found = run_on_ranks([make() for _ in range(2)], run)
