@@ -1,6 +1,7 @@
 """The errors that a user can mend: each is one line that names the thing and the remedy."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -47,11 +48,11 @@ def check_number(
         most: The largest.
         is_open: Whether the smallest itself is refused.
     """
-    is_number = isinstance(value, Real) and math.isfinite(value)
+    is_number = isinstance(value, Real) and abs(value) <= sys.float_info.max
     if not is_number or not least <= value <= most or (is_open and value == least):
         limits = [] if math.isinf(least) else [f"{'>' if is_open else '>='} {least:g}"]
         limits += [] if math.isinf(most) else [f"<= {most:g}"]
-        kind = "" if isinstance(value, Integral) else "a finite number "
+        kind = "" if is_number and isinstance(value, Integral) else "a finite number "
         raise HuscfError(f"{name} is {value}, must be {kind}{' and '.join(limits)}".rstrip())
 
 

@@ -24,6 +24,13 @@ class OneLineParser(LightningArgumentParser):
         # An abbreviation that happens to fit one key would hide a misspelled one.
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse as ever; an integer that no float can hold is an error like others."""
+        try:
+            return super().parse_args(*args, **kwargs)
+        except OverflowError:
+            self.error("a number is beyond 1.8e308, the largest that there is")
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and exit with 2."""
         if not self.exit_on_error:

@@ -207,6 +207,7 @@ def test_numbers_within_the_range_are_taken(value, least, most):
         (-0.5, 0, INF, "x is -0.5, must be a finite number >= 0"),
         (2, -1, 1, "x is 2, must be >= -1 and <= 1"),
         (NAN, -INF, INF, "x is nan, must be a finite number$"),
+        (10**400, 0, INF, "0, must be a finite number >= 0"),
     ],
 )
 def test_numbers_beyond_it_are_named(value, least, most, message):

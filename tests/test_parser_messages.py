@@ -57,6 +57,7 @@ def work(tmp_path, monkeypatch):
             ["--data.init_args.clients_per_domain", "two"],
             "data.init_args.clients_per_domain is two, must be a whole number or a list of whole",
         ),
+        (["--federation.beta", "9" * 400], "a number is beyond 1.8e308, the largest that there is"),
         (["--modle.engine", "serial"], "did you mean model.engine?"),
         (["--config", "nothere.yaml"], "config nothere.yaml: there is no such file"),
     ],
