@@ -83,8 +83,7 @@ class Budget(RoundCallback):
     ) -> None:
         """Let training end where the budget is spent, or another step would exceed it."""
         assert isinstance(pl_module, SplitModule)
-        if self.max_mbytes is not None:
-            self._spent["mbytes"] = pl_module.engine.total_bytes() / 1e6
+        self._spent["mbytes"] = pl_module.engine.total_bytes() / 1e6
         self._spent["next_s"] = (trainer.global_step + 1) * self.step_s
         trainer.should_stop |= bool(self.explain_stop(self._spent))
 

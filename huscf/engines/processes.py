@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from ..errors import HuscfError
 from ..federation import mix_states
 from ..wire import PartyId
 
@@ -35,6 +36,11 @@ class Processes:
     def agree(self, parties: Sequence[PartyId], flags: Sequence[bool]) -> list[bool]:
         """Return for every party what the process says that holds it."""
         return list(flags)
+
+    def raise_together(self, error: HuscfError | None) -> None:
+        """Raise in every process what stops any of them, before they wait for each other."""
+        if error is not None:
+            raise error
 
     def carry(self, sender: PartyId, receiver: PartyId, state: State) -> State:
         """Return what a party sends where its receiver is; elsewhere nothing.

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -129,7 +130,7 @@ def check_secure(plan: CutPlan, mixture: Mixture) -> None:
 
 
 def sum_in_process(engine: "LocalEngine", mixture: Mixture) -> dict[SumRef, State]:
-    """Let the clients of this process add up their blocks, and return the weighted means."""
+    """Let clients add up their blocks, and return the weighted means, in every process."""
     sums = plan_sums(engine.plan, mixture, engine.method.averaged)
     found: dict[SumRef, State] = {}
     for cluster, members in sums.members().items():
@@ -169,9 +170,10 @@ def _sum_cluster(
     tell({c: b"".join(texts.values()) for c, texts in sealed.items()}, is_up=True)
     routed = total.route(sealed)
     tell({c: b"".join(texts.values()) for c, texts in routed.items()}, is_up=False)
+    words = _write_all_words(engine, mixture, members, parts)
     for client_id, member in each.items():
         member.take_shares(routed[client_id])
-        total.add(client_id, _send_masked(engine, member, mixture.weights[client_id], parts))
+        total.add(client_id, _send_masked(engine, member, words, parts))
     revealed = {c: member.reveal(total.survivors) for c, member in each.items()}
     tell({c: b"".join(shares.values()) for c, shares in revealed.items()}, is_up=True)
     sums = total.finish(revealed)
@@ -181,27 +183,49 @@ def _sum_cluster(
     }
 
 
+def _write_all_words(
+    engine: "LocalEngine",
+    mixture: Mixture,
+    members: Iterable[int],
+    parts: Mapping[SumRef, tuple[int, ...]],
+) -> dict[tuple[int, SumRef], np.ndarray]:
+    """Return the words of this process's clients, by client and block.
+
+    Raises:
+        HuscfError: As of `write_words`, in every process.
+    """
+    found, error = {}, None
+    own = (client_id for client_id in members if engine.processes.holds(client_id))
+    try:
+        for owner, (ref, holders) in product(own, parts.items()):
+            if owner in holders:
+                topic, plain = block_topic(ref.network, ref.holding), _block(engine, ref, owner)
+                message = Message(owner, SERVER, "blocks", topic, read_block(plain))
+                state = engine.wire.prepare(message)
+                found[owner, ref] = write_words(owner, state, mixture.weights[owner])
+    except HuscfError as failure:
+        error = failure
+    engine.processes.raise_together(error)
+    return found
+
+
 def _send_masked(
     engine: "LocalEngine",
     member: "SecureMember",
-    weight: float,
+    words: Mapping[tuple[int, SumRef], np.ndarray],
     parts: Mapping[SumRef, tuple[int, ...]],
 ) -> dict[str, np.ndarray]:
     found, owner = {}, member.member
     for ref, holders in parts.items():
         if owner not in holders:
             continue
-        topic, is_here = block_topic(ref.network, ref.holding), engine.processes.holds(owner)
-        own: State = {}
-        if is_here:
-            plain = read_block(_block(engine, ref, owner))
-            state = engine.wire.prepare(Message(owner, SERVER, "blocks", topic, plain))
-            words = write_words(owner, state, weight)
-            own = {"words": torch.from_numpy(words.view(np.int64))}
-        carried = engine.processes.carry(owner, SERVER, own)["words"].cpu().numpy()
+        own = words.get((owner, ref))
+        plain: State = {} if own is None else {"words": torch.from_numpy(own.view(np.int64))}
+        carried = engine.processes.carry(owner, SERVER, plain)["words"].cpu().numpy()
         masked = member.mask(ref.part, carried.view(np.uint64), holders)
         sent: State = {"masked": torch.from_numpy(masked.view(np.int64))}
-        if is_here:
+        if own is not None:
+            topic = block_topic(ref.network, ref.holding)
             sent = engine.wire.pass_on(Message(owner, SERVER, "blocks", topic, sent))
         found[ref.part] = sent["masked"].numpy().view(np.uint64)
     return found

@@ -55,6 +55,11 @@ def test_a_run_ends_with_the_step_that_spends_its_bytes(tmp_path, capsys):
     more = f"--budget.max_mbytes={2 * float(row['traffic/mbytes'])}"
     assert main([*again, more, "--trainer.max_steps=5"]) == 0
     assert [row["step"] for row in csv.DictReader(path.read_text().splitlines())] == ["3", "5"]
+    # What was sent without a budget counts in one that is set later.
+    assert main([*again, "--trainer.max_steps=6"]) == 0
+    before = path.read_text()
+    assert main([*again, budget, "--trainer.max_steps=7"]) == 0
+    assert path.read_text() == before
 
 
 class PretendTrainer:

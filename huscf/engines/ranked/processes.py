@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...errors import HuscfError
 from ...federation import (
     Row,
     TreeSum,
@@ -67,6 +68,10 @@ class RankedProcesses(Processes):
         said = [flags for flags, _ in self.ranks.gather(list(flags))]
         places = range(len(parties))
         return [said[self._process_of(parties[place])][place] for place in places]
+
+    def raise_together(self, error: HuscfError | None) -> None:
+        """Raise in every process what stops any of them, before they wait for each other."""
+        self.ranks.gather(None, error=error)
 
     def carry(self, sender: PartyId, receiver: PartyId, state: State) -> State:
         """Return what a party sends where its receiver is; elsewhere nothing."""

@@ -4,9 +4,11 @@ from functools import partial
 from typing import ClassVar
 
 import pytest
+import torch
 
 from huscf.engines import ClientPrivacy
 from huscf.engines.stacked import microbatch
+from huscf.errors import HuscfError
 from huscf.federation import CflClusters, EachAlone, FeganWeights, IfcaClusters, OneCluster
 from huscf.methods import FedGan, HuscfGan, PflGan
 from huscf.split import UniformPlan
@@ -87,6 +89,22 @@ def test_rounds_are_decided_and_saved_as_in_one_process(make, options):
         if saved is found[0][1]:
             assert_equal(expected[1], saved)
             assert_equal(expected[2], state)
+
+
+def test_what_one_process_cannot_add_up_stops_all_of_them():
+    def run(module):
+        federation = Federation(rule=OneCluster(), secure=True)
+        federation.begin(module)
+        batch = make_batch(list(CUTS), 0)
+        module.engine.run_step(batch, 0)
+        if module.engine.processes.holds(4):
+            with torch.no_grad():
+                next(module.engine.client(4).parameters()).fill_(1e9)
+        with pytest.raises(HuscfError, match="client 4: secure sums take finite numbers up to"):
+            federation.end_round(module, is_last=False)
+        return module.engine.processes.holds(4)
+
+    assert sorted(run_on_ranks([ALIKE() for _ in range(2)], run)) == [False, True]
 
 
 def test_what_clients_say_when_they_share_samples_counts_in_the_round_that_ends():
