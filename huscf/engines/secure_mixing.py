@@ -199,8 +199,8 @@ def _write_all_words(
     try:
         for owner, (ref, holders) in product(own, parts.items()):
             if owner in holders:
-                topic, plain = block_topic(ref.network, ref.holding), _block(engine, ref, owner)
-                message = Message(owner, SERVER, "blocks", topic, read_block(plain))
+                topic, block = block_topic(ref.network, ref.holding), _block(engine, ref, owner)
+                message = Message(owner, SERVER, "blocks", topic, read_block(block))
                 state = engine.wire.prepare(message)
                 found[owner, ref] = write_words(owner, state, mixture.weights[owner])
     except HuscfError as failure:
