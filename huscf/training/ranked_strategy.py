@@ -54,6 +54,19 @@ class RankedStrategy(DDPStrategy):
             ) from error
         atexit.register(_leave)
         self._ranks = Ranks.join()
+        self._watch_children_no_longer()
+
+    def _watch_children_no_longer(self) -> None:
+        """Let no thread of Lightning's end this process before it has said why the run failed.
+
+        The thread kills it as soon as a process that it has started fails. Until all have met that
+        is right: nobody else would notice. From then on an exchange says which one failed, and why.
+        The launcher has another list by it, for signals that it passes on.
+        """
+        watched = getattr(self.launcher, "procs", None)
+        if isinstance(watched, list):
+            setattr(self.launcher, "procs", [*watched])
+            watched.clear()
 
     def setup_environment(self) -> None:
         """Join the other processes, and share out the clients before a checkpoint is loaded."""
