@@ -65,8 +65,7 @@ model:
         init_args: {width: 16} # channels; 32 and 64 are better and slower
       discriminator:
         class_path: huscf.models.ConditionalDiscriminator
-        init_args: {width: 16} # minibatch_std, conditioning: more variety (docs/ablations.md)
-      generator_lr: 0.001
+$discriminator      generator_lr: 0.001
       discriminator_lr: 0.001
   plan:
     # Blocks that a client holds of its generator (head, tail) and discriminator (head, tail); the
@@ -89,6 +88,26 @@ run:
 trainer:
   max_epochs: 60 # 12 rounds
 """)
+
+#: What measured best of each kind of data (docs/ablations.md).
+_DISCRIMINATORS = {
+    "folder": """\
+        init_args:
+          width: 16
+          conditioning: both # labels enter in front and at the end
+          minibatch_std: true # samples of a label that are all alike are found out
+      augmentation: # each client shifts samples while its discriminator learns its own by heart
+        policies: [translation]
+        strength: 0
+        adaptive: true
+""",
+    "medical": """\
+        init_args: {width: 16, minibatch_std: true} # samples of a label all alike are found out
+""",
+    "audio": """\
+        init_args: {width: 16} # minibatch_std, conditioning and shifts: try them (docs/ablations.md)
+""",
+}
 
 _BY_KEY = """\
     partitioner: {class_path: huscf.datamodules.NaturalIdPartitioner} # the CSV's column client
@@ -122,6 +141,7 @@ def fill(kind: str, found: Found, name: str, output: Path) -> str:
         "image_size": options.get("image_size", 32),
         "frames": options.get("frames", "refuse"),
         "clients_per_domain": options.get("clients_per_domain", 2),
+        "discriminator": _DISCRIMINATORS[kind],
         "partitioner": _BY_KEY if options.get("by_key") else _AT_RANDOM,
         "on_bad_data": options.get("on_bad_data", "fatal"),
         "mixed_rates": str(options.get("mixed_rates", False)).lower(),

@@ -63,9 +63,10 @@ class RankedStrategy(DDPStrategy):
         is right: nobody else would notice. From then on an exchange says which one failed, and why.
         The launcher has another list by it, for signals that it passes on.
         """
-        watched = getattr(self.launcher, "procs", None)
+        launcher: Any = self.launcher
+        watched = getattr(launcher, "procs", None)
         if isinstance(watched, list):
-            setattr(self.launcher, "procs", [*watched])
+            launcher.procs = [*watched]
             watched.clear()
 
     def setup_environment(self) -> None:

@@ -12,9 +12,6 @@ from .ranks import Parcel
 if TYPE_CHECKING:
     from .engine import RankedEngine
 
-#: Of a network, a parameter's name and the optimiser's name for it.
-MomentKey = tuple[str, str, str]
-
 
 def read_notes(engine: "RankedEngine", client_id: int) -> Parcel:
     """Return what is known of a client beside its blocks: statistics, bytes, what it remembers."""

@@ -1,6 +1,5 @@
 """Who is connected, what was asked of them, and which frame got which answer."""
 
-import secrets
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -37,7 +36,6 @@ class Session:
     answers: dict[int, dict[str, Any]] = field(default_factory=dict)
     is_ready: bool = False
     is_connected: bool = True
-    description: dict[str, Any] = field(default_factory=dict)
 
 
 class Sessions:
@@ -143,11 +141,6 @@ class Sessions:
                 self._changed.notify_all()
 
     # What the run calls
-
-    def descriptions(self) -> dict[str, dict[str, Any]]:
-        """Return what the sites that have joined said of themselves."""
-        with self._changed:
-            return {name: s.description for name, s in self._sessions.items()}
 
     def wait_for(self, is_done: Callable[[], bool], timeout_s: float | None) -> bool:
         """Wait until something is so; return whether it is."""
@@ -264,7 +257,7 @@ class Sessions:
                 self._on_event(name, "joined" if known is None else "joined anew")
                 if known is not None:
                     self._displaced[name].append(known.key)
-                known = self._sessions[name] = Session(key, description=header)
+                known = self._sessions[name] = Session(key)
                 self._changed.notify_all()
         try:
             fields = self._on_join(name, header)
@@ -361,8 +354,3 @@ def _answer_probe(header: Mapping[str, Any]) -> bytes:
     if not 0 <= size <= MAX_PROBE:
         raise FrameError(f"probe: {size} bytes")
     return pack({"kind": "ok", "seq": header["seq"]}, {"content": torch.zeros(size // 4)})
-
-
-def draw_key() -> str:
-    """Return a new session's key."""
-    return secrets.token_hex(16)
