@@ -81,6 +81,7 @@ SCORES = (
 )
 #: A discriminator that takes labels in both ways and sees how much samples of a label differ.
 VARIED = {"conditioning": "both", "minibatch_std": True}
+ADAPTIVE = {"augmentation": DiscriminatorAugmentation(strength=0.0, adaptive=True)}
 #: How the paper weighs the members of a cluster.
 PAPER_WEIGHTS = {"divergence": "positions", "beta": 1.0, "size_exponent": 1.0}
 
@@ -155,10 +156,13 @@ ROWS = {
     "varied_translation_half": Row(
         method={"augmentation": DiscriminatorAugmentation(strength=0.5)}, discriminator=VARIED
     ),
-    "varied_translation_adaptive": Row(
-        method={"augmentation": DiscriminatorAugmentation(strength=0.0, adaptive=True)},
-        discriminator=VARIED,
+    # What configs/mnist_fashion.yaml has, and the same federated in other ways.
+    "varied_translation_adaptive": Row(method=ADAPTIVE, discriminator=VARIED),
+    "alone_varied": Row({"rule": EachAlone()}, ADAPTIVE, discriminator=VARIED),
+    "fedavg_varied": Row(
+        {"rule": OneCluster(), "weighting": "samples"}, ADAPTIVE, discriminator=VARIED
     ),
+    "pooled_varied": Row({"rule": EachAlone()}, ADAPTIVE, discriminator=VARIED, is_pooled=True),
     "both_translation": Row(
         method={"augmentation": DiscriminatorAugmentation(strength=1.0)},
         discriminator={"conditioning": "both"},
@@ -170,9 +174,7 @@ ROWS = {
     "falling_rates": Row(method={"rate_schedule": RateSchedule(500, 2000)}),
     "translation": Row(method={"augmentation": DiscriminatorAugmentation(strength=1.0)}),
     "translation_half": Row(method={"augmentation": DiscriminatorAugmentation(strength=0.5)}),
-    "translation_adaptive": Row(
-        method={"augmentation": DiscriminatorAugmentation(strength=0.0, adaptive=True)}
-    ),
+    "translation_adaptive": Row(method=ADAPTIVE),
     "default_init": Row(method={"weight_std": None}),
     # Other families.
     "flow": Row(family="flow"),
