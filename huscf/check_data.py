@@ -154,7 +154,7 @@ def _take(path: Path, keys: Sequence[str]) -> str:
             chosen[section] = {inner: found[inner]}
         elif not inner and section in content:
             chosen[section] = found
-    return yaml.safe_dump(chosen, default_flow_style=True, width=sys.maxsize)
+    return yaml.safe_dump(chosen, default_flow_style=True, sort_keys=False, width=sys.maxsize)
 
 
 def print_domains(data: FederatedDataModule) -> None:

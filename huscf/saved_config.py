@@ -107,7 +107,7 @@ def complete_command(arguments: Sequence[str]) -> Command:
     trust.check(parts, f"checkpoint {path}")
     lent = {key: config[key] for key in LENT_KEYS if key in config}
     # As one line of YAML: JSON would turn numbers that are keys into strings.
-    text = yaml.safe_dump(lent, default_flow_style=True, width=sys.maxsize)
+    text = yaml.safe_dump(lent, default_flow_style=True, sort_keys=False, width=sys.maxsize)
     return Command([own[0], "--config", text, *own[1:], "--ckpt_path", path], trust, (), named)
 
 

@@ -3,7 +3,7 @@
 import itertools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -11,11 +11,15 @@ from types import FrameType
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
     """Let SIGTERM stop what runs inside as Ctrl-C does: as a KeyboardInterrupt."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
+    with _on_sigterm(_interrupt):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM end what runs inside, where Lightning would note it and go on, with its code."""
+    with _on_sigterm(_exit):
+        yield
 
 
 @contextmanager
@@ -46,5 +50,18 @@ def stopping_in_order() -> Iterator[None]:
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+@contextmanager
+def _on_sigterm(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import shutil
+import signal
 import statistics
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import torch
 import yaml
 
 from huscf.__main__ import main
+from huscf.callbacks.run_folder import read_digests
+from huscf.check_data import read_datamodule
 from huscf.errors import CheckpointError, HuscfError
 from huscf.metrics import ClassifierTraining, JudgeSettings, inception_distances
 from huscf.metrics.evaluation import (
@@ -351,6 +354,36 @@ def test_a_domain_that_cannot_be_measured_does_not_end_the_run(tmp_path, small_j
     assert "eval/negatives/label_accuracy" in header
     assert "eval/digits" not in header
     assert not (folder / "report.html").exists()
+
+
+def test_sigterm_ends_a_test_at_once(copied, small_judge, monkeypatch):
+    def be_told_to_end(self, *args):
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("went on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(DomainEvaluator, "measure", be_told_to_end)
+    with pytest.raises(SystemExit) as end:
+        main(["test", f"--ckpt_path={copied}/checkpoints/last.ckpt", *FEW])
+    assert end.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not (copied / "metrics.json").exists()
+
+
+def test_odds_that_a_command_borrows_keep_their_order(tmp_path, small_judge):
+    """Whoever draws from them in another order has other clients than the run."""
+    partitioner = (
+        "{class_path: huscf.datamodules.LabelExclusionPartitioner, init_args: "
+        "{missing_classes: {3: 0.5, 2: 0.5}, shares: {1.0: 0.5, 0.5: 0.5}}}"
+    )
+    options = [f"--data.init_args.partitioner={partitioner}", "--evaluation.every_n_rounds=-1"]
+    folder = fit(tmp_path, *options, "--trainer.max_epochs=1", "--report.enabled=false")
+    quick = [*FEW, "--model.num_evaluated_seeds=1", "--model.num_evaluated_clients=0"]
+    assert main(["test", f"--ckpt_path={folder}/checkpoints/last.ckpt", *quick]) == 0
+    assert json.loads((folder / "metrics.json").read_text())["data_changed"] is False
+    looked_at = read_datamodule([folder / "config.yaml"], [])
+    looked_at.setup("fit")
+    assert looked_at.client_digests == read_digests(folder / "checkpoints" / "last.ckpt")
 
 
 def test_other_data_than_the_runs_own_are_measured_and_said_to_be_so(
