@@ -27,7 +27,7 @@ from ..models import (
 )
 from .augmentation import DiscriminatorAugmentation
 from .base import Forward, Method, Streams
-from .distance_correlation import distance_correlation
+from .distance_correlation import squared_distance_correlation
 from .mismatch import mismatch_labels
 from .phases import Change, Pass, Phase
 from .rate_schedule import RateSchedule
@@ -67,9 +67,9 @@ class HuscfGan(Method):
         fake_label_weights: A public distribution over all classes, not all 0, from which a client
             draws the labels of its fakes, so that these tell nothing of its data; None takes the
             labels of its own batch.
-        head_penalty: Weight, >= 0, of the distance correlation between a client's real samples and
-            what its discriminator's head sends of them, which the client adds to its loss (NoPeek):
-            the head learns to send less of the samples. 0 leaves it out.
+        head_penalty: Weight, >= 0, of the squared distance correlation between a client's real
+            samples and what its discriminator's head sends of them, which the client adds to its
+            loss (NoPeek): the head learns to send less of the samples. 0 leaves it out.
         rate_schedule: How both learning rates change over the run's steps; None keeps them.
     """
 
@@ -248,7 +248,8 @@ class HuscfGan(Method):
         return weight * share * self._discriminator_loss(logits[is_wrong], is_real=False)
 
     def _penalise_head(self, sent: Carry, private: Mapping[str, Tensor]) -> Tensor:
-        return self.head_penalty * distance_correlation(private["samples"], sent[MAIN])
+        alike = squared_distance_correlation(private["samples"], sent[MAIN])
+        return self.head_penalty * alike.clamp(min=0)  # below: chance alone
 
     def _adapt_augmentation(self, outputs: Carry, private: Mapping[str, Tensor]) -> Carry:
         """Return the strength of the next step, from how sure real samples are told."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import HuscfError
 from ..methods import Method
-from ..methods.distance_correlation import distance_correlation
+from ..methods.distance_correlation import squared_distance_correlation
 from ..models import Network, run_block
 from ..split import Placement, find_crossing
 
@@ -28,8 +28,8 @@ class CutFigures:
         recovered: Share of the variance of samples that a ridge regression gives back from what
             the head sends, having learned on as many others: 0 is no more than their mean, 1 is
             exactly.
-        correlation: Distance correlation between samples and what is sent; of few samples it is
-            high for any network, and lies near for all cuts.
+        correlation: Bias-corrected distance correlation between samples and what is sent, from 0
+            to 1.
     """
 
     head: int
@@ -61,7 +61,7 @@ def measure_cuts(
         names = find_crossing(list(blocks), place + 1, tail).up
         rows = [values[name].double().reshape(len(samples), -1) for name in names]
         sent = torch.cat(rows, dim=1)
-        correlation = distance_correlation(wanted, sent).item()
+        correlation = squared_distance_correlation(wanted, sent).clamp(min=0).sqrt().item()
         found.append(CutFigures(place + 1, recover(sent, wanted), correlation))
     return found
 

@@ -1,5 +1,6 @@
 """The penalty on what a client's head sends: its value, whom it trains, and what it does."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from huscf.errors import HuscfError
 from huscf.methods import FedGan, HuscfGan
-from huscf.methods.distance_correlation import distance_correlation
+from huscf.methods.distance_correlation import squared_distance_correlation
 from huscf.models import to_float
 from tests.conftest import ENGINES, make_batch, make_gan, run_step
 from tests.engines.cases import step_gradients
@@ -21,36 +22,63 @@ def draw(*shape, seed=0):
 
 
 def by_definition(one, other):
-    """Szekely et al., written out over all pairs of pairs."""
+    """Szekely and Rizzo's U-centred tables and their inner products, written out."""
     count = len(one)
     tables = []
     for rows in (one.flatten(1).double().numpy(), other.flatten(1).double().numpy()):
         table = np.array([[math.dist(a, b) for b in rows] for a in rows])
-        tables.append(table - table.mean(0) - table.mean(1)[:, None] + table.mean())
-    covariance = sum(tables[0][i, j] * tables[1][i, j] for i in range(count) for j in range(count))
-    variances = [(table**2).sum() for table in tables]
-    return math.sqrt(covariance / math.sqrt(variances[0] * variances[1]))
+        centred = np.zeros_like(table)
+        for i, j in itertools.permutations(range(count), 2):
+            centred[i, j] = (
+                table[i, j]
+                - (table[i].sum() + table[:, j].sum()) / (count - 2)
+                + table.sum() / ((count - 1) * (count - 2))
+            )
+        tables.append(centred)
+    return (tables[0] * tables[1]).sum() / math.sqrt(
+        (tables[0] ** 2).sum() * (tables[1] ** 2).sum()
+    )
 
 
 def test_it_is_the_distance_correlation_of_its_authors():
     one, other = draw(12, 3, 2), draw(12, 5, seed=1)
-    assert distance_correlation(one, other).item() == pytest.approx(by_definition(one, other), 1e-5)
+    found = squared_distance_correlation(one, other).item()
+    assert found == pytest.approx(by_definition(one, other), abs=1e-6)
     turned = torch.linalg.qr(draw(6, 6, seed=2)).Q
     moved = 3 * (one.flatten(1) @ turned) + 7
-    assert distance_correlation(one, moved).item() == pytest.approx(1, abs=1e-4)
-    assert distance_correlation(draw(500, 2), draw(500, 2, seed=3)) < 0.15
-    assert distance_correlation(one, torch.zeros(12, 4)).item() == pytest.approx(1e-6)
+    assert squared_distance_correlation(one, moved).item() == pytest.approx(1, abs=1e-4)
+    assert squared_distance_correlation(one, torch.zeros(12, 4)).item() == 0
+    assert squared_distance_correlation(one[:3], moved[:3]).item() == 0
+
+
+def test_it_is_what_the_library_dcor_gives():
+    """Version 0.7, u_distance_correlation_sqr; the numbers are written down, it is not installed."""
+    one = torch.arange(24.0).reshape(8, 3).sin()
+    other = one.cumsum(0)[:, :2].cos()
+    assert squared_distance_correlation(one, other).item() == pytest.approx(0.7063058728, abs=1e-6)
+
+
+def test_independent_rows_of_many_numbers_have_next_to_none():
+    """Without the correction it would be 0.99 here."""
+    found = [
+        squared_distance_correlation(
+            draw(32, 784, seed=seed), draw(32, 784, seed=100 + seed)
+        ).item()
+        for seed in range(20)
+    ]
+    assert abs(sum(found) / 20) < 0.02
+    assert max(map(abs, found)) < 0.15
 
 
 def test_its_gradient_is_finite_where_rows_are_equal():
     one = torch.zeros(5, 3, requires_grad=True)
-    distance_correlation(one, draw(5, 2)).backward()
+    squared_distance_correlation(one, draw(5, 2)).backward()
     assert one.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_it_trains_heads_alone_and_by_the_gradient_of_the_whole_loss(engine):
-    batch = make_batch(CUTS)
+    batch = make_batch(CUTS, size=16)
     losses, plain = step_gradients(CUTS, batch, engine=engine)
     others, penalised = step_gradients(CUTS, batch, engine=engine, head_penalty=2.0)
     assert plain and plain.keys() == penalised.keys()
@@ -63,7 +91,8 @@ def test_it_trains_heads_alone_and_by_the_gradient_of_the_whole_loss(engine):
         blocks = reference.client(client).blocks("discriminator")
         for index in range(cut):
             values = blocks[index](values, labels) if index == 0 else blocks[index](values)
-        penalty = 2.0 * distance_correlation(to_float(samples), values)
+        penalty = 2.0 * squared_distance_correlation(to_float(samples), values)
+        assert penalty > 0
         expected += penalty.item() / len(CUTS)
         parameters = [p for index in range(cut) for p in blocks[index].parameters()]
         at_head = torch.autograd.grad(penalty, parameters)
@@ -88,7 +117,7 @@ def test_heads_learn_to_send_less_of_the_samples():
         for index, block in module.client(0).blocks("discriminator").items():
             if index < 2:
                 values = block(values, labels) if index == 0 else block(values)
-        sent[weight] = distance_correlation(to_float(samples), values).item()
+        sent[weight] = squared_distance_correlation(to_float(samples), values).item()
     assert sent[20.0] < sent[0.0] - 0.1
 
 
