@@ -105,7 +105,7 @@ _DISCRIMINATORS = {
         init_args: {width: 16, minibatch_std: true} # samples of a label all alike are found out
 """,
     "audio": """\
-        init_args: {width: 16} # minibatch_std, conditioning and shifts: try them (docs/ablations.md)
+        init_args: {width: 16} # to try: minibatch_std, conditioning, shifts (docs/ablations.md)
 """,
 }
 

@@ -52,7 +52,7 @@ def test_it_is_the_distance_correlation_of_its_authors():
 
 
 def test_it_is_what_the_library_dcor_gives():
-    """Version 0.7, u_distance_correlation_sqr; the numbers are written down, it is not installed."""
+    """Its version 0.7, u_distance_correlation_sqr; the figure is written down."""
     one = torch.arange(24.0).reshape(8, 3).sin()
     other = one.cumsum(0)[:, :2].cos()
     assert squared_distance_correlation(one, other).item() == pytest.approx(0.7063058728, abs=1e-6)
