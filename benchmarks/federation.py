@@ -81,6 +81,7 @@ SCORES = (
 )
 #: A discriminator that takes labels in both ways and sees how much samples of a label differ.
 VARIED = {"conditioning": "both", "minibatch_std": True}
+#: Shifts that adapt to each client's discriminator.
 ADAPTIVE = {"augmentation": DiscriminatorAugmentation(strength=0.0, adaptive=True)}
 #: How the paper weighs the members of a cluster.
 PAPER_WEIGHTS = {"divergence": "positions", "beta": 1.0, "size_exponent": 1.0}

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .commands import CommandParser
 from .datamodules import Domain, FederatedDataModule, FileDataModule
 from .errors import HuscfError, find_refusal
+from .nested_values import write_line
 from .one_line_parser import OneLineParser
 from .randomness import make_generator
 from .saved_config import find_own_names
@@ -154,7 +155,7 @@ def _take(path: Path, keys: Sequence[str]) -> str:
             chosen[section] = {inner: found[inner]}
         elif not inner and section in content:
             chosen[section] = found
-    return yaml.safe_dump(chosen, default_flow_style=True, sort_keys=False, width=sys.maxsize)
+    return write_line(chosen)
 
 
 def print_domains(data: FederatedDataModule) -> None:

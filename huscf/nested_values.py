@@ -1,6 +1,9 @@
-"""Nested plain values, such as a configuration, as one level of dotted keys."""
+"""Nested plain values, such as a configuration: as one level of dotted keys, as one line."""
 
+import sys
 from collections.abc import Mapping
+
+import yaml
 
 
 def flatten(values: object, prefix: str = "") -> dict[str, object]:
@@ -17,3 +20,12 @@ def flatten(values: object, prefix: str = "") -> dict[str, object]:
         for name, nested in values.items()
         for key, value in flatten(nested, f"{prefix}.{name}" if prefix else str(name)).items()
     }
+
+
+def write_line(values: object) -> str:
+    """Return values as one line of YAML, keys in their order and of their types.
+
+    JSON would turn numbers that are keys into text; sorted, odds would be drawn from otherwise.
+    """
+    text = yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=sys.maxsize)
+    return text.strip()

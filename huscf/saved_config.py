@@ -1,6 +1,5 @@
 """The configuration that a checkpoint carries, lent to the commands that use it."""
 
-import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import yaml
 from .checkpoint_io import check_trained, read_checkpoint
 from .errors import CheckpointError, HuscfError
 from .named_configs import OPTIONS, TEXT_SIGNS
+from .nested_values import write_line
 from .resuming import check_same_config, find_checkpoint
 from .text_files import read_text
 from .trust import Trust, find_names
@@ -106,9 +106,9 @@ def complete_command(arguments: Sequence[str]) -> Command:
     )
     trust.check(parts, f"checkpoint {path}")
     lent = {key: config[key] for key in LENT_KEYS if key in config}
-    # As one line of YAML: JSON would turn numbers that are keys into strings.
-    text = yaml.safe_dump(lent, default_flow_style=True, sort_keys=False, width=sys.maxsize)
-    return Command([own[0], "--config", text, *own[1:], "--ckpt_path", path], trust, (), named)
+    return Command(
+        [own[0], "--config", write_line(lent), *own[1:], "--ckpt_path", path], trust, (), named
+    )
 
 
 def _find_lender(

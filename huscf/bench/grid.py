@@ -13,6 +13,7 @@ import yaml
 from ..bounded_files import MAX_YAML_BYTES, parse_yaml, read_bytes
 from ..errors import HuscfError
 from ..named_configs import find_config
+from ..nested_values import write_line
 from ..privacy import AuditSettings
 
 _KEYS = ("base", "methods", "scenarios", "seeds", "set", "grid", "output", "devices", "audit")
@@ -330,6 +331,5 @@ def _parse_point(text: str) -> tuple[str, list[Any]]:
 def _write(value: Any) -> str:
     """Return a value as the command line takes it."""
     if isinstance(value, dict | list):
-        # YAML, as JSON would make text of numbers that are keys.
-        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9).strip()
+        return write_line(value)
     return value if isinstance(value, str) else json.dumps(value, default=str)
