@@ -118,21 +118,14 @@ def _describe(run: RunRecord) -> str:
     }
     cards = "".join(f"<div><b>{escape(v)}</b><span>{k}</span></div>" for k, v in facts.items())
     data, method = run.config.get("data"), run.config["model"]["method"]
-    parts = method.get("init_args") or {}
+    networks, options = run.plan["blocks"], method.get("init_args") or {}
+    others = {name: value for name, value in options.items() if name not in networks}
     rows = [
-        ("data", _class_name(data) if data else "at the sites"),
+        ("data", _brief(data) if data else "at the sites"),
         ("domains", ", ".join(name for name in run.domains if name) or "-"),
-        ("method", _class_name(method)),
-        *(
-            (
-                name,
-                f"{_class_name(parts[name])}, {count} blocks"
-                if name in parts
-                else f"{count} blocks",
-            )
-            for name, count in run.plan["blocks"].items()
-        ),
-        ("federation", _brief(run.config.get("federation") or {})),
+        ("method", _brief({**method, "init_args": others})),
+        *((name, _describe_network(options.get(name), n)) for name, n in networks.items()),
+        ("federation", _list_options(run.config.get("federation") or {})),
     ]
     return f'<div class="cards">{cards}</div>{make_table(("", ""), rows, "facts")}'
 
@@ -245,14 +238,27 @@ def _figures(pictures: Sequence[tuple[Path, str]], kind: str) -> str:
     return shown and f'<div class="pictures {kind}">{shown}</div>'
 
 
-def _class_name(section: Any) -> str:
-    path = section["class_path"] if isinstance(section, dict) else str(section)
-    arguments = section.get("init_args") or {} if isinstance(section, dict) else {}
-    return f"{path.rsplit('.', 1)[-1]} ({_brief(arguments)})"
+def _describe_network(chosen: Mapping[str, Any] | None, num_blocks: int) -> str:
+    blocks = f"{num_blocks} blocks"
+    return blocks if chosen is None else f"{_brief(chosen)}, {blocks}"
 
 
-def _brief(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {v}" for k, v in values.items() if isinstance(v, int | float | str))
+def _list_options(options: Mapping[str, Any]) -> str:
+    """Return part of a configuration in a line, without what is null."""
+    return ", ".join(f"{k} {_brief(v)}" for k, v in options.items() if v is not None)
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_brief, value))}]"
+    if not isinstance(value, Mapping):
+        return str(value)
+    if "class_path" not in value:
+        return f"({_list_options(value)})"
+    name, options = value["class_path"].rsplit(".", 1)[-1], value.get("init_args") or {}
+    return f"{name} ({_list_options(options)})" if options else name
 
 
 def _number(value: float | None) -> str:

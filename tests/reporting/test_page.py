@@ -35,6 +35,32 @@ def test_the_page_needs_nothing_beside_itself_and_shows_all_sections(run):
     assert html.count("<img ") == 6 + 5 + 4 + 2 + 1
 
 
+def test_what_ran_names_options_within_options(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    method = config["model"]["method"]
+    method["init_args"] |= {
+        "augmentation": {"policies": ["translation"], "adaptive": True},
+        "fake_label_weights": None,
+        "betas": [0.5, 0.999],
+    }
+    config["federation"]["rule"] = {
+        "class_path": "huscf.federation.GivenClusters",
+        "init_args": {"clusters": [[0, 1], [2, 3]]},
+    }
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    html = write_page(RunRecord.read(folder)).read_text()
+    shown = re.sub("<[^>]+>", " ", html[html.index('class="facts"') :])
+    for text in (
+        "augmentation (policies [translation], adaptive true)",
+        "betas [0.5, 0.999]",
+        "rule GivenClusters (clusters [[0, 1], [2, 3]])",
+    ):
+        assert text in shown
+    assert "fake_label_weights" not in shown[: shown.index(" Scores ")]
+
+
 def test_the_same_content_lies_in_files(run):
     assert {p.name for p in (run / "charts").iterdir()} == {
         "clusters.png",
