@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import torch
@@ -74,6 +74,21 @@ def drop_unused_classes(domains: Sequence[Domain], keeps_numbers: bool = False) 
         stacklevel=5,
     )
     return renumbered
+
+
+def warn_of_shared_names(domains: Sequence[Domain]) -> None:
+    """Warn where a class of one domain has another number in a second one."""
+    for one, other in combinations(domains, 2):
+        numbers = {name: number for number, name in enumerate(one.class_names)}
+        for number, name in enumerate(other.class_names):
+            if numbers.get(name, number) != number:
+                rank_zero_warn(
+                    f"class {name} is number {numbers[name]} in {one.name} and {number} in "
+                    f"{other.name}: what both train together takes them for two classes; if "
+                    "they are one, number the classes of both alike",
+                    stacklevel=5,
+                )
+                break
 
 
 def _find_used(domains: Sequence[Domain]) -> np.ndarray:

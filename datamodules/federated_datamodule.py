@@ -18,7 +18,7 @@ from ..user_paths import expand_path
 from .attendance import Attendance
 from .augmentation import Augmentation
 from .bad_data import BadInput, OnBadData, settle_bad_data
-from .class_numbers import drop_untrained, drop_unused_classes
+from .class_numbers import drop_untrained, drop_unused_classes, warn_of_shared_names
 from .client_batches import ClientBatches, LabelSampling, Sampling
 from .domain import ClientData, Domain
 from .log_mel import LogMel
@@ -165,6 +165,7 @@ class FederatedDataModule(LightningDataModule, ABC):
             settle_bad_data(name, found, self.on_bad_data)
             self.bad_data.setdefault(name, []).extend(found)
         numbered = drop_unused_classes(trained, self.keeps_class_numbers)
+        warn_of_shared_names(numbered)
         return {domain.name: domain for domain in numbered}
 
     @cached_property

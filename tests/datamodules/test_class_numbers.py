@@ -60,6 +60,25 @@ def test_labels_with_gaps_are_numbered_anew_and_keep_their_numbers_as_names(labe
     assert data.client_num_classes == {0: len(labels)}
 
 
+def test_a_class_that_has_two_numbers_is_said_once_for_a_pair_of_domains():
+    labels, names = [0, 1, 2], ("benign", "malignant", "normal")
+    *_, notes = load((labels * 2, labels, names), (labels * 2, labels, names[::-1]))
+    (note,) = notes
+    assert "class normal is number 2 in d0 and 0 in d1: what both train together" in note
+    short = ([0, 1] * 2, [0, 1], ("benign", "normal"))
+    *_, notes = load((labels * 2, labels, names), short, ([0, 1] * 2, [0, 1], ("0", "1")))
+    (note,) = notes
+    assert "class normal is number 2 in d0 and 1 in d1" in note
+
+
+@pytest.mark.parametrize("other", [("benign", "malignant"), ("shoe", "shirt", "coat"), ()])
+def test_classes_numbered_alike_or_of_other_names_are_not_warned_of(other):
+    labels, names = [0, 1, 2], ("benign", "malignant", "normal")
+    own = labels[: len(other)] or labels
+    *_, notes = load((labels * 2, labels, names), (own * 2, own, other))
+    assert notes == []
+
+
 def test_enormous_labels_take_no_memory():
     labels = [10**12, 2 * 10**12]
     with warnings.catch_warnings():
