@@ -23,6 +23,7 @@ from ..errors import HuscfError, make_printable
 from ..resuming import find_newest
 from .grid import Cell
 from .records import (
+    DIGEST,
     find_folder,
     find_restart,
     is_done,
@@ -154,7 +155,7 @@ def _run_cell(cell: Cell, output: Path, children: "Children", threads: int = 0) 
     else:
         checkpoint, has_run = find_newest(folder), is_trained(cell, output)
         older = read_record(cell, output).get("older", [])
-    record: dict[str, Any] = {"options": options, "digest": cell.digest, "older": older}
+    record: dict[str, Any] = {"options": options, DIGEST: cell.digest, "older": older}
     record |= {"status": "started", "is_trained": has_run}
     write_record(cell, output, record)
     started = time.monotonic()

@@ -18,7 +18,7 @@ from huscf.__main__ import main
 from huscf.bench import Grid, run_cells, running
 from huscf.bench.command import parse_options
 from huscf.bench.page import draw_curves, trace, write_page
-from huscf.bench.records import find_folder, find_reason, is_done
+from huscf.bench.records import DIGEST, digest_config, find_folder, find_reason, is_done
 from huscf.bench.tables import make_figure_table, make_rows, measure
 from huscf.errors import HuscfError
 from huscf.reporting import RunRecord
@@ -377,9 +377,15 @@ def test_what_stopped_before_it_had_a_folder_does_not_go_on_in_that_of_before(be
 def test_a_record_without_a_digest_counts_as_unchanged(bench):
     bench.call(20)
     known = json.loads(bench.record.read_text())
-    bench.record.write_text(json.dumps({k: known[k] for k in known.keys() - {"digest", "older"}}))
+    bench.record.write_text(json.dumps({k: known[k] for k in known.keys() - {DIGEST, "older"}}))
     said, runs = bench.call(30)
     assert "done before" in said and runs == [] and bench.steps() == [20]
+
+
+def test_odds_in_another_order_are_another_configuration():
+    """Whoever draws from them in another order has other clients."""
+    one, other = ({"data": {"odds": odds}} for odds in ({1: 0.5, 2: 0.5}, {2: 0.5, 1: 0.5}))
+    assert one == other and digest_config(one) != digest_config(other)
 
 
 def test_tables_alone_are_of_what_has_run(bench):
