@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ..bounded_files import MAX_YAML_BYTES, parse_yaml, read_bytes
 from ..checkpoint_io import read_checkpoint
 from ..errors import CheckpointError, HuscfError, check_complete
+from ..nested_values import to_yaml
 from ..planning import SearchedPlan
 from ..provenance import note_start
 from ..resuming import find_newest
@@ -307,8 +308,7 @@ def read_digests(checkpoint: str | Path) -> dict[int, str] | None:
 
 def write_yaml(path: Path, values: object) -> None:
     """Write plain values as YAML, replacing the file at once."""
-    text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100)
-    write_text(path, text)
+    write_text(path, to_yaml(values, default_flow_style=None, width=100))
 
 
 def write_csv(path: Path, rows: list[dict[str, float]]) -> None:

@@ -1,7 +1,9 @@
-"""Nested plain values, such as a configuration: as one level of dotted keys, as one line."""
+"""Nested plain values, such as a configuration: as one level of dotted keys, as YAML."""
 
+import re
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import yaml
 
@@ -22,10 +24,30 @@ def flatten(values: object, prefix: str = "") -> dict[str, object]:
     }
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts text such as 1e3 in quotes: PyYAML reads it as text, jsonargparse as a number."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def to_yaml(values: object, **layout: Any) -> str:
+    """Return plain values as YAML that a configuration's reader takes for the same values.
+
+    Args:
+        values: Plain ones; keys stay in their order.
+        layout: Options of yaml.dump.
+    """
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, **layout)
+
+
 def write_line(values: object) -> str:
     """Return values as one line of YAML, keys in their order and of their types.
 
     JSON would turn numbers that are keys into text; sorted, odds would be drawn from otherwise.
     """
-    text = yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=sys.maxsize)
-    return text.strip()
+    return to_yaml(values, default_flow_style=True, width=sys.maxsize).strip()

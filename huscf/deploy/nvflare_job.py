@@ -7,10 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..commands import CommandParser
 from ..errors import HuscfError
+from ..nested_values import to_yaml
 from ..trust import Trust
 from .kits import check_name, check_roster, read_roster_file
 from .run_config import RunConfig, read_data, read_run_config
@@ -113,7 +112,7 @@ def write_job(output: Path, config: RunConfig, roster: Mapping[str, Sequence[int
     _write(output / "meta.json", meta)
     _write(output / SERVER_APP / "config" / "config_fed_server.json", _with_version(server))
     _write(output / SITE_APP / "config" / "config_fed_client.json", _with_version(site))
-    text = yaml.safe_dump(strip_data(config.values), sort_keys=False, allow_unicode=True)
+    text = to_yaml(strip_data(config.values), allow_unicode=True)
     (output / SERVER_APP / "config" / CONFIG).write_text(text, encoding="utf-8")
 
 

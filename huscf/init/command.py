@@ -1,5 +1,6 @@
 """The command init: writes a commented configuration that trains."""
 
+import shlex
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,12 +54,13 @@ def main(arguments: Sequence[str]) -> int:
         if options.data is not None:
             raise HuscfError(f"--data: quickstart has its own; use {', '.join(KINDS)}")
         text = list_shipped()["quickstart"].read_text(encoding="utf-8")
-        text = text.replace("configs/quickstart.yaml", str(output))
+        text = text.replace("configs/quickstart.yaml", shlex.quote(str(output)))
     else:
         text = _write_for(options.kind, options.data, output)
     write_text(output, text)
     print(f"{output} is written; look at it, then:")
-    print(f"  huscf check-data --config {output}\n  huscf fit --config {output}")
+    quoted = shlex.quote(str(output))
+    print(f"  huscf check-data --config {quoted}\n  huscf fit --config {quoted}")
     return 0
 
 

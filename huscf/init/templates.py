@@ -1,12 +1,12 @@
 """The text of a first configuration."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import yaml
-
+from ..nested_values import to_yaml
 from .folders import Found
 
 #: Kinds of data of one's own.
@@ -130,7 +130,7 @@ def fill(kind: str, found: Found, name: str, output: Path) -> str:
     what = {"audio": "Recordings", "medical": "Medical pictures"}.get(kind, "Pictures")
     values: dict[str, Any] = {
         "what": f"{what} of {' '.join(found.root.split())}",
-        "output": output,
+        "output": shlex.quote(str(output)),
         "datamodule": "AudioFolderDataModule" if kind == "audio" else "FolderDataModule",
         "root": _scalar(found.root),
         "sources": "\n".join(
@@ -157,7 +157,7 @@ def _write_classes(names: list[str] | None) -> str:
     """Return the key with its list in one line, or an example as a comment."""
     if names is None:
         return "# classes: [a, b]"
-    line = yaml.safe_dump(names, allow_unicode=True, width=1 << 30, default_flow_style=True)
+    line = to_yaml(names, allow_unicode=True, width=1 << 30, default_flow_style=True)
     return f"classes: {line.strip()}"
 
 
@@ -175,5 +175,5 @@ class _Notes(dict[str, Any]):
 
 def _scalar(text: str) -> str:
     """Return text as it stands in YAML, in quotes where it needs some."""
-    line = yaml.safe_dump(text, allow_unicode=True, width=1 << 30)
+    line = to_yaml(text, allow_unicode=True, width=1 << 30)
     return line.removesuffix("\n").removesuffix("\n...")

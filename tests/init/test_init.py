@@ -1,6 +1,7 @@
 """huscf init: what it finds in folders, and that what it writes trains."""
 
 import csv
+import shlex
 
 import numpy as np
 import pytest
@@ -186,6 +187,18 @@ def test_strange_names_survive(tmp_path):
     assert main(["init", "folder", "--data", str(folder)]) == 0
     given = read(tmp_path / "folder.yaml")["data"]["init_args"]
     assert given["root"] == str(folder) and given["sources"] == {"no": "no"}
+
+
+def test_names_that_are_numbers_to_some_and_paths_with_spaces_can_be_used(tmp_path, capsys):
+    save_classes(tmp_path / "1e3" / "2e4")
+    save_classes(tmp_path / "1e3" / "no")
+    assert main(["init", "folder", "--data", "1e3", "--output", "my data.yaml"]) == 0
+    (shown,) = (line for line in capsys.readouterr().out.splitlines() if "check-data" in line)
+    command = shlex.split(shown)
+    assert command == ["huscf", "check-data", "--config", "my data.yaml"]
+    assert "--config 'my data.yaml' " in (tmp_path / "my data.yaml").read_text()
+    assert main(command[1:]) == 0
+    assert read_datamodule([tmp_path / "my data.yaml"], []).domains.keys() == {"2e4", "no"}
 
 
 def test_without_data_there_is_something_to_fill_in(tmp_path):
