@@ -26,7 +26,7 @@ class Roll:
     def __init__(
         self, roster: Mapping[str, tuple[int, ...]], shape: SampleShape | None = None
     ) -> None:
-        self.roster, self.shape = roster, shape
+        self.roster, self.shape, self._given = roster, shape, shape
         self.joined: dict[str, dict[str, Any]] = {}
 
     def sizes_of(self, name: str) -> list[list[int]]:
@@ -39,7 +39,8 @@ class Roll:
         Args:
             name: Of the site.
             header: Of its request.
-            may_add_classes: Whether it may have more classes than those before it.
+            may_add_classes: Whether it may have more classes than the others, as long as nothing is
+                set up; then what it says takes the place of what it has said before.
 
         Raises:
             HuscfError: Where it speaks another protocol, or its data do not fit.
@@ -50,7 +51,12 @@ class Roll:
                 f"the server {PROTOCOL} (huscf {version('huscf')}): install the same version"
             )
         self._check_sizes(name, header["clients"])
-        self.shape = _fit_shape(self.shape, header["shape"], may_add_classes)
+        shape = self.shape
+        if may_add_classes:
+            shape = self._given
+            for other in self.joined.keys() - {name}:
+                shape = _fit_shape(shape, self.joined[other]["shape"], may_add_classes)
+        self.shape = _fit_shape(shape, header["shape"], may_add_classes)
         self.joined[name] = header
 
     def _check_sizes(self, name: str, sizes: list[Any]) -> None:
