@@ -7,7 +7,10 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from importlib import import_module
+
+from .signals import sigterm_as_exit
 
 HELP = """\
 usage: huscf COMMAND [--config FILE] [--KEY VALUE ...]
@@ -77,6 +80,9 @@ OWN_MAINS = {
     "bench": ".bench.command",
 }
 
+#: The exit code of what Ctrl-C ends: 128 + SIGINT.
+INTERRUPTED = 130
+
 #: The exit code of what a shell ends for that reason: 128 + SIGPIPE, which Windows has not.
 BROKEN_PIPE = 141
 
@@ -94,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; None takes those of the process.
 
     Returns:
-        The exit code: 0; 2 for input that the user can mend; 141 where nobody reads the output.
+        The exit code: 0; 2 for input that the user can mend; 130 where Ctrl-C ended a command that
+        does not say so itself; 141 where nobody reads the output.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -140,6 +147,9 @@ def _run(command: str, arguments: list[str]) -> int:
         return _run_command(command, name_configs(arguments))
     except HuscfError as error:
         return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("huscf: stopped", file=sys.stderr)
+        return INTERRUPTED
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
@@ -150,7 +160,9 @@ def _run_command(command: str, arguments: list[str]) -> int:
     if command == "fit" and any(word.split("=")[0] == "--seeds" for word in arguments):
         command = "bench"
     if command in OWN_MAINS:
-        return import_module(OWN_MAINS[command], __package__).main(arguments[1:])
+        own_main = import_module(OWN_MAINS[command], __package__).main
+        with nullcontext() if command == "bench" else sigterm_as_exit():
+            return own_main(arguments[1:])
     if command == "completion":
         from .completion import main as complete
 
@@ -160,7 +172,8 @@ def _run_command(command: str, arguments: list[str]) -> int:
     if command not in TRAINER_COMMANDS:
         from .commands import run_command
 
-        return run_command(command, arguments[1:])
+        with sigterm_as_exit():
+            return run_command(command, arguments[1:])
     with _no_garbage_collection():
         from .cli import run
 

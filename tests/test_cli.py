@@ -745,3 +745,24 @@ def test_shipped_configs_name_no_machine_folder():
     for path in Path(REPOSITORY / "configs").rglob("*.yaml"):
         values = yaml.safe_dump(yaml.safe_load(path.read_text()))
         assert not any(mark in values for mark in ("root:", "../", "/home", "/tmp")), path
+
+
+@pytest.mark.parametrize("command", ["generate", "plan"])
+def test_sigterm_ends_a_command_in_order(command, monkeypatch):
+    """As an exception, so that what is half written is removed again."""
+    undone = []
+
+    def be_told_to_end(*arguments):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            undone.append(command)
+        raise AssertionError("went on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("huscf.commands.run_command", be_told_to_end)
+    monkeypatch.setattr("huscf.planning.command.main", be_told_to_end)
+    with pytest.raises(SystemExit) as end:
+        main([command])
+    assert end.value.code == 143 and undone == [command]
+    assert signal.getsignal(signal.SIGTERM) is before
