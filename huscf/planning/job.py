@@ -99,7 +99,15 @@ class PlanJob:
             latent_dim=sizes["latent_dim"],
         )
         batch_sizes = dict.fromkeys(self.devices.client_ids(), self.batch_size)
-        request = request_plan(method, method.build_networks(shape), shape, batch_sizes)
+        try:
+            networks = method.build_networks(shape)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "alloc" not in str(error):
+                raise
+            raise PlanError(
+                "networks: of these sizes they need more memory than there is"
+            ) from error
+        request = request_plan(method, networks, shape, batch_sizes)
         return PlanSubject.measure(request, self.options.precision)
 
 

@@ -79,6 +79,15 @@ def test_common_boundary_can_be_left_out(tmp_path, capsys):
     assert seconds[1] < seconds[0]
 
 
+def test_networks_larger_than_any_memory_are_one_line(tmp_path, capsys):
+    values = yaml.safe_load(DEVICES.read_text())
+    values["networks"] = {"num_classes": 1 << 30}
+    assert run_command(tmp_path, values) == 2
+    error = capsys.readouterr().err
+    assert "networks: of these sizes they need more memory than there is" in error
+    assert error.count("\n") == 1
+
+
 def test_paper_figures_through_the_command(capsys):
     flags = ["--latency_model", "paper", "--strategy", "exact", "--json"]
     assert main(["--config", str(DEVICES), *flags]) == 0
