@@ -65,12 +65,13 @@ class HflGan(FedGan):
         The discriminator's loss is that of the reals and the mean of those of the fakes.
         """
         judge, fool = super().phases(step)
-        (fakes, fake, *others), (_, fooled) = judge.passes, fool.passes
+        (fakes, fake, *others), (varied, fooled) = judge.passes, fool.passes
         noise = {**fakes.inputs, MAIN: "global noise"}
         second = Pass("global fakes", GLOBAL, noise, learn=measure_discrepancy)
         halves = [replace(each, loss=_halve(each.loss)) for each in (fake, _see_second(fake))]
         judging = (fakes, second, *halves, *others)
-        fooling = (fakes, fooled, replace(second, learn=None), _see_second(fooled))
+        second = self._seek_modes(replace(second, learn=None))
+        fooling = (varied, fooled, second, _see_second(fooled))
         return Phase(judge.trains, judging), Phase((*fool.trains, GLOBAL), fooling)
 
     def average(

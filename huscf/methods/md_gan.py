@@ -51,6 +51,8 @@ class MdGan(HuscfGan):
         super().__init__(**kwargs)
         if self.fake_label_weights is not None:
             raise HuscfError("method.fake_label_weights: here the server draws labels evenly")
+        if self.mode_seeking:
+            raise HuscfError("method.mode_seeking: clients measure it, and here the server draws")
         if num_batches is not None and num_batches < 1:
             raise HuscfError(f"method.num_batches is {num_batches}, must be >= 1")
         self.num_batches = num_batches
@@ -96,7 +98,7 @@ class MdGan(HuscfGan):
     def phases(self, step: int) -> tuple[Phase, Phase]:
         """Return the discriminators' half of a step and the generator's, on batches of their own.
 
-        Source: docs/comparison.md, what leaves a client.
+        Source: docs/methods.md, what leaves a client.
         """
         judge, fool = super().phases(step)
         return _drive(judge, SHOWN), _drive(fool, TRAINED_ON)

@@ -14,7 +14,7 @@ def make_private(method="HuscfGan", noise=0.0, **options):
     for network in arguments.keys() & {"discriminator", "encoder", "decoder"}:
         arguments[network]["init_args"]["norm"] = "group"
     if "discriminator" in arguments:
-        arguments["fake_label_weights"] = [1] * 10
+        arguments |= {"fake_label_weights": [1] * 10, "mode_seeking": 0.1}
     privacy = {"noise_multiplier": noise, "delta": 0.001, "accountant": "rdp", **options}
     model = {"method": found, "privacy": {"max_grad_norm": 0.5, **privacy}}
     return {"model": model, "data": {"sampling": "poisson"}}

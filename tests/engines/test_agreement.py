@@ -86,6 +86,7 @@ CASES = {
         )
     },
     "a penalty on heads": {"head_penalty": 0.5, "mismatched_weight": 1.0},
+    "samples that are to differ": {"mode_seeking": 0.5},
     "labels of fakes from a public distribution": {"fake_label_weights": [1.0, 2.0, 0.0]},
     "rates that fall": {"rate_schedule": RateSchedule(fall_until=4, warmup_steps=1)},
 }
