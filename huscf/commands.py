@@ -338,8 +338,15 @@ def _add_audit(parser: ArgumentParser) -> None:
     add("--num_auxiliary", type=int, default=1000, help="what attackers know (%(default)s)")
     add("--inversion_steps", type=int, default=2000, help="of the optimisation (%(default)s)")
     add("--decoder_steps", type=int, default=1000, help="of the decoder's training (%(default)s)")
-    add("--num_generated", type=int, default=2000, help="published, of each domain (%(default)s)")
-    add("--num_judged", type=int, default=2000, help="members of each domain (%(default)s)")
+    add(
+        "--num_generated", type=int, default=2000, help="samples drawn of each domain (%(default)s)"
+    )
+    add(
+        "--num_judged",
+        type=int,
+        default=2000,
+        help="members, and others, of each domain (%(default)s)",
+    )
 
 
 def _add_compare(parser: ArgumentParser) -> None:

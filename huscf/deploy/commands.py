@@ -122,8 +122,20 @@ def join(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--max_epsilon", type=float, help="of its records; the site takes no step beyond it"
     )
-    parser.add_argument("--patience_s", type=float, default=600.0, help="without a server: ends")
-    parser.add_argument("--trust", nargs="+", action="extend", default=[], metavar="PACKAGE")
+    parser.add_argument(
+        "--patience_s",
+        type=float,
+        default=600.0,
+        help="seconds without a server after which the site ends (%(default)s)",
+    )
+    parser.add_argument(
+        "--trust",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PACKAGE",
+        help="packages whose classes the server's configuration may name and so run",
+    )
     parser.add_argument("--num_threads", type=int, default=0, help=SUPPRESS)
     parser.add_argument("--clients", type=int, nargs="+", help=SUPPRESS)
     options, others = parser.parse_known_args(list(arguments))

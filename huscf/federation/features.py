@@ -25,7 +25,8 @@ def describe_clients(summary: ActivationSummary) -> np.ndarray:
         summary: Of N clients with finite means.
 
     Returns:
-        (N, D), D < N: principal coordinates in descending order, centred.
+        (N, D), D at most N - 1, or 1 where N is 1: principal coordinates in descending order,
+            centred.
 
     Source: classical scaling, Torgerson 1952; the correction for chance is that of the
         cross-validated Mahalanobis distance, in expectation.

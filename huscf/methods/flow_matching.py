@@ -47,8 +47,8 @@ class FlowMatching(Method):
 
     The network learns the velocity of a path from noise, at t = 0, to a sample, at t = 1; sampling
     follows it. Skips between a client's head and its own tail
-    stay there; activations of one network cross in one phase, which is about half of what a GAN
-    of that size sends. Noise, noised samples and labels never leave a client; the time does.
+    stay there; activations of one network cross in one phase, about two thirds of what a GAN
+    sends in a step. Noise, noised samples and labels never leave a client; the time does.
 
     Source: Lipman et al. 2023; times from a logit-normal, Esser et al. 2024; guidance, Ho and
         Salimans 2022, and between two times alone, Kynkäänniemi et al. 2024; the cosine path,

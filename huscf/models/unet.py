@@ -12,7 +12,7 @@ from .layers import count_halvings
 from .network import LABELS, MAIN, Network, SampleShape
 
 TIME = "time"
-#: Of each label, at the first block: they do as much as labels at every block (docs/results.md).
+#: Of each label, at the first block: they do more than labels at every block (docs/results.md).
 NUM_LABEL_MAPS = 8
 
 
