@@ -80,6 +80,9 @@ OWN_MAINS = {
     "bench": ".bench.command",
 }
 
+#: Commands that heed SIGTERM themselves: training ends between two steps, a server in order.
+HEED_SIGTERM = ("fit", *DEPLOY_COMMANDS)
+
 #: The exit code of what Ctrl-C ends: 128 + SIGINT.
 INTERRUPTED = 130
 
@@ -144,7 +147,8 @@ def _run(command: str, arguments: list[str]) -> int:
     try:
         from .named_configs import name_configs
 
-        return _run_command(command, name_configs(arguments))
+        with nullcontext() if command in HEED_SIGTERM else sigterm_as_exit():
+            return _run_command(command, name_configs(arguments))
     except HuscfError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
@@ -160,9 +164,7 @@ def _run_command(command: str, arguments: list[str]) -> int:
     if command == "fit" and any(word.split("=")[0] == "--seeds" for word in arguments):
         command = "bench"
     if command in OWN_MAINS:
-        own_main = import_module(OWN_MAINS[command], __package__).main
-        with nullcontext() if command == "bench" else sigterm_as_exit():
-            return own_main(arguments[1:])
+        return import_module(OWN_MAINS[command], __package__).main(arguments[1:])
     if command == "completion":
         from .completion import main as complete
 
@@ -172,8 +174,7 @@ def _run_command(command: str, arguments: list[str]) -> int:
     if command not in TRAINER_COMMANDS:
         from .commands import run_command
 
-        with sigterm_as_exit():
-            return run_command(command, arguments[1:])
+        return run_command(command, arguments[1:])
     with _no_garbage_collection():
         from .cli import run
 

@@ -8,7 +8,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,6 @@ from .resuming import (
 )
 from .run_lock import is_open
 from .saved_config import check_same_model, complete_command
-from .signals import sigterm_as_exit
 from .training import RankedStrategy, SplitModule, find_rank, silence_dependencies
 from .training.checkpoint_checks import check_is_run
 from .trust import parsing
@@ -313,10 +311,8 @@ def run(arguments: list[str]) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
     command = complete_command([arguments[0], *map(_spell_out, arguments[1:])])
     OneLineParser.named = command.named
-    # Training ends between two steps.
-    on_sigterm = nullcontext() if arguments[0] == "fit" else sigterm_as_exit()
     try:
-        with on_sigterm, parsing(command.trust):
+        with parsing(command.trust):
             HuscfCLI(
                 SplitModule,
                 FederatedDataModule,

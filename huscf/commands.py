@@ -255,13 +255,19 @@ def _add_checkpoint(parser: ArgumentParser) -> None:
         help="a file such as runs/.../last.ckpt, a run's folder, RUN/best, or last or best: of the "
         "newest run in runs/",
     )
+    add_trust(parser, "networks the checkpoint")
+
+
+def add_trust(parser: ArgumentParser, what: str) -> None:
+    """Add the option by which a file from elsewhere may name a user's own classes.
+
+    Args:
+        parser: The command's.
+        what: Kind of classes, and what names them.
+    """
+    help_text = f"packages whose {what} may name and so run; huscf's own always are"
     parser.add_argument(
-        "--trust",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="PACKAGE",
-        help="packages whose networks the checkpoint may name and so run; huscf's own always are",
+        "--trust", nargs="+", action="extend", default=[], metavar="PACKAGE", help=help_text
     )
 
 

@@ -17,7 +17,7 @@ import yaml
 from ..callbacks.run_folder import is_folder_name, make_free_folder
 from ..check_data import read_datamodule
 from ..checkpoint_io import read_checkpoint
-from ..commands import CommandParser
+from ..commands import CommandParser, add_trust
 from ..engines.remote import Caller
 from ..errors import HuscfError, check_count, check_number, make_printable
 from ..resuming import check_same_config, find_last_checkpoint
@@ -128,14 +128,7 @@ def join(arguments: Sequence[str]) -> int:
         default=600.0,
         help="seconds without a server after which the site ends (%(default)s)",
     )
-    parser.add_argument(
-        "--trust",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="PACKAGE",
-        help="packages whose classes the server's configuration may name and so run",
-    )
+    add_trust(parser, "classes the server's configuration")
     parser.add_argument("--num_threads", type=int, default=0, help=SUPPRESS)
     parser.add_argument("--clients", type=int, nargs="+", help=SUPPRESS)
     options, others = parser.parse_known_args(list(arguments))

@@ -55,7 +55,7 @@ class Roll:
         if may_add_classes:
             shape = self._given
             for other in self.joined.keys() - {name}:
-                shape = _fit_shape(shape, self.joined[other]["shape"], may_add_classes)
+                shape = _fit_shape(shape, self.joined[other]["shape"], may_add_classes=True)
         self.shape = _fit_shape(shape, header["shape"], may_add_classes)
         self.joined[name] = header
 

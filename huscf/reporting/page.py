@@ -6,9 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ..errors import HuscfError
+from ..nested_values import to_yaml
 from ..provenance import KEYS
 from ..whole_files import write_bytes, write_text
 from .charts import draw_panels, plot_panels, plot_plan, plot_traffic, to_png
@@ -229,7 +228,7 @@ def _provenance(run: RunRecord) -> str:
 
 
 def _configuration(run: RunRecord) -> str:
-    text = yaml.safe_dump(run.config, sort_keys=False, default_flow_style=False, width=100)
+    text = to_yaml(run.config, default_flow_style=False, width=100)
     return f"<details><summary>config.yaml</summary><pre>{escape(text)}</pre></details>"
 
 
